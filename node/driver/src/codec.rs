@@ -1,0 +1,241 @@
+//! Fixed-layout encoding of everything that is sent or stored: big-endian numbers, length-prefixed lists, one canonical
+//! form. Decoding never panics and never allocates more than the input could fill.
+
+use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
+use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, VALIDATORS_MAX, Vote, VoteKind};
+use bytes::Bytes;
+
+use crate::batch::{BATCH_PAYLOAD_MAX_BYTES, Batch};
+
+/// Why bytes do not decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The input ends too early.
+    #[error("the message is cut short")]
+    Short,
+    /// The input goes on after its end.
+    #[error("{0} bytes follow the end of the message")]
+    Trailing(usize),
+    /// A length or number outside its bounds.
+    #[error("a field is out of bounds: {0}")]
+    Bounds(&'static str),
+    /// A format version this build does not know.
+    #[error("format version {0} is not supported")]
+    Version(u8),
+}
+
+/// Reads fields from the front of a buffer; payloads are slices of it, not copies.
+pub struct Reader {
+    rest: Bytes,
+}
+
+impl Reader {
+    /// Starts at the front.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { rest: bytes }
+    }
+
+    fn take(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        if length > self.rest.len() {
+            return Err(DecodeError::Short);
+        }
+        Ok(self.rest.split_to(length))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let bytes = self.take(N)?;
+        <[u8; N]>::try_from(&bytes[..]).map_err(|_| DecodeError::Short)
+    }
+
+    /// One byte.
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    /// Two bytes.
+    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
+    /// Four bytes.
+    pub fn u32(&mut self) -> Result<u32, DecodeError> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    /// Eight bytes.
+    pub fn u64(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    /// 32 bytes.
+    pub fn digest(&mut self) -> Result<Digest, DecodeError> {
+        Ok(Digest(self.array()?))
+    }
+
+    /// Checks the version byte every stored value and frame starts with.
+    pub fn version(&mut self, known: u8) -> Result<(), DecodeError> {
+        match self.u8()? {
+            version if version == known => Ok(()),
+            version => Err(DecodeError::Version(version)),
+        }
+    }
+
+    /// Nothing may follow.
+    pub fn end(self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.rest.len())) }
+    }
+
+    fn signature(&mut self) -> Result<Signature, DecodeError> {
+        Ok(Signature(self.array()?))
+    }
+
+    /// A vote.
+    pub fn vote(&mut self) -> Result<Vote, DecodeError> {
+        let (epoch, view, kind, digest) = (Epoch(self.u64()?), View(self.u64()?), self.u8()?, self.digest()?);
+        let kind = VoteKind::from_number(kind).ok_or(DecodeError::Bounds("vote kind"))?;
+        Ok(Vote { epoch, view, kind, digest })
+    }
+
+    /// A signed vote.
+    pub fn signed_vote(&mut self) -> Result<SignedVote, DecodeError> {
+        Ok(SignedVote { vote: self.vote()?, signer: ValidatorIndex(self.u16()?), signature: self.signature()? })
+    }
+
+    /// A certificate.
+    pub fn certificate(&mut self) -> Result<Certificate, DecodeError> {
+        let vote = self.vote()?;
+        let count = usize::from(self.u16()?);
+        if count > VALIDATORS_MAX {
+            return Err(DecodeError::Bounds("certificate signers"));
+        }
+        let signatures =
+            (0..count).map(|_| Ok((ValidatorIndex(self.u16()?), self.signature()?))).collect::<Result<_, _>>()?;
+        Ok(Certificate { vote, signatures })
+    }
+
+    /// A block.
+    pub fn block(&mut self) -> Result<Block, DecodeError> {
+        let (epoch, height, parent, time_milliseconds) =
+            (Epoch(self.u64()?), Height(self.u64()?), self.digest()?, self.u64()?);
+        let count = usize::from(self.u16()?);
+        if count > bizra_simplex::block::BATCHES_PER_BLOCK_MAX {
+            return Err(DecodeError::Bounds("batches of a block"));
+        }
+        let batches = (0..count).map(|_| self.digest()).collect::<Result<_, _>>()?;
+        Ok(Block { epoch, height, parent, time_milliseconds, batches })
+    }
+
+    /// A consensus message.
+    pub fn message(&mut self) -> Result<Message, DecodeError> {
+        match self.u8()? {
+            1 => {
+                let (view, parent_view, block) = (View(self.u64()?), View(self.u64()?), self.block()?);
+                let justification = match self.u8()? {
+                    0 => None,
+                    1 => Some(self.certificate()?),
+                    _ => return Err(DecodeError::Bounds("justification flag")),
+                };
+                let signature = self.signature()?;
+                Ok(Message::Proposal(Proposal { view, parent_view, block, justification, signature }))
+            }
+            2 => Ok(Message::Vote(self.signed_vote()?)),
+            3 => Ok(Message::Certificate(self.certificate()?)),
+            _ => Err(DecodeError::Bounds("consensus message kind")),
+        }
+    }
+
+    /// A batch.
+    pub fn batch(&mut self) -> Result<Batch, DecodeError> {
+        let (origin, sequence, length) = (ValidatorIndex(self.u16()?), self.u64()?, self.u32()? as usize);
+        if length > BATCH_PAYLOAD_MAX_BYTES {
+            return Err(DecodeError::Bounds("batch payload"));
+        }
+        Ok(Batch { origin, sequence, payload: self.take(length)?, signature: self.signature()? })
+    }
+}
+
+/// Appends fields to a buffer.
+pub trait Write {
+    /// A vote.
+    fn put_vote(&mut self, vote: &Vote);
+    /// A signed vote.
+    fn put_signed_vote(&mut self, vote: &SignedVote);
+    /// A certificate.
+    fn put_certificate(&mut self, certificate: &Certificate);
+    /// A block.
+    fn put_block(&mut self, block: &Block);
+    /// A consensus message.
+    fn put_message(&mut self, message: &Message);
+    /// A batch.
+    fn put_batch(&mut self, batch: &Batch);
+}
+
+impl Write for Vec<u8> {
+    fn put_vote(&mut self, vote: &Vote) {
+        self.extend_from_slice(&vote.epoch.0.to_be_bytes());
+        self.extend_from_slice(&vote.view.0.to_be_bytes());
+        self.push(vote.kind as u8);
+        self.extend_from_slice(&vote.digest.0);
+    }
+
+    fn put_signed_vote(&mut self, vote: &SignedVote) {
+        self.put_vote(&vote.vote);
+        self.extend_from_slice(&vote.signer.0.to_be_bytes());
+        self.extend_from_slice(&vote.signature.0);
+    }
+
+    fn put_certificate(&mut self, certificate: &Certificate) {
+        self.put_vote(&certificate.vote);
+        self.extend_from_slice(&(certificate.signatures.len() as u16).to_be_bytes());
+        for (signer, signature) in &certificate.signatures {
+            self.extend_from_slice(&signer.0.to_be_bytes());
+            self.extend_from_slice(&signature.0);
+        }
+    }
+
+    fn put_block(&mut self, block: &Block) {
+        self.extend_from_slice(&block.epoch.0.to_be_bytes());
+        self.extend_from_slice(&block.height.0.to_be_bytes());
+        self.extend_from_slice(&block.parent.0);
+        self.extend_from_slice(&block.time_milliseconds.to_be_bytes());
+        self.extend_from_slice(&(block.batches.len() as u16).to_be_bytes());
+        for batch in &block.batches {
+            self.extend_from_slice(&batch.0);
+        }
+    }
+
+    fn put_message(&mut self, message: &Message) {
+        match message {
+            Message::Proposal(proposal) => {
+                self.push(1);
+                self.extend_from_slice(&proposal.view.0.to_be_bytes());
+                self.extend_from_slice(&proposal.parent_view.0.to_be_bytes());
+                self.put_block(&proposal.block);
+                match &proposal.justification {
+                    None => self.push(0),
+                    Some(certificate) => {
+                        self.push(1);
+                        self.put_certificate(certificate);
+                    }
+                }
+                self.extend_from_slice(&proposal.signature.0);
+            }
+            Message::Vote(vote) => {
+                self.push(2);
+                self.put_signed_vote(vote);
+            }
+            Message::Certificate(certificate) => {
+                self.push(3);
+                self.put_certificate(certificate);
+            }
+        }
+    }
+
+    fn put_batch(&mut self, batch: &Batch) {
+        self.extend_from_slice(&batch.origin.0.to_be_bytes());
+        self.extend_from_slice(&batch.sequence.to_be_bytes());
+        self.extend_from_slice(&(batch.payload.len() as u32).to_be_bytes());
+        self.extend_from_slice(&batch.payload);
+        self.extend_from_slice(&batch.signature.0);
+    }
+}

@@ -1,0 +1,198 @@
+//! Bodies of batches: what is held, what is being checked, what blocks wait for (D1–D3).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bizra_simplex::Block;
+use bizra_simplex::block::BATCHES_PER_BLOCK_MAX;
+use bizra_simplex::types::{Digest, Millis, ValidatorIndex};
+
+use crate::batch::Batch;
+
+/// Unordered bytes held for one origin (D4). A validator that floods fills its own share only; an honest one stops
+/// admitting long before.
+pub const UNORDERED_BYTES_PER_ORIGIN_MAX: usize = 64 << 20;
+
+/// Bytes one block orders at most: bounds what a vote makes everybody fetch and execute.
+pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+
+/// Digests of invalid batches remembered.
+const INVALID_MAX: usize = 4_096;
+
+/// A body that is on its way by push is not asked for this soon, in milliseconds.
+const FETCH_PATIENCE: u64 = 30;
+
+/// Time between two requests for the same body, in milliseconds.
+const FETCH_INTERVAL: u64 = 250;
+
+/// Requests for bodies on their way at one time.
+const FETCHES_MAX: usize = 64;
+
+/// What became of a block's bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    Held,
+    Missing,
+    Invalid,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    due: Millis,
+    attempts: usize,
+    hint: Option<ValidatorIndex>,
+}
+
+/// The pool of bodies above the executed chain.
+#[derive(Debug, Default)]
+pub(crate) struct Data {
+    held: BTreeMap<Digest, Batch>,
+    /// Unordered batches in order of arrival, which keeps each origin's own order.
+    unordered: BTreeMap<u64, Digest>,
+    arrivals: u64,
+    bytes_by_origin: BTreeMap<ValidatorIndex, usize>,
+    checking: BTreeSet<Digest>,
+    invalid: BTreeSet<Digest>,
+    invalid_order: VecDeque<Digest>,
+    fetches: BTreeMap<Digest, Fetch>,
+}
+
+impl Data {
+    /// True if this batch should be checked: new, within its origin's share, or waited for.
+    pub(crate) fn wants(&self, digest: Digest, batch: &Batch) -> bool {
+        let used = self.bytes_by_origin.get(&batch.origin).copied().unwrap_or_default();
+        let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX || self.fetches.contains_key(&digest);
+        fits && !self.held.contains_key(&digest) && !self.checking.contains(&digest) && !self.invalid.contains(&digest)
+    }
+
+    pub(crate) fn start_check(&mut self, digest: Digest) {
+        self.checking.insert(digest);
+    }
+
+    pub(crate) fn check_failed(&mut self, digest: Digest) {
+        self.checking.remove(&digest);
+        if self.invalid.insert(digest) {
+            self.invalid_order.push_back(digest);
+        }
+        if self.invalid_order.len() > INVALID_MAX
+            && let Some(oldest) = self.invalid_order.pop_front()
+        {
+            self.invalid.remove(&oldest);
+        }
+    }
+
+    /// Takes a verified batch; false if it was held already.
+    pub(crate) fn hold(&mut self, digest: Digest, batch: Batch) -> bool {
+        self.checking.remove(&digest);
+        self.fetches.remove(&digest);
+        if self.held.contains_key(&digest) {
+            return false;
+        }
+        *self.bytes_by_origin.entry(batch.origin).or_default() += batch.payload.len();
+        self.arrivals += 1;
+        self.unordered.insert(self.arrivals, digest);
+        self.held.insert(digest, batch);
+        true
+    }
+
+    pub(crate) fn get(&self, digest: Digest) -> Option<&Batch> {
+        self.held.get(&digest)
+    }
+
+    /// True if all bodies are held; the missing ones are fetched from now on.
+    pub(crate) fn examine(&mut self, now: Millis, block: &Block, leader: ValidatorIndex) -> Bodies {
+        let mut bodies = Bodies::Held;
+        for digest in &block.batches {
+            if self.invalid.contains(digest) {
+                return Bodies::Invalid;
+            }
+            if !self.held.contains_key(digest) {
+                bodies = Bodies::Missing;
+                self.fetch(*digest, Some(leader), now.plus(FETCH_PATIENCE));
+            }
+        }
+        bodies
+    }
+
+    pub(crate) fn fetch(&mut self, digest: Digest, hint: Option<ValidatorIndex>, due: Millis) {
+        self.fetches.entry(digest).or_insert(Fetch { due, attempts: 0, hint });
+    }
+
+    /// Bodies to ask for now, with the number of earlier attempts and the peer to ask first.
+    pub(crate) fn due_fetches(&mut self, now: Millis) -> Vec<(Digest, usize, Option<ValidatorIndex>)> {
+        let checking = &self.checking;
+        let due = self.fetches.iter_mut().filter(|(digest, fetch)| fetch.due <= now && !checking.contains(*digest));
+        due.take(FETCHES_MAX)
+            .map(|(digest, fetch)| {
+                let attempt = (*digest, fetch.attempts, fetch.hint);
+                fetch.attempts += 1;
+                fetch.due = now.plus(FETCH_INTERVAL);
+                attempt
+            })
+            .collect()
+    }
+
+    /// Forgets requests for bodies that none of these blocks order.
+    pub(crate) fn retain_fetches<'a>(&mut self, blocks: impl IntoIterator<Item = &'a Block>) {
+        let needed: BTreeSet<&Digest> = blocks.into_iter().flat_map(|block| &block.batches).collect();
+        self.fetches.retain(|digest, _| needed.contains(digest));
+    }
+
+    /// When the next body is to be asked for.
+    pub(crate) fn next_fetch(&self) -> Option<Millis> {
+        let open = self.fetches.iter().filter(|(digest, _)| !self.checking.contains(*digest));
+        open.map(|(_, fetch)| fetch.due).min()
+    }
+
+    /// Batches for a new block, oldest first, none that an unfinalised ancestor orders (D3).
+    pub(crate) fn select(&self, ancestors: &[Block]) -> Vec<Digest> {
+        let taken = ordered_by(ancestors);
+        let mut bytes = 0;
+        self.unordered
+            .values()
+            .filter(|digest| !taken.contains(digest))
+            .filter_map(|digest| self.held.get(digest).map(|batch| (digest, batch.payload.len())))
+            .take_while(|(_, length)| {
+                bytes += length;
+                bytes <= BLOCK_BYTES_MAX
+            })
+            .map(|(digest, _)| *digest)
+            .take(BATCHES_PER_BLOCK_MAX)
+            .collect()
+    }
+
+    /// True if something is held that these blocks do not order.
+    pub(crate) fn has_work(&self, best_chain: &[Block]) -> bool {
+        let taken = ordered_by(best_chain);
+        self.unordered.values().any(|digest| !taken.contains(digest))
+    }
+
+    /// These blocks are final: their batches are no work any more. Bodies stay until executed.
+    pub(crate) fn order(&mut self, blocks: &[Block]) {
+        let ordered = ordered_by(blocks);
+        self.unordered.retain(|_, digest| !ordered.contains(digest));
+    }
+
+    /// The bodies of a finalised block, if all are held.
+    pub(crate) fn bodies(&self, block: &Block) -> Option<Vec<Batch>> {
+        block.batches.iter().map(|digest| self.held.get(digest).cloned()).collect()
+    }
+
+    /// The block is executed: its bodies live on disk only.
+    pub(crate) fn release(&mut self, block: &Block) {
+        for digest in &block.batches {
+            if let Some(batch) = self.held.remove(digest)
+                && let Some(bytes) = self.bytes_by_origin.get_mut(&batch.origin)
+            {
+                *bytes = bytes.saturating_sub(batch.payload.len());
+            }
+        }
+    }
+
+    pub(crate) fn unordered_count(&self) -> usize {
+        self.unordered.len()
+    }
+}
+
+fn ordered_by(blocks: &[Block]) -> BTreeSet<&Digest> {
+    blocks.iter().flat_map(|block| &block.batches).collect()
+}

@@ -1,0 +1,86 @@
+//! What the driver needs from the world. The node gives it disks, keys and a ledger; the simulator gives it models.
+
+use bizra_simplex::types::{Digest, Height, Signature, ValidatorIndex};
+use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote};
+
+use crate::batch::Batch;
+use crate::signing_record::BlockWrite;
+
+/// The disk failed. The node must stop: after a failed write or sync nothing that was promised durable may be relied
+/// on, and nothing is tried again (S2).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskError {
+    /// What is stored is not what was written. The database can be rebuilt from peers; the signing record cannot.
+    #[error("stored data is corrupt: {0}")]
+    Corrupt(String),
+    /// A read, write or sync failed.
+    #[error("storage failed: {0}")]
+    Failed(String),
+}
+
+/// One change of the database. A turn's changes are applied together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A block or certificate above the last finalised block.
+    Record(Record),
+    /// A verified batch that no finalised block orders yet.
+    Batch(Digest, Batch),
+    /// These blocks are final, ascending; the certificate finalises the last. Records up to its view are obsolete, and
+    /// the batches they order are ordered now.
+    Finalize(Vec<Block>, Certificate),
+    /// Execute a finalised block with the bodies it orders, in its order; heights come without gaps.
+    Execute(Block, Vec<Batch>),
+    /// The vote of the highest view seen of this validator's key (S5).
+    HighestVote(SignedVote),
+}
+
+/// What a disk holds when the node starts.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Last finalised block.
+    pub anchor: Anchor,
+    /// Its finalization; `None` for the genesis block.
+    pub anchor_certificate: Option<Certificate>,
+    /// Records above it.
+    pub records: Vec<Record>,
+    /// Verified batches that no finalised block orders.
+    pub batches: Vec<Batch>,
+    /// Height up to which blocks are executed; at most the anchor's.
+    pub executed: Height,
+    /// Highest vote seen of each validator's key.
+    pub highest_votes: Vec<SignedVote>,
+}
+
+/// Database and signing record.
+pub trait Disk {
+    /// Reads what was there when the node started.
+    fn recover(&mut self) -> Result<Recovered, DiskError>;
+
+    /// Applies the changes atomically. With `sync`, returns when they and everything applied before are durable. Signing
+    /// blocks are written and synced too, in parallel if the disk can. Executed blocks become readable only with this.
+    fn commit(&mut self, changes: Vec<Change>, signing: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError>;
+
+    /// A finalised block.
+    fn finalized_block(&self, height: Height) -> Result<Option<Block>, DiskError>;
+
+    /// Height of a finalised block.
+    fn height_of(&self, block: Digest) -> Result<Option<Height>, DiskError>;
+
+    /// The finalization of exactly this block, if one is stored.
+    fn finalization(&self, height: Height) -> Result<Option<Certificate>, DiskError>;
+
+    /// A stored batch.
+    fn batch(&self, digest: Digest) -> Result<Option<Batch>, DiskError>;
+
+    /// True if a finalised block orders this batch.
+    fn is_ordered(&self, batch: Digest) -> Result<bool, DiskError>;
+}
+
+/// Keys.
+pub trait Keys {
+    /// Signs with this node's consensus key. Called only for a validator.
+    fn sign(&self, message: &[u8]) -> Signature;
+
+    /// Checks signatures of validators of the set, all at once; true if every one is valid.
+    fn verify(&self, checks: &[(ValidatorIndex, Vec<u8>, Signature)]) -> bool;
+}

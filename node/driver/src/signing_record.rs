@@ -1,0 +1,367 @@
+//! The signing record: what this key has signed, durable before the signature exists (S1–S3).
+//!
+//! Layout, in blocks of 4 KiB: block 0 and 1 are two copies of the header; slot `i` has its copies in blocks `2 + i` and
+//! `2 + SLOTS + i`, so that one torn or rotten block never takes both. A slot holds the votes of one turn, a sequence
+//! number, and a floor: the highest view of any slot written so far that is overwritten already or by the next write.
+//! At or below the floor nothing new may be signed, so forgetting old slots is safe.
+
+use std::collections::BTreeMap;
+
+use bizra_simplex::types::{Digest, View};
+use bizra_simplex::{Safety, Vote};
+use bytes::Bytes;
+
+use crate::codec::{Reader, Write};
+
+/// Bytes of a block; what a disk writes or loses as a whole.
+pub const BLOCK_BYTES: usize = 4_096;
+
+/// Slots of the ring.
+pub const SLOTS: u64 = 256;
+
+/// Blocks of the file: two header copies and two copies of every slot.
+pub const FILE_BLOCKS: u64 = 2 + 2 * SLOTS;
+
+/// Votes one slot can hold. A turn signs a handful.
+pub const VOTES_PER_SLOT_MAX: usize = 64;
+
+const MAGIC: &[u8; 8] = b"BIZRASIG";
+const VERSION: u8 = 1;
+
+/// What a record belongs to. A record found elsewhere refuses to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The chain.
+    pub genesis_hash: Digest,
+    /// SHA-256 of the volume's identity.
+    pub volume: Digest,
+    /// The key, as public key bytes.
+    pub public_key: [u8; 32],
+}
+
+/// One block of the file to be written.
+pub type BlockWrite = (u64, Box<[u8; BLOCK_BYTES]>);
+
+/// Why a record refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The file has the wrong size.
+    #[error("the signing record is {0} blocks long instead of {FILE_BLOCKS}: it was cut or replaced")]
+    Size(u64),
+    /// Neither header copy can be read.
+    #[error("the header of the signing record is damaged")]
+    Header,
+    /// It belongs to another chain, volume or key.
+    #[error("the signing record belongs to another {0}: it was copied here")]
+    Foreign(&'static str),
+    /// A slot other than the last written one is damaged in both copies.
+    #[error("slot {0} of the signing record is damaged in both copies: what this key signed is no longer known")]
+    Damaged(u64),
+    /// More votes in one turn than a slot holds.
+    #[error("{0} votes in one turn exceed a slot")]
+    TooMany(usize),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Slot {
+    sequence: u64,
+    floor: View,
+    votes: Vec<Vote>,
+}
+
+/// The record in memory. Every change comes back as blocks to write and sync.
+#[derive(Clone, Debug)]
+pub struct SigningRecord {
+    slots: BTreeMap<u64, Slot>,
+    next_sequence: u64,
+    floor: View,
+}
+
+impl SigningRecord {
+    /// A fresh record: all blocks of the file, in order. Only for a key that has never signed.
+    pub fn create(binding: &Binding) -> Vec<BlockWrite> {
+        let header = seal(&header(binding));
+        let mut blocks = vec![(0, header.clone()), (1, header)];
+        blocks.extend((2..FILE_BLOCKS).map(|index| (index, Box::new([0; BLOCK_BYTES]))));
+        blocks
+    }
+
+    /// Reads a record from all blocks of its file.
+    pub fn open(binding: &Binding, blocks: &[Box<[u8; BLOCK_BYTES]>]) -> Result<Self, RecordError> {
+        if blocks.len() as u64 != FILE_BLOCKS {
+            return Err(RecordError::Size(blocks.len() as u64));
+        }
+        let found = [&blocks[0], &blocks[1]].into_iter().find_map(|block| open_seal(block)).ok_or(RecordError::Header)?;
+        let found = read_header(found).ok_or(RecordError::Header)?;
+        for (same, what) in [
+            (found.genesis_hash == binding.genesis_hash, "chain"),
+            (found.volume == binding.volume, "volume"),
+            (found.public_key == binding.public_key, "key"),
+        ] {
+            if !same {
+                return Err(RecordError::Foreign(what));
+            }
+        }
+        let mut slots = BTreeMap::new();
+        for position in 0..SLOTS {
+            let copies = [2 + position, 2 + SLOTS + position];
+            let newest = copies
+                .into_iter()
+                .filter_map(|index| open_seal(&blocks[index as usize]).and_then(read_slot))
+                .filter(|slot| slot.sequence % SLOTS == position)
+                .max_by_key(|slot| slot.sequence);
+            if let Some(slot) = newest {
+                slots.insert(slot.sequence, slot);
+            }
+        }
+        let next_sequence = slots.keys().next_back().map_or(1, |last| last + 1);
+        // Every slot written before the last must be there. The one the next write overwrites may be torn: that write
+        // was never acknowledged, and the floor has covered what it replaced.
+        let oldest = next_sequence.saturating_sub(SLOTS).max(1);
+        for sequence in oldest + u64::from(next_sequence > SLOTS)..next_sequence {
+            if !slots.contains_key(&sequence) {
+                return Err(RecordError::Damaged(sequence % SLOTS));
+            }
+        }
+        let blank = blocks.iter().skip(2).all(|block| block.iter().all(|byte| *byte == 0));
+        if slots.is_empty() && !blank && !only_first_slot_torn(blocks) {
+            return Err(RecordError::Damaged(0));
+        }
+        let floor = slots.values().map(|slot| slot.floor).max().unwrap_or_default();
+        Ok(Self { slots, next_sequence, floor })
+    }
+
+    /// Reserves votes that are about to be signed: the blocks to write and sync before signing. Votes that are recorded
+    /// already need no block.
+    pub fn reserve(&mut self, votes: &[Vote]) -> Result<Vec<BlockWrite>, RecordError> {
+        let mut new: Vec<Vote> = votes.iter().filter(|vote| !self.contains(vote)).copied().collect();
+        new.sort_unstable();
+        new.dedup();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        if new.len() > VOTES_PER_SLOT_MAX {
+            return Err(RecordError::TooMany(new.len()));
+        }
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.slots.remove(&sequence.saturating_sub(SLOTS));
+        // Covers the slot that the next write will overwrite, before it does.
+        let doomed = self.slots.get(&(sequence + 1).saturating_sub(SLOTS));
+        if let Some(highest) = doomed.and_then(|slot| slot.votes.iter().map(|vote| vote.view).max()) {
+            self.floor = self.floor.max(highest);
+        }
+        let slot = Slot { sequence, floor: self.floor, votes: new };
+        let block = seal(&encode_slot(&slot));
+        let position = sequence % SLOTS;
+        self.slots.insert(sequence, slot);
+        Ok(vec![(2 + position, block.clone()), (2 + SLOTS + position, block)])
+    }
+
+    fn votes(&self) -> impl Iterator<Item = &Vote> {
+        self.slots.values().flat_map(|slot| &slot.votes)
+    }
+
+    /// True if exactly this vote is recorded.
+    pub fn contains(&self, vote: &Vote) -> bool {
+        self.votes().any(|recorded| recorded == vote)
+    }
+
+    /// Highest view with a recorded vote, or the floor.
+    pub fn highest_view(&self) -> View {
+        self.votes().map(|vote| vote.view).max().unwrap_or_default().max(self.floor)
+    }
+
+    /// View at and below which nothing new is signed.
+    pub fn floor(&self) -> View {
+        self.floor
+    }
+
+    /// What the core needs to never contradict the record.
+    pub fn safety(&self) -> Safety {
+        Safety::restore(self.floor, self.votes().copied())
+    }
+}
+
+/// A first write that was torn in both copies leaves no slot but noise in those two blocks.
+fn only_first_slot_torn(blocks: &[Box<[u8; BLOCK_BYTES]>]) -> bool {
+    let first = 1 % SLOTS;
+    blocks.iter().enumerate().skip(2).all(|(index, block)| {
+        let index = index as u64;
+        index == 2 + first || index == 2 + SLOTS + first || block.iter().all(|byte| *byte == 0)
+    })
+}
+
+fn header(binding: &Binding) -> Vec<u8> {
+    [&MAGIC[..], &[VERSION], &binding.genesis_hash.0, &binding.volume.0, &binding.public_key].concat()
+}
+
+fn read_header(body: &[u8]) -> Option<Binding> {
+    let rest = body.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?;
+    let mut reader = Reader::new(Bytes::copy_from_slice(rest));
+    Some(Binding {
+        genesis_hash: reader.digest().ok()?,
+        volume: reader.digest().ok()?,
+        public_key: reader.digest().ok()?.0,
+    })
+}
+
+fn encode_slot(slot: &Slot) -> Vec<u8> {
+    let mut body = Vec::with_capacity(32 + 49 * slot.votes.len());
+    body.extend_from_slice(&slot.sequence.to_be_bytes());
+    body.extend_from_slice(&slot.floor.0.to_be_bytes());
+    body.push(slot.votes.len() as u8);
+    for vote in &slot.votes {
+        body.put_vote(vote);
+    }
+    body
+}
+
+fn read_slot(body: &[u8]) -> Option<Slot> {
+    let mut reader = Reader::new(Bytes::copy_from_slice(body));
+    let (sequence, floor, count) = (reader.u64().ok()?, View(reader.u64().ok()?), reader.u8().ok()?);
+    let votes = (0..count).map(|_| reader.vote().ok()).collect::<Option<_>>()?;
+    reader.end().ok()?;
+    (sequence > 0).then_some(Slot { sequence, floor, votes })
+}
+
+/// Length, checksum, body, zeros.
+fn seal(body: &[u8]) -> Box<[u8; BLOCK_BYTES]> {
+    let mut block = Box::new([0; BLOCK_BYTES]);
+    block[..2].copy_from_slice(&(body.len() as u16).to_be_bytes());
+    block[2..6].copy_from_slice(&crc32fast::hash(body).to_be_bytes());
+    block[6..6 + body.len()].copy_from_slice(body);
+    block
+}
+
+fn open_seal(block: &[u8; BLOCK_BYTES]) -> Option<&[u8]> {
+    let length = usize::from(u16::from_be_bytes([block[0], block[1]]));
+    let body = block.get(6..6 + length).filter(|body| !body.is_empty())?;
+    let checksum = u32::from_be_bytes([block[2], block[3], block[4], block[5]]);
+    let clean_rest = block[6 + length..].iter().all(|byte| *byte == 0);
+    (checksum == crc32fast::hash(body) && clean_rest).then_some(body)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use bizra_simplex::VoteKind;
+    use bizra_simplex::types::Epoch;
+    use proptest::prelude::*;
+
+    const BINDING: Binding = Binding { genesis_hash: Digest([1; 32]), volume: Digest([2; 32]), public_key: [3; 32] };
+
+    fn fresh() -> Vec<Box<[u8; BLOCK_BYTES]>> {
+        SigningRecord::create(&BINDING).into_iter().map(|(_, block)| block).collect()
+    }
+
+    fn vote(view: u64) -> Vote {
+        Vote { epoch: Epoch(0), view: View(view), kind: VoteKind::Notarize, digest: Digest([view as u8; 32]) }
+    }
+
+    /// Another vote in the same view.
+    fn rival(view: u64) -> Vote {
+        let mut digest = [0xab; 32];
+        digest[0] = 0xcd;
+        Vote { digest: Digest(digest), ..vote(view) }
+    }
+
+    fn write(file: &mut [Box<[u8; BLOCK_BYTES]>], writes: Vec<BlockWrite>) {
+        for (index, block) in writes {
+            file[index as usize] = block;
+        }
+    }
+
+    #[test]
+    fn what_was_reserved_is_known_after_a_restart() {
+        let mut file = fresh();
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        for view in 1..=3 {
+            let writes = record.reserve(&[vote(view)]).unwrap();
+            write(&mut file, writes);
+        }
+        let again = SigningRecord::open(&BINDING, &file).unwrap();
+        assert!((1..=3).all(|view| again.contains(&vote(view))));
+        assert_eq!(again.highest_view(), View(3));
+        assert!(!again.safety().may_sign(&rival(3)));
+        assert!(again.safety().may_sign(&vote(4)));
+    }
+
+    #[test]
+    fn the_floor_covers_every_forgotten_slot() {
+        let mut file = fresh();
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        for view in 1..=SLOTS + 50 {
+            let writes = record.reserve(&[vote(view)]).unwrap();
+            write(&mut file, writes);
+            let again = SigningRecord::open(&BINDING, &file).unwrap();
+            let safety = again.safety();
+            for old in view.saturating_sub(SLOTS + 5).max(1)..=view {
+                assert!(!safety.may_sign(&rival(old)), "view {old} after {view}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_torn_last_write_is_ignored_and_safe() {
+        let mut file = fresh();
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        for view in 1..=SLOTS + 3 {
+            let writes = record.reserve(&[vote(view)]).unwrap();
+            write(&mut file, writes);
+        }
+        let torn = record.reserve(&[vote(SLOTS + 4)]).unwrap();
+        for (index, mut block) in torn {
+            block[20] ^= 0xff;
+            file[index as usize] = block;
+        }
+        let again = SigningRecord::open(&BINDING, &file).unwrap();
+        assert_eq!(again.highest_view(), View(SLOTS + 3));
+        assert!(!again.safety().may_sign(&rival(5)));
+    }
+
+    #[test]
+    fn one_rotten_copy_is_survived_and_two_refuse() {
+        let mut file = fresh();
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        for view in 1..=10 {
+            let writes = record.reserve(&[vote(view)]).unwrap();
+            write(&mut file, writes);
+        }
+        file[2 + 4][100] ^= 1;
+        assert!(SigningRecord::open(&BINDING, &file).unwrap().contains(&vote(4)));
+        file[(2 + SLOTS + 4) as usize][100] ^= 1;
+        assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(4));
+    }
+
+    #[test]
+    fn a_record_from_elsewhere_refuses() {
+        let file = fresh();
+        for (binding, what) in [
+            (Binding { genesis_hash: Digest([9; 32]), ..BINDING }, "chain"),
+            (Binding { volume: Digest([9; 32]), ..BINDING }, "volume"),
+            (Binding { public_key: [9; 32], ..BINDING }, "key"),
+        ] {
+            assert_eq!(SigningRecord::open(&binding, &file).unwrap_err(), RecordError::Foreign(what));
+        }
+        assert_eq!(SigningRecord::open(&BINDING, &file[1..]).unwrap_err(), RecordError::Size(FILE_BLOCKS - 1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_byte_never_forgets_a_vote(turns in 1_u64..20, at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let mut file = fresh();
+            let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+            for view in 1..=turns {
+                let writes = record.reserve(&[vote(view)]).unwrap();
+                write(&mut file, writes);
+            }
+            let at = at.index(file.len() * BLOCK_BYTES);
+            file[at / BLOCK_BYTES][at % BLOCK_BYTES] ^= flip;
+            if let Ok(again) = SigningRecord::open(&BINDING, &file) {
+                prop_assert!((1..=turns).all(|view| again.contains(&vote(view))));
+            }
+        }
+    }
+}

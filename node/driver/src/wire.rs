@@ -1,0 +1,248 @@
+//! What nodes send each other. One frame is one message; its first byte is the version of the format.
+
+use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
+use bizra_simplex::{Block, Certificate, Message, SignedVote};
+use bytes::Bytes;
+
+use crate::batch::Batch;
+use crate::codec::{DecodeError, Reader, Write};
+
+/// Version of the peer protocol.
+pub const WIRE_VERSION: u8 = 1;
+
+/// Most blocks of one range, unless the finalization that proves them lies further up.
+pub const RANGE_BLOCKS_MAX: u64 = 64;
+
+/// Most blocks a receiver accepts in one range.
+const RANGE_DECODE_MAX: usize = 4_096;
+
+/// A message between two nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// Proposals, votes and certificates.
+    Consensus(Message),
+    /// A batch, pushed by its origin or in answer to [`PeerMessage::FetchBatch`].
+    Batch(Batch),
+    /// Asks for a block by digest.
+    FetchBlock(Digest),
+    /// Answer to [`PeerMessage::FetchBlock`].
+    Block(Block),
+    /// Asks for the certificates of a view; they come as consensus messages.
+    FetchView(View),
+    /// Asks for a batch by digest.
+    FetchBatch(Digest),
+    /// Asks for finalised blocks from this height on.
+    FetchRange(Height),
+    /// Answer to [`PeerMessage::FetchRange`]: consecutive blocks and a finalization of the last.
+    Range(Vec<Block>, Certificate),
+    /// Asks which vote of this validator's key the receiver has seen in the highest view (S5).
+    FetchHighestVote(ValidatorIndex),
+    /// Answer to [`PeerMessage::FetchHighestVote`].
+    HighestVote(ValidatorIndex, Option<SignedVote>),
+    /// Last finalised height of the sender, every resend interval.
+    Status(Height),
+}
+
+impl PeerMessage {
+    /// The canonical bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut bytes = Vec::with_capacity(256);
+        bytes.push(WIRE_VERSION);
+        match self {
+            Self::Consensus(message) => {
+                bytes.push(1);
+                bytes.put_message(message);
+            }
+            Self::Batch(batch) => {
+                bytes.reserve(batch.payload.len() + 96);
+                bytes.push(2);
+                bytes.put_batch(batch);
+            }
+            Self::FetchBlock(digest) => {
+                bytes.push(3);
+                bytes.extend_from_slice(&digest.0);
+            }
+            Self::Block(block) => {
+                bytes.push(4);
+                bytes.put_block(block);
+            }
+            Self::FetchView(view) => {
+                bytes.push(5);
+                bytes.extend_from_slice(&view.0.to_be_bytes());
+            }
+            Self::FetchBatch(digest) => {
+                bytes.push(6);
+                bytes.extend_from_slice(&digest.0);
+            }
+            Self::FetchRange(from) => {
+                bytes.push(7);
+                bytes.extend_from_slice(&from.0.to_be_bytes());
+            }
+            Self::Range(blocks, certificate) => {
+                bytes.push(8);
+                bytes.extend_from_slice(&(blocks.len() as u16).to_be_bytes());
+                for block in blocks {
+                    bytes.put_block(block);
+                }
+                bytes.put_certificate(certificate);
+            }
+            Self::FetchHighestVote(validator) => {
+                bytes.push(9);
+                bytes.extend_from_slice(&validator.0.to_be_bytes());
+            }
+            Self::HighestVote(validator, vote) => {
+                bytes.push(10);
+                bytes.extend_from_slice(&validator.0.to_be_bytes());
+                if let Some(vote) = vote {
+                    bytes.put_signed_vote(vote);
+                }
+            }
+            Self::Status(height) => {
+                bytes.push(11);
+                bytes.extend_from_slice(&height.0.to_be_bytes());
+            }
+        }
+        bytes.into()
+    }
+
+    /// Reads one frame. Payloads stay slices of it.
+    pub fn decode(frame: Bytes) -> Result<Self, DecodeError> {
+        let nothing_follows_vote = frame.len() == 4;
+        let mut reader = Reader::new(frame);
+        reader.version(WIRE_VERSION)?;
+        let message = match reader.u8()? {
+            1 => Self::Consensus(reader.message()?),
+            2 => Self::Batch(reader.batch()?),
+            3 => Self::FetchBlock(reader.digest()?),
+            4 => Self::Block(reader.block()?),
+            5 => Self::FetchView(View(reader.u64()?)),
+            6 => Self::FetchBatch(reader.digest()?),
+            7 => Self::FetchRange(Height(reader.u64()?)),
+            8 => {
+                let count = usize::from(reader.u16()?);
+                if count > RANGE_DECODE_MAX {
+                    return Err(DecodeError::Bounds("blocks of a range"));
+                }
+                let blocks = (0..count).map(|_| reader.block()).collect::<Result<_, _>>()?;
+                Self::Range(blocks, reader.certificate()?)
+            }
+            9 => Self::FetchHighestVote(ValidatorIndex(reader.u16()?)),
+            10 => {
+                let validator = ValidatorIndex(reader.u16()?);
+                let vote = if nothing_follows_vote { None } else { Some(reader.signed_vote()?) };
+                Self::HighestVote(validator, vote)
+            }
+            11 => Self::Status(Height(reader.u64()?)),
+            _ => return Err(DecodeError::Bounds("message kind")),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use bizra_simplex::types::{Epoch, Signature};
+    use bizra_simplex::{Proposal, Vote, VoteKind};
+    use proptest::prelude::*;
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        any::<[u8; 32]>().prop_map(Digest)
+    }
+
+    fn signature() -> impl Strategy<Value = Signature> {
+        (any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(left, right)| {
+            let mut bytes = [0; 64];
+            bytes[..32].copy_from_slice(&left);
+            bytes[32..].copy_from_slice(&right);
+            Signature(bytes)
+        })
+    }
+
+    fn vote() -> impl Strategy<Value = SignedVote> {
+        (any::<u64>(), any::<u64>(), 1_u8..=4, digest(), any::<u16>(), signature()).prop_map(
+            |(epoch, view, kind, digest, signer, signature)| {
+                let kind = VoteKind::from_number(kind).unwrap();
+                let vote = Vote { epoch: Epoch(epoch), view: View(view), kind, digest };
+                SignedVote { vote, signer: ValidatorIndex(signer), signature }
+            },
+        )
+    }
+
+    fn certificate() -> impl Strategy<Value = Certificate> {
+        (vote(), prop::collection::vec((any::<u16>(), signature()), 0..6)).prop_map(|(vote, signatures)| Certificate {
+            vote: vote.vote,
+            signatures: signatures.into_iter().map(|(signer, signature)| (ValidatorIndex(signer), signature)).collect(),
+        })
+    }
+
+    fn block() -> impl Strategy<Value = Block> {
+        (any::<u64>(), any::<u64>(), digest(), any::<u64>(), prop::collection::vec(digest(), 0..5)).prop_map(
+            |(epoch, height, parent, time_milliseconds, batches)| Block {
+                epoch: Epoch(epoch),
+                height: Height(height),
+                parent,
+                time_milliseconds,
+                batches,
+            },
+        )
+    }
+
+    fn message() -> impl Strategy<Value = PeerMessage> {
+        prop_oneof![
+            vote().prop_map(|vote| PeerMessage::Consensus(Message::Vote(vote))),
+            certificate().prop_map(|certificate| PeerMessage::Consensus(Message::Certificate(certificate))),
+            (any::<u64>(), any::<u64>(), block(), prop::option::of(certificate()), signature()).prop_map(
+                |(view, parent_view, block, justification, signature)| {
+                    let (view, parent_view) = (View(view), View(parent_view));
+                    let proposal = Proposal { view, parent_view, block, justification, signature };
+                    PeerMessage::Consensus(Message::Proposal(proposal))
+                }
+            ),
+            (any::<u16>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..300), signature()).prop_map(
+                |(origin, sequence, payload, signature)| {
+                    let origin = ValidatorIndex(origin);
+                    PeerMessage::Batch(Batch { origin, sequence, payload: payload.into(), signature })
+                }
+            ),
+            digest().prop_map(PeerMessage::FetchBlock),
+            block().prop_map(PeerMessage::Block),
+            any::<u64>().prop_map(|view| PeerMessage::FetchView(View(view))),
+            digest().prop_map(PeerMessage::FetchBatch),
+            any::<u64>().prop_map(|height| PeerMessage::FetchRange(Height(height))),
+            (prop::collection::vec(block(), 0..4), certificate())
+                .prop_map(|(blocks, certificate)| PeerMessage::Range(blocks, certificate)),
+            any::<u16>().prop_map(|index| PeerMessage::FetchHighestVote(ValidatorIndex(index))),
+            (any::<u16>(), prop::option::of(vote()))
+                .prop_map(|(index, vote)| PeerMessage::HighestVote(ValidatorIndex(index), vote)),
+            any::<u64>().prop_map(|height| PeerMessage::Status(Height(height))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_survives_a_round_trip(message in message()) {
+            prop_assert_eq!(PeerMessage::decode(message.encode()), Ok(message));
+        }
+
+        #[test]
+        fn no_cut_or_extension_decodes(message in message(), cut in 1_usize..40) {
+            let bytes = message.encode();
+            let shorter = bytes.slice(..bytes.len().saturating_sub(cut));
+            // A highest vote cut off whole is the answer "none seen".
+            let none_seen = matches!(message, PeerMessage::HighestVote(..)) && shorter.len() == 4;
+            prop_assert!(none_seen || PeerMessage::decode(shorter).is_err());
+            let longer: Bytes = [&bytes[..], &[0]].concat().into();
+            prop_assert!(PeerMessage::decode(longer).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..12) {
+            let framed: Bytes = [&[WIRE_VERSION, kind], &bytes[..]].concat().into();
+            let _ = PeerMessage::decode(framed);
+            let _ = PeerMessage::decode(bytes.into());
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The rules: what follows from what is known. Each runs until none has anything left to do.
+
+use crate::block::Block;
+use crate::certificate::Certificate;
+use crate::event::{Effect, Message, Record, Verdict, Want};
+use crate::proposal::Proposal;
+use crate::state::{State, WALK_BLOCKS_MAX};
+use crate::tree::{Anchor, Path};
+use crate::types::{Digest, Millis, Signature, View};
+use crate::vote::{SignedVote, Vote, VoteKind};
+
+/// Where a block of some view may attach.
+enum Parent {
+    /// To this block, notarized or finalised in this view.
+    At(View, Digest),
+    /// Unknown until the certificate of this view is held.
+    Missing(View),
+}
+
+impl State {
+    pub(crate) fn advance(&mut self) {
+        // Each pass either moves the anchor or the view up, or signs or asks for something once: it ends.
+        while self.commit() || self.enter_next_view() {}
+        self.propose();
+        self.examine();
+        self.notarize();
+        self.finalize();
+        self.nullify_when_due();
+        self.resend_when_due();
+        self.arm_timer();
+    }
+
+    fn vote(&self, view: View, kind: VoteKind, digest: Digest) -> Vote {
+        Vote { epoch: self.config.epoch, view, kind, digest }
+    }
+
+    fn may_sign(&self, vote: &Vote) -> bool {
+        self.signing_allowed && self.safety.may_sign(vote)
+    }
+
+    /// V5: the only place that signs.
+    fn sign(&mut self, vote: Vote) {
+        self.safety.sign(&vote);
+        self.effects.push(Effect::Sign(vote));
+    }
+
+    fn want(&mut self, want: Want, hint: Option<crate::types::ValidatorIndex>) {
+        if self.wanted.insert(want) {
+            self.effects.push(Effect::Fetch(want, hint));
+        }
+    }
+
+    /// T1, second half: a finalization makes its block and all below it final.
+    fn commit(&mut self) -> bool {
+        let Some(target) = self.target.clone().filter(|target| target.view() > self.tree.anchor.view) else {
+            return false;
+        };
+        match self.tree.path(target.vote.digest) {
+            Path::Complete(blocks) => {
+                let Some(last) = blocks.last().cloned() else { return false };
+                let anchor = Anchor { view: target.view(), digest: target.vote.digest, block: last };
+                self.tree.advance(anchor);
+                self.rounds = self.rounds.split_off(&target.view().next());
+                self.safety.close(target.view());
+                self.pacing.block_finalized();
+                self.wanted.retain(|want| !matches!(want, Want::View(view) if *view <= target.view()));
+                self.wanted.retain(|want| !matches!(want, Want::Block(digest) if self.tree.get(*digest).is_some()));
+                self.anchor_certificate = Some(target.clone());
+                self.effects.push(Effect::Commit(blocks, target));
+                self.target = None;
+                true
+            }
+            Path::Missing(digest) => {
+                let height = self.tree.get(target.vote.digest).map(|block| block.height);
+                let gap = height.map(|height| height.0.saturating_sub(self.tree.anchor.height().0));
+                match (gap, height) {
+                    (Some(gap), Some(height)) if gap > WALK_BLOCKS_MAX => {
+                        self.effects.push(Effect::CatchUp(height));
+                    }
+                    _ => {
+                        let hint = target.signatures.first().map(|(signer, _)| *signer);
+                        self.want(Want::Block(digest), hint);
+                    }
+                }
+                false
+            }
+            // More than a third of the power is Byzantine: two finalised blocks at one height. Nothing safe is left to
+            // do but to stay where we are; the driver sees the certificate in the records.
+            Path::Foreign => false,
+        }
+    }
+
+    /// T1: a notarization or nullification of v, or a finalization, enters v+1.
+    fn enter_next_view(&mut self) -> bool {
+        let certified = self
+            .rounds
+            .iter()
+            .rev()
+            .find(|(_, round)| round.certificates().next().is_some())
+            .map_or(self.tree.anchor.view, |(view, _)| *view);
+        if certified < self.view {
+            return false;
+        }
+        // Judge the leaders of the views just left.
+        for (view, round) in self.rounds.range(self.view..=certified) {
+            let leader = self.config.validators.leader(*view);
+            if round.justification().is_some() {
+                self.pacing.view_notarized(leader);
+            } else if round.nullification.is_some() {
+                self.pacing.view_nullified(leader);
+            }
+        }
+        self.view = certified.next();
+        self.entered = self.now;
+        self.build_requested = None;
+        true
+    }
+
+    /// The highest view below `view` whose block may be built upon, with a nullification held for each view between.
+    fn parent_below(&self, view: View) -> Parent {
+        let anchor = &self.tree.anchor;
+        let mut at = view;
+        while let Some(below) = at.previous().filter(|below| *below > anchor.view) {
+            match self.rounds.get(&below) {
+                Some(round) if round.justification().is_some() => {
+                    let digest = round.justification().map_or(anchor.digest, |certificate| certificate.vote.digest);
+                    return Parent::At(below, digest);
+                }
+                Some(round) if round.nullification.is_some() => at = below,
+                _ => return Parent::Missing(below),
+            }
+        }
+        Parent::At(anchor.view, anchor.digest)
+    }
+
+    /// T2, T4: the leader asks for a block once its parent is known and its time has come.
+    fn propose(&mut self) {
+        let view = self.view;
+        let me = self.config.me;
+        let leads = self.signing_allowed && me == Some(self.config.validators.leader(view));
+        let votes = self.safety.votes(view);
+        if !leads || votes.proposed.is_some() || votes.nullified || self.build_requested == Some(view) {
+            return;
+        }
+        if self.now < self.proposal_due() {
+            return;
+        }
+        match self.parent_below(view) {
+            Parent::Missing(missing) => {
+                let leader = self.config.validators.leader(missing);
+                self.want(Want::View(missing), Some(leader));
+            }
+            Parent::At(_, parent) => match self.tree.path(parent) {
+                Path::Complete(ancestors) => {
+                    self.build_requested = Some(view);
+                    self.effects.push(Effect::Build { view, parent, ancestors });
+                }
+                Path::Missing(digest) => self.want(Want::Block(digest), None),
+                Path::Foreign => {}
+            },
+        }
+    }
+
+    /// When the leader of the current view may propose (T4).
+    fn proposal_due(&self) -> Millis {
+        let timing = &self.config.timing;
+        match self.work_since {
+            Some(_) => self.last_proposal.plus(timing.min_view_milliseconds),
+            None => self.last_proposal.plus(timing.heartbeat_milliseconds),
+        }
+    }
+
+    /// V1: one proposal a view. It is recorded before it is signed, and notarized in the same turn.
+    pub(crate) fn built(&mut self, view: View, parent: Digest, batches: Vec<Digest>, time_milliseconds: u64) {
+        if view != self.view || self.build_requested != Some(view) {
+            return;
+        }
+        let (Parent::At(parent_view, expected), Some(parent_block)) = (self.parent_below(view), self.tree.get(parent))
+        else {
+            return;
+        };
+        if expected != parent {
+            // A better parent became known meanwhile: build again.
+            self.build_requested = None;
+            return;
+        }
+        let block = Block {
+            epoch: self.config.epoch,
+            height: parent_block.height.next(),
+            parent,
+            time_milliseconds: time_milliseconds.max(parent_block.time_milliseconds),
+            batches,
+        };
+        let digest = block.digest();
+        let vote = self.vote(view, VoteKind::Propose, digest);
+        if !self.may_sign(&vote) {
+            return;
+        }
+        let proposal = Proposal {
+            view,
+            parent_view,
+            justification: self.justification(parent_view),
+            block: block.clone(),
+            signature: Signature([0; 64]),
+        };
+        self.last_proposal = self.now;
+        self.tree.insert(digest, block.clone());
+        self.effects.push(Effect::Persist(Record::Block(block)));
+        self.rounds.entry(view).or_default().proposal = Some(proposal);
+        self.sign(vote);
+    }
+
+    /// Proof that the block of `parent_view` may be built upon; `None` for the genesis block.
+    fn justification(&self, parent_view: View) -> Option<Certificate> {
+        if parent_view == self.tree.anchor.view {
+            return self.anchor_certificate.clone();
+        }
+        self.rounds.get(&parent_view).and_then(|round| round.justification().cloned())
+    }
+
+    /// The own proposal goes out once its signature exists.
+    pub(crate) fn publish_proposal(&mut self, signed: &SignedVote) {
+        let Some(proposal) = self.rounds.get_mut(&signed.vote.view).and_then(|round| round.proposal.as_mut()) else {
+            return;
+        };
+        if proposal.vote() == signed.vote {
+            proposal.signature = signed.signature;
+            let proposal = proposal.clone();
+            self.effects.push(Effect::Broadcast(Message::Proposal(proposal)));
+        }
+    }
+
+    /// Asks the driver for the bodies of blocks that we might vote for.
+    fn examine(&mut self) {
+        let candidates: Vec<(View, Digest)> = self
+            .rounds
+            .iter()
+            .filter_map(|(view, round)| {
+                let proposed = round.proposal.as_ref().filter(|_| *view == self.view).map(|p| p.vote().digest);
+                let certified = round.notarization.as_ref().map(|certificate| certificate.vote.digest);
+                certified.or(proposed).map(|digest| (*view, digest))
+            })
+            .collect();
+        for (view, digest) in candidates {
+            let leader = self.config.validators.leader(view);
+            match self.tree.path(digest) {
+                Path::Complete(_) => {
+                    if self.tree.request_check(digest)
+                        && let Some(block) = self.tree.get(digest).cloned()
+                    {
+                        self.effects.push(Effect::Check { block, leader });
+                    }
+                }
+                Path::Missing(missing) => self.want(Want::Block(missing), Some(leader)),
+                Path::Foreign => {}
+            }
+        }
+    }
+
+    /// V1, V4, D2: notarize the leader's block once its parent is certified, the gap nullified and its bodies held.
+    fn notarize(&mut self) {
+        let view = self.view;
+        let Some(proposal) = self.rounds.get(&view).and_then(|round| round.proposal.clone()) else {
+            return;
+        };
+        let vote = self.vote(view, VoteKind::Notarize, proposal.vote().digest);
+        if !self.may_sign(&vote) || self.safety.votes(view).notarized.is_some() {
+            return;
+        }
+        match self.judge(&proposal) {
+            Judgement::Sound => self.sign(vote),
+            Judgement::Undecided => {}
+            // A leader that proposes what can never be valid has wasted its view.
+            Judgement::Unsound => self.nullify(view),
+        }
+    }
+
+    fn judge(&mut self, proposal: &Proposal) -> Judgement {
+        let anchor_view = self.tree.anchor.view;
+        if proposal.parent_view < anchor_view {
+            // It skips a view that is finalised: no nullification of it can exist.
+            return Judgement::Unsound;
+        }
+        // V4: every view between parent and block is nullified.
+        for skipped in proposal.parent_view.0 + 1..proposal.view.0 {
+            if self.rounds.get(&View(skipped)).is_none_or(|round| round.nullification.is_none()) {
+                let leader = self.config.validators.leader(proposal.view);
+                self.want(Want::View(View(skipped)), Some(leader));
+                return Judgement::Undecided;
+            }
+        }
+        // V4: the parent is notarized or finalised in the view the leader names.
+        let certified = if proposal.parent_view == anchor_view {
+            self.tree.anchor.digest == proposal.block.parent
+        } else {
+            self.rounds
+                .get(&proposal.parent_view)
+                .and_then(|round| round.justification())
+                .is_some_and(|certificate| certificate.vote.digest == proposal.block.parent)
+        };
+        if !certified {
+            return Judgement::Unsound;
+        }
+        let ancestors = match self.tree.path(proposal.block.parent) {
+            Path::Complete(ancestors) => ancestors,
+            Path::Missing(_) => return Judgement::Undecided,
+            Path::Foreign => return Judgement::Unsound,
+        };
+        let Some(parent) = self.tree.get(proposal.block.parent) else { return Judgement::Undecided };
+        let fits = proposal.block.height == parent.height.next()
+            && proposal.block.time_milliseconds >= parent.time_milliseconds;
+        // D3: no batch that an ancestor orders; those at or below the anchor are the driver's to know.
+        let repeats =
+            ancestors.iter().any(|a| a.batches.iter().any(|batch| proposal.block.batches.contains(batch)));
+        if !fits || repeats {
+            return Judgement::Unsound;
+        }
+        match self.verdict(proposal.vote().digest) {
+            Some(Verdict::Held) => Judgement::Sound,
+            Some(Verdict::Invalid) => Judgement::Unsound,
+            None => Judgement::Undecided,
+        }
+    }
+
+    /// V2, D2: finalize every block whose notarization is held, unless its view was nullified.
+    fn finalize(&mut self) {
+        let votes: Vec<Vote> = self
+            .rounds
+            .iter()
+            .filter_map(|(view, round)| {
+                let digest = round.notarization.as_ref()?.vote.digest;
+                let vote = self.vote(*view, VoteKind::Finalize, digest);
+                let new = self.safety.votes(*view).finalized.is_none();
+                let held = self.tree.verdict(digest) == Some(Verdict::Held);
+                (new && held && self.may_sign(&vote)).then_some(vote)
+            })
+            .collect();
+        for vote in votes {
+            self.sign(vote);
+        }
+    }
+
+    /// V3: gives a view up.
+    fn nullify(&mut self, view: View) {
+        let vote = self.vote(view, VoteKind::Nullify, Digest::default());
+        if !self.safety.votes(view).nullified && self.may_sign(&vote) {
+            self.sign(vote);
+        }
+    }
+
+    /// When the current view is given up (T3, T4).
+    fn nullify_due(&self) -> Millis {
+        let timing = &self.config.timing;
+        let idle = self.entered.plus(timing.heartbeat_milliseconds);
+        let counted_from = self.work_since.map_or(idle, |since| self.entered.max(since).min(idle));
+        counted_from.plus(self.pacing.timeout(timing, self.config.validators.leader(self.view)))
+    }
+
+    fn nullify_when_due(&mut self) {
+        if self.signing_allowed && self.now >= self.nullify_due() {
+            self.nullify(self.view);
+        }
+    }
+
+    /// R3: own unfinalised votes, the highest certificates and open wants, every RESEND.
+    fn resend_when_due(&mut self) {
+        if self.now < self.next_resend {
+            return;
+        }
+        self.next_resend = self.now.plus(self.config.timing.resend_milliseconds);
+        let Some(me) = self.config.me else {
+            return self.repeat_wants();
+        };
+        let mut messages = Vec::new();
+        for (view, votes) in self.safety.views_above(self.tree.anchor.view).rev().take(RESEND_VIEWS_MAX) {
+            let Some(round) = self.rounds.get(&view) else { continue };
+            for (kind, digest) in votes.votes() {
+                let vote = self.vote(view, kind, digest);
+                let signed = round.vote(&vote, me).filter(|signed| signed.vote == vote);
+                match (kind, signed, &round.proposal) {
+                    (VoteKind::Propose, Some(_), Some(proposal)) if proposal.vote() == vote => {
+                        messages.push(Message::Proposal(proposal.clone()));
+                    }
+                    (VoteKind::Propose, ..) | (_, None, _) => {}
+                    (_, Some(signed), _) => messages.push(Message::Vote(signed)),
+                }
+            }
+        }
+        let highest = self.rounds.values().rev().find_map(|round| round.certificates().next());
+        messages.extend(highest.or(self.anchor_certificate.as_ref()).cloned().map(Message::Certificate));
+        self.effects.extend(messages.into_iter().map(Effect::Broadcast));
+        self.repeat_wants();
+    }
+
+    fn repeat_wants(&mut self) {
+        // Wants that were met or became pointless are dropped here; the rules ask again for what still lacks.
+        let wanted = std::mem::take(&mut self.wanted);
+        for want in wanted {
+            let open = match want {
+                Want::Block(digest) => self.tree.get(digest).is_none(),
+                Want::View(view) => {
+                    view > self.tree.anchor.view
+                        && self.rounds.get(&view).is_none_or(|round| round.certificates().next().is_none())
+                }
+            };
+            // A view's notarization may be held while its nullification is what lacks: asked again by the rules.
+            if open {
+                self.want(want, None);
+            }
+        }
+    }
+
+    fn arm_timer(&mut self) {
+        let mut at = self.next_resend;
+        if self.signing_allowed {
+            // What is due already was tried just now and waits for an event, not for time.
+            let leads = self.config.me == Some(self.config.validators.leader(self.view));
+            let proposal_due = leads.then(|| self.proposal_due());
+            let coming = [Some(self.nullify_due()), proposal_due].into_iter().flatten().filter(|due| *due > self.now);
+            at = coming.fold(at, Millis::min);
+        }
+        if self.timer != Some(at) {
+            self.timer = Some(at);
+            self.effects.push(Effect::SetTimer(at));
+        }
+    }
+}
+
+/// Own votes of this many of the latest views are sent again: older ones are settled by certificates.
+const RESEND_VIEWS_MAX: usize = 16;
+
+/// What a proposal is worth.
+enum Judgement {
+    /// Vote for it.
+    Sound,
+    /// Something is still missing.
+    Undecided,
+    /// It can never be valid.
+    Unsound,
+}

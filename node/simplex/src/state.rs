@@ -1,0 +1,417 @@
+//! The state of the core and its one entry, [`State::step`].
+
+use std::collections::BTreeMap;
+
+use crate::block::Block;
+use crate::certificate::Certificate;
+use crate::event::{Effect, Event, Message, Record, Token, Verdict};
+use crate::pacing::{Pacing, Timing};
+use crate::proposal::Proposal;
+use crate::round::{Counted, Round};
+use crate::safety::Safety;
+use crate::tree::{Anchor, Path, Tree};
+use crate::types::{Digest, Epoch, Millis, ValidatorIndex, View};
+use crate::validators::ValidatorSet;
+use crate::vote::{SignedVote, Vote, VoteKind};
+
+/// Votes and proposals this far above the current view are kept (R4). More would let one validator fill memory with
+/// votes for views that are years away.
+pub const FUTURE_VIEWS_MAX: u64 = 64;
+
+/// Most messages waiting for their signatures to be checked (R4): bounds the work a flood can queue.
+pub const PENDING_MAX: usize = 4_096;
+
+/// Most blocks above the last finalised one (R4): blocks come only with a leader's proposal or a certificate, so honest
+/// leaders stay far below; a chain of Byzantine leaders without finality does not.
+pub const TREE_BLOCKS_MAX: usize = 4_096;
+
+/// A finalization this many blocks ahead is fetched as a range, not block by block.
+pub const WALK_BLOCKS_MAX: u64 = 8;
+
+/// What never changes during an epoch.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its validators.
+    pub validators: ValidatorSet,
+    /// This node's index; `None` for a full node, which follows and never signs.
+    pub me: Option<ValidatorIndex>,
+    /// Durations.
+    pub timing: Timing,
+}
+
+/// The core: what one node knows of the current epoch.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) config: Config,
+    pub(crate) tree: Tree,
+    /// Finalization of the anchor; `None` while that is the genesis block.
+    pub(crate) anchor_certificate: Option<Certificate>,
+    pub(crate) rounds: BTreeMap<View, Round>,
+    pub(crate) safety: Safety,
+    pub(crate) signing_allowed: bool,
+    pub(crate) view: View,
+    pub(crate) entered: Millis,
+    pub(crate) work_since: Option<Millis>,
+    pub(crate) last_proposal: Millis,
+    pub(crate) build_requested: Option<View>,
+    pub(crate) pacing: Pacing,
+    pub(crate) next_resend: Millis,
+    pub(crate) timer: Option<Millis>,
+    /// Highest finalization whose block or ancestors are not all known yet.
+    pub(crate) target: Option<Certificate>,
+    pub(crate) wanted: std::collections::BTreeSet<crate::event::Want>,
+    pending: BTreeMap<Token, Pending>,
+    next_token: u64,
+    pub(crate) now: Millis,
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// A message whose signatures are being checked.
+#[derive(Clone, Debug)]
+enum Pending {
+    Proposal(Proposal),
+    Vote(SignedVote),
+    Certificate(Certificate),
+    Range(Vec<Block>, Certificate),
+}
+
+impl State {
+    /// A node at `anchor`, its last finalised block, with the certificate that finalised it (`None` for the genesis
+    /// block), what it had persisted above it and what it had signed. Everything given here comes from the node's own
+    /// storage and is trusted. Feed [`Event::Started`] next.
+    pub fn recover(
+        config: Config,
+        anchor: Anchor,
+        anchor_certificate: Option<Certificate>,
+        records: Vec<Record>,
+        mut safety: Safety,
+    ) -> Self {
+        safety.close(anchor.view);
+        let mut state = Self {
+            config,
+            tree: Tree::new(anchor),
+            anchor_certificate,
+            rounds: BTreeMap::new(),
+            safety,
+            signing_allowed: false,
+            view: View(0),
+            entered: Millis(0),
+            work_since: None,
+            last_proposal: Millis(0),
+            build_requested: None,
+            pacing: Pacing::default(),
+            next_resend: Millis(0),
+            timer: None,
+            target: None,
+            wanted: std::collections::BTreeSet::new(),
+            pending: BTreeMap::new(),
+            next_token: 0,
+            now: Millis(0),
+            effects: Vec::new(),
+        };
+        for record in records {
+            match record {
+                Record::Block(block) => {
+                    state.tree.insert(block.digest(), block);
+                }
+                Record::Certificate(certificate) => {
+                    if certificate.view() > state.tree.anchor.view {
+                        if certificate.vote.kind == VoteKind::Finalize {
+                            state.raise_target(&certificate);
+                        }
+                        state.rounds.entry(certificate.view()).or_default().hold(certificate);
+                    }
+                }
+            }
+        }
+        state
+    }
+
+    /// Current view.
+    pub fn view(&self) -> View {
+        self.view
+    }
+
+    /// Last finalised block.
+    pub fn anchor(&self) -> &Anchor {
+        &self.tree.anchor
+    }
+
+    /// The certificate that finalised it; `None` while it is the genesis block.
+    pub fn anchor_certificate(&self) -> Option<&Certificate> {
+        self.anchor_certificate.as_ref()
+    }
+
+    /// The epoch's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A block above the last finalised one, or that one, for a peer that wants it.
+    pub fn block(&self, digest: Digest) -> Option<&Block> {
+        self.tree.get(digest)
+    }
+
+    /// The certificates held for a view above the last finalised one, strongest first, for a peer that wants them.
+    pub fn certificates(&self, view: View) -> impl Iterator<Item = &Certificate> {
+        self.rounds.get(&view).into_iter().flat_map(Round::certificates)
+    }
+
+    /// Unfinalised blocks from the anchor to the best block that may be built upon, for whoever needs to know which
+    /// batches are on their way already.
+    pub fn best_chain(&self) -> Vec<Block> {
+        let tip = self.rounds.values().rev().find_map(|round| round.justification().map(|c| c.vote.digest));
+        match tip.map(|digest| self.tree.path(digest)) {
+            Some(Path::Complete(blocks)) => blocks,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes one event at time `now` and says what to do. Total: any event in any state is answered, none panics on
+    /// what it contains. Time never runs backwards; an earlier `now` counts as the latest one seen.
+    pub fn step(&mut self, now: Millis, event: Event) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Started => self.start(),
+            Event::Tick => self.timer = None,
+            Event::SigningAllowed => self.allow_signing(),
+            Event::Received(message) => self.receive(message),
+            Event::Verified(token, valid) => self.verified(token, valid),
+            Event::Signed(vote) => self.signed(vote),
+            Event::Work(true) => {
+                self.work_since.get_or_insert(self.now);
+            }
+            Event::Work(false) => self.work_since = None,
+            Event::Built { view, parent, batches, time_milliseconds } => {
+                self.built(view, parent, batches, time_milliseconds);
+            }
+            Event::Checked(digest, verdict) => self.tree.set_verdict(digest, verdict),
+            Event::Fetched(block) => self.fetched(block),
+            Event::Range(blocks, certificate) => self.range(blocks, certificate),
+        }
+        self.advance();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn start(&mut self) {
+        self.entered = self.now;
+        self.last_proposal = self.now;
+        self.next_resend = self.now;
+        let highest = self.rounds.keys().next_back().copied().unwrap_or_default().max(self.tree.anchor.view);
+        self.view = highest.next();
+    }
+
+    fn allow_signing(&mut self) {
+        self.signing_allowed = self.config.me.is_some();
+        // R3: what was signed is said again, now and at every resend.
+        self.next_resend = self.now;
+        for vote in self.own_votes() {
+            self.effects.push(Effect::Sign(vote));
+        }
+    }
+
+    /// Own votes above the last finalised block.
+    fn own_votes(&self) -> Vec<Vote> {
+        self.safety
+            .views_above(self.tree.anchor.view)
+            .flat_map(|(view, votes)| {
+                let epoch = self.config.epoch;
+                votes.votes().map(move |(kind, digest)| Vote { epoch, view, kind, digest })
+            })
+            .collect()
+    }
+
+    /// True if votes of this view are worth keeping (R4).
+    fn in_window(&self, view: View) -> bool {
+        view > self.tree.anchor.view && view.0 <= self.view.0.saturating_add(FUTURE_VIEWS_MAX)
+    }
+
+    fn receive(&mut self, message: Message) {
+        let epoch = self.config.epoch;
+        match message {
+            Message::Proposal(proposal) => {
+                let leader = self.config.validators.leader(proposal.view);
+                let signed = proposal.signed_vote(leader);
+                let wanted = self.in_window(proposal.view)
+                    && proposal.is_well_formed(epoch, &self.config.validators)
+                    && self.rounds.get(&proposal.view).is_none_or(|round| {
+                        // The same proposal is heard once; another one of the same view is evidence.
+                        round.proposal.as_ref().is_none_or(|known| known.vote() != signed.vote) && round.wants(&signed)
+                    });
+                if wanted {
+                    let mut checks = vec![signed];
+                    if let Some(certificate) = &proposal.justification
+                        && !self.holds(certificate)
+                    {
+                        checks.extend(certificate.votes());
+                    }
+                    self.verify(Pending::Proposal(proposal), checks);
+                }
+            }
+            Message::Vote(vote) => {
+                let known_signer = self.config.validators.power(vote.signer).is_some();
+                let right_form = vote.vote.epoch == epoch
+                    && vote.vote.kind != VoteKind::Propose
+                    && (vote.vote.kind != VoteKind::Nullify || vote.vote.digest == Digest::default());
+                let new = self.rounds.get(&vote.vote.view).is_none_or(|round| round.wants(&vote));
+                if known_signer && right_form && new && self.in_window(vote.vote.view) {
+                    self.verify(Pending::Vote(vote), vec![vote]);
+                }
+            }
+            Message::Certificate(certificate) => {
+                if self.wants_certificate(&certificate) {
+                    let checks = certificate.votes().collect();
+                    self.verify(Pending::Certificate(certificate), checks);
+                }
+            }
+        }
+    }
+
+    fn wants_certificate(&self, certificate: &Certificate) -> bool {
+        certificate.view() > self.tree.anchor.view
+            && certificate.is_well_formed(self.config.epoch, &self.config.validators)
+            && self
+                .rounds
+                .get(&certificate.view())
+                .is_none_or(|round| round.certificate(certificate.vote.kind).is_none())
+    }
+
+    fn holds(&self, certificate: &Certificate) -> bool {
+        let anchor = &self.tree.anchor;
+        (certificate.view() == anchor.view && certificate.vote.digest == anchor.digest)
+            || self
+                .rounds
+                .get(&certificate.view())
+                .and_then(|round| round.certificate(certificate.vote.kind))
+                .is_some_and(|held| held.vote == certificate.vote)
+    }
+
+    fn verify(&mut self, pending: Pending, checks: Vec<SignedVote>) {
+        if self.pending.len() < PENDING_MAX {
+            let token = Token(self.next_token);
+            self.next_token += 1;
+            self.pending.insert(token, pending);
+            self.effects.push(Effect::Verify(token, checks));
+        }
+    }
+
+    fn verified(&mut self, token: Token, valid: bool) {
+        let Some(pending) = self.pending.remove(&token).filter(|_| valid) else {
+            return;
+        };
+        match pending {
+            Pending::Vote(vote) => self.count(&vote),
+            Pending::Certificate(certificate) => self.accept_certificate(certificate),
+            Pending::Proposal(proposal) => self.accept_proposal(proposal),
+            Pending::Range(blocks, certificate) => {
+                for block in blocks {
+                    self.tree.insert(block.digest(), block);
+                }
+                self.accept_certificate(certificate);
+            }
+        }
+    }
+
+    fn accept_proposal(&mut self, proposal: Proposal) {
+        if !self.in_window(proposal.view) {
+            return;
+        }
+        self.count(&proposal.signed_vote(self.config.validators.leader(proposal.view)));
+        if let Some(certificate) = proposal.justification.clone()
+            && certificate.view() > self.tree.anchor.view
+        {
+            self.accept_certificate(certificate);
+        }
+        let digest = proposal.vote().digest;
+        if self.tree.len() < TREE_BLOCKS_MAX && self.tree.insert(digest, proposal.block.clone()) {
+            self.effects.push(Effect::Persist(Record::Block(proposal.block.clone())));
+        }
+        let round = self.rounds.entry(proposal.view).or_default();
+        if round.proposal.is_none() {
+            self.last_proposal = self.now;
+            round.proposal = Some(proposal);
+        }
+    }
+
+    pub(crate) fn count(&mut self, vote: &SignedVote) {
+        if !self.in_window(vote.vote.view) {
+            return;
+        }
+        let round = self.rounds.entry(vote.vote.view).or_default();
+        match round.count(vote) {
+            Counted::Known => {}
+            Counted::Conflict(earlier) => self.effects.push(Effect::Evidence(earlier, *vote)),
+            Counted::New => {
+                let certificate =
+                    round.quorum(self.config.epoch, vote.vote.view, vote.vote.kind, &self.config.validators);
+                if let Some(certificate) = certificate.filter(|_| vote.vote.kind != VoteKind::Propose) {
+                    self.accept_certificate(certificate);
+                }
+            }
+        }
+    }
+
+    /// R1: a certificate formed or first received is persisted, and forwarded once to all.
+    fn accept_certificate(&mut self, certificate: Certificate) {
+        if certificate.view() <= self.tree.anchor.view {
+            return;
+        }
+        if self.rounds.entry(certificate.view()).or_default().hold(certificate.clone()) {
+            if certificate.vote.kind == VoteKind::Finalize {
+                self.raise_target(&certificate);
+            }
+            self.effects.push(Effect::Persist(Record::Certificate(certificate.clone())));
+            self.effects.push(Effect::Broadcast(Message::Certificate(certificate)));
+        }
+    }
+
+    fn raise_target(&mut self, certificate: &Certificate) {
+        if self.target.as_ref().is_none_or(|target| target.view() < certificate.view()) {
+            self.target = Some(certificate.clone());
+        }
+    }
+
+    fn signed(&mut self, vote: SignedVote) {
+        if vote.vote.kind == VoteKind::Propose {
+            self.publish_proposal(&vote);
+        } else {
+            self.effects.push(Effect::Broadcast(Message::Vote(vote)));
+        }
+        self.count(&vote);
+    }
+
+    fn fetched(&mut self, block: Block) {
+        let digest = block.digest();
+        if self.wanted.remove(&crate::event::Want::Block(digest)) && self.tree.insert(digest, block.clone()) {
+            self.effects.push(Effect::Persist(Record::Block(block)));
+        }
+    }
+
+    /// Accepts a range if it links the last finalised block to the certificate; the signatures are checked after.
+    fn range(&mut self, mut blocks: Vec<Block>, certificate: Certificate) {
+        blocks.retain(|block| block.height > self.tree.anchor.height());
+        let mut parent = (self.tree.anchor.digest, self.tree.anchor.height());
+        for block in &blocks {
+            if block.parent != parent.0 || block.height != parent.1.next() || block.epoch != self.config.epoch {
+                return;
+            }
+            parent = (block.digest(), block.height);
+        }
+        let fits = !blocks.is_empty()
+            && certificate.vote.kind == VoteKind::Finalize
+            && certificate.vote.digest == parent.0
+            && certificate.view() > self.tree.anchor.view
+            && certificate.is_well_formed(self.config.epoch, &self.config.validators);
+        if fits {
+            let checks = certificate.votes().collect();
+            self.verify(Pending::Range(blocks, certificate), checks);
+        }
+    }
+
+    /// The verdict on a block, `Held` for the last finalised one.
+    pub(crate) fn verdict(&self, digest: Digest) -> Option<Verdict> {
+        if digest == self.tree.anchor.digest { Some(Verdict::Held) } else { self.tree.verdict(digest) }
+    }
+}

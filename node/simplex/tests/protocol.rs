@@ -1,0 +1,278 @@
+//! The core alone: several states, instant or withheld messages, signatures that are always valid.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::collections::VecDeque;
+
+use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
+use bizra_simplex::{
+    Anchor, Block, Certificate, Config, Effect, Event, Message, Record, Safety, SignedVote, State, Timing, ValidatorSet,
+    Verdict, Vote, VoteKind,
+};
+
+struct Node {
+    state: State,
+    signed: Vec<Vote>,
+    records: Vec<Record>,
+    committed: Vec<Block>,
+    last_certificate: Option<Certificate>,
+    anchor: Anchor,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    now: u64,
+    /// Messages on their way: (receiver, message).
+    wire: VecDeque<(usize, Message)>,
+    silent: Vec<usize>,
+}
+
+fn genesis() -> Anchor {
+    Anchor::genesis(Block::genesis(Digest([9; 32]), 0))
+}
+
+fn config(me: usize) -> Config {
+    Config {
+        epoch: Epoch(0),
+        validators: ValidatorSet::new(vec![Power(1); 4]).unwrap(),
+        me: Some(ValidatorIndex(me as u16)),
+        timing: Timing::default(),
+    }
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let nodes = (0..4)
+            .map(|me| Node {
+                state: State::recover(config(me), genesis(), None, Vec::new(), Safety::default()),
+                signed: Vec::new(),
+                records: Vec::new(),
+                committed: Vec::new(),
+                last_certificate: None,
+                anchor: genesis(),
+            })
+            .collect();
+        let mut cluster = Self { nodes, now: 0, wire: VecDeque::new(), silent: Vec::new() };
+        for node in 0..4 {
+            cluster.feed(node, Event::Started);
+            cluster.feed(node, Event::SigningAllowed);
+        }
+        cluster
+    }
+
+    fn feed(&mut self, at: usize, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.nodes[at].state.step(Millis(self.now), event) {
+                match effect {
+                    Effect::Verify(token, _) => events.push_back(Event::Verified(token, true)),
+                    Effect::Sign(vote) => {
+                        let node = &mut self.nodes[at];
+                        assert!(node.signed.iter().all(|earlier| !earlier.conflicts_with(&vote)));
+                        node.signed.push(vote);
+                        let signer = ValidatorIndex(at as u16);
+                        events.push_back(Event::Signed(SignedVote { vote, signer, signature: Signature([at as u8; 64]) }));
+                    }
+                    Effect::Persist(record) => self.nodes[at].records.push(record),
+                    Effect::Broadcast(message) => {
+                        for other in (0..4).filter(|other| *other != at && !self.silent.contains(&at)) {
+                            self.wire.push_back((other, message.clone()));
+                        }
+                    }
+                    Effect::Build { view, parent, .. } => events.push_back(Event::Built {
+                        view,
+                        parent,
+                        batches: vec![Digest([view.0 as u8; 32])],
+                        time_milliseconds: self.now,
+                    }),
+                    Effect::Check { block, .. } => {
+                        events.push_back(Event::Checked(block.digest(), Verdict::Held));
+                    }
+                    Effect::Commit(blocks, certificate) => {
+                        let node = &mut self.nodes[at];
+                        let last = blocks.last().unwrap().clone();
+                        node.anchor = Anchor { view: certificate.view(), digest: last.digest(), block: last };
+                        node.committed.extend(blocks);
+                        node.last_certificate = Some(certificate);
+                    }
+                    Effect::Fetch(..) | Effect::CatchUp(_) | Effect::SetTimer(_) => {}
+                    Effect::Evidence(first, second) => panic!("evidence against an honest node: {first:?} {second:?}"),
+                }
+            }
+        }
+    }
+
+    /// Delivers everything that is on its way now; what is sent meanwhile waits for the next delay.
+    fn one_network_delay(&mut self) {
+        for _ in 0..self.wire.len() {
+            let (to, message) = self.wire.pop_front().unwrap();
+            if !self.silent.contains(&to) {
+                self.feed(to, Event::Received(message));
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while !self.wire.is_empty() {
+            self.one_network_delay();
+        }
+    }
+
+    fn tick(&mut self, milliseconds: u64) {
+        self.now += milliseconds;
+        for node in (0..4).filter(|node| !self.silent.contains(node)).collect::<Vec<_>>() {
+            self.feed(node, Event::Tick);
+        }
+        self.settle();
+    }
+
+    fn restart(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let safety = Safety::restore(View(0), node.signed.clone());
+        let certificate = node.last_certificate.clone();
+        node.state = State::recover(config(at), node.anchor.clone(), certificate, node.records.clone(), safety);
+        self.feed(at, Event::Started);
+        self.feed(at, Event::SigningAllowed);
+    }
+
+    fn heights(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.state.anchor().height().0).collect()
+    }
+
+    fn agree(&self) {
+        let longest = self.nodes.iter().map(|node| &node.committed).max_by_key(|blocks| blocks.len()).unwrap();
+        for node in &self.nodes {
+            assert_eq!(node.committed[..], longest[..node.committed.len()]);
+        }
+    }
+}
+
+#[test]
+fn finality_takes_exactly_three_network_delays_from_the_proposal() {
+    let mut cluster = Cluster::start();
+    cluster.settle();
+    cluster.now = 1_000;
+    let leader = usize::from(cluster.nodes[0].state.config().validators.leader(View(1)).0);
+    cluster.feed(leader, Event::Tick);
+    for delay in 1..=3 {
+        assert!(cluster.heights().iter().all(|height| *height == 0), "finalised before delay {delay}");
+        cluster.one_network_delay();
+    }
+    assert!(cluster.heights().iter().all(|height| *height >= 1), "{:?}", cluster.heights());
+}
+
+#[test]
+fn an_idle_chain_grows_with_the_heartbeat() {
+    let mut cluster = Cluster::start();
+    for _ in 0..10 {
+        cluster.tick(1_000);
+    }
+    assert_eq!(cluster.heights(), [10; 4]);
+    cluster.agree();
+}
+
+#[test]
+fn with_work_a_block_is_proposed_every_min_view() {
+    let mut cluster = Cluster::start();
+    for node in 0..4 {
+        cluster.feed(node, Event::Work(true));
+    }
+    for _ in 0..40 {
+        cluster.tick(25);
+    }
+    assert_eq!(cluster.heights(), [40; 4]);
+    cluster.agree();
+}
+
+#[test]
+fn a_silent_validator_costs_its_own_views_only() {
+    let mut cluster = Cluster::start();
+    cluster.silent = vec![2];
+    for _ in 0..400 {
+        cluster.tick(100);
+    }
+    let heights = cluster.heights();
+    assert_eq!(heights[2], 0);
+    assert!(heights[0] >= 20 && heights[1] >= 20 && heights[3] >= 20, "{heights:?}");
+    cluster.silent.clear();
+    for _ in 0..40 {
+        cluster.tick(100);
+    }
+    cluster.agree();
+}
+
+#[test]
+fn without_a_quorum_nothing_is_finalised_and_nothing_is_lost() {
+    let mut cluster = Cluster::start();
+    cluster.tick(1_000);
+    let before = cluster.heights();
+    cluster.silent = vec![0, 1];
+    for _ in 0..300 {
+        cluster.tick(100);
+    }
+    assert_eq!(cluster.heights(), before);
+    cluster.silent.clear();
+    for _ in 0..300 {
+        cluster.tick(100);
+    }
+    assert!(cluster.heights().iter().all(|height| *height > before[0] + 5), "{:?}", cluster.heights());
+    cluster.agree();
+}
+
+#[test]
+fn a_restart_of_every_node_in_the_same_view_goes_on() {
+    let mut cluster = Cluster::start();
+    cluster.tick(1_000);
+    // Everybody has notarized view 2 and nobody has heard of it.
+    cluster.now += 1_000;
+    let leader = usize::from(cluster.nodes[0].state.config().validators.leader(View(2)).0);
+    cluster.feed(leader, Event::Tick);
+    cluster.one_network_delay();
+    cluster.wire.clear();
+    for node in 0..4 {
+        cluster.restart(node);
+    }
+    cluster.settle();
+    for _ in 0..50 {
+        cluster.tick(100);
+    }
+    assert!(cluster.heights().iter().all(|height| *height >= 3), "{:?}", cluster.heights());
+    cluster.agree();
+}
+
+#[test]
+fn a_vote_is_never_followed_by_its_contradiction_over_a_restart() {
+    let mut cluster = Cluster::start();
+    cluster.tick(1_000);
+    cluster.silent = vec![0, 1];
+    for _ in 0..30 {
+        cluster.tick(500);
+        cluster.restart(2);
+        cluster.restart(3);
+    }
+    cluster.silent.clear();
+    for _ in 0..100 {
+        cluster.tick(200);
+    }
+    cluster.agree();
+    assert!(cluster.heights()[0] > 3);
+}
+
+#[test]
+fn a_range_that_does_not_link_or_is_not_certified_is_ignored() {
+    let mut cluster = Cluster::start();
+    let stranger = Block { height: Height(1), parent: Digest([1; 32]), ..Block::genesis(Digest([9; 32]), 0) };
+    let vote = Vote { epoch: Epoch(0), view: View(5), kind: VoteKind::Finalize, digest: stranger.digest() };
+    let signatures = (0..3).map(|signer| (ValidatorIndex(signer), Signature([0; 64]))).collect();
+    cluster.feed(0, Event::Range(vec![stranger], Certificate { vote, signatures }));
+    assert_eq!(cluster.heights()[0], 0);
+
+    let child = Block { height: Height(1), parent: genesis().digest, ..Block::genesis(Digest([9; 32]), 0) };
+    let vote = Vote { digest: child.digest(), ..vote };
+    let two = (0..2).map(|signer| (ValidatorIndex(signer), Signature([0; 64]))).collect();
+    cluster.feed(0, Event::Range(vec![child.clone()], Certificate { vote, signatures: two }));
+    assert_eq!(cluster.heights()[0], 0);
+
+    let three = (0..3).map(|signer| (ValidatorIndex(signer), Signature([0; 64]))).collect();
+    cluster.feed(0, Event::Range(vec![child], Certificate { vote, signatures: three }));
+    assert_eq!(cluster.heights()[0], 1);
+}

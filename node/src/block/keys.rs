@@ -1,0 +1,56 @@
+//! Keys of the families: one letter for the kind, then big-endian numbers or a digest.
+
+use bizra_simplex::VoteKind;
+use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
+
+pub(super) const LAST_FINALIZED: &[u8] = b"z";
+pub(super) const BLOCK: u8 = b'b';
+pub(super) const CERTIFICATE: u8 = b'c';
+pub(super) const UNORDERED: u8 = b'u';
+pub(super) const VOTE: u8 = b'v';
+
+pub(super) fn block(height: Height) -> Vec<u8> {
+    numbered(BLOCK, height.0)
+}
+
+pub(super) fn finalization(height: Height) -> Vec<u8> {
+    numbered(b'f', height.0)
+}
+
+pub(super) fn height_of(block: Digest) -> Vec<u8> {
+    named(b'h', block)
+}
+
+pub(super) fn candidate(block: Digest) -> Vec<u8> {
+    named(BLOCK, block)
+}
+
+pub(super) fn certificate(view: View, kind: VoteKind) -> Vec<u8> {
+    let mut key = numbered(CERTIFICATE, view.0);
+    key.push(kind as u8);
+    key
+}
+
+pub(super) fn vote(validator: ValidatorIndex) -> Vec<u8> {
+    [&[VOTE][..], &validator.0.to_be_bytes()].concat()
+}
+
+pub(super) fn batch(digest: Digest) -> Vec<u8> {
+    named(BLOCK, digest)
+}
+
+pub(super) fn unordered(digest: Digest) -> Vec<u8> {
+    named(UNORDERED, digest)
+}
+
+pub(super) fn ordered(digest: Digest) -> Vec<u8> {
+    named(b'o', digest)
+}
+
+fn numbered(kind: u8, number: u64) -> Vec<u8> {
+    [&[kind][..], &number.to_be_bytes()].concat()
+}
+
+fn named(kind: u8, digest: Digest) -> Vec<u8> {
+    [&[kind][..], &digest.0].concat()
+}

@@ -1,0 +1,12 @@
+//! Finalised blocks, their certificates and bodies, and the records above them.
+//!
+//! Owns the families `Blocks`, `Batches` and `Consensus`. What enters: the changes of a driver's turn
+//! ([`BlockStore::apply`]), on the driver thread. What leaves: blocks, certificates and bodies for the driver, for peers
+//! and for the edge.
+
+mod keys;
+mod store;
+mod verify;
+
+pub use store::{BlockStore, StoredBlock};
+pub use verify::{ChainReport, VerifyError, verify_chain};

@@ -1,0 +1,271 @@
+//! The store of blocks, certificates and batches.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bizra_driver::batch::Batch;
+use bizra_driver::codec::{DecodeError, Reader, Write as _};
+use bizra_simplex::types::{Digest, Height, View};
+use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote};
+use bytes::Bytes;
+
+use super::keys;
+use crate::gateway::{BlockReader, BlockView};
+use crate::storage::{Database, Family, StorageError, Writes};
+
+/// Version byte of every stored value.
+const FORMAT: u8 = 1;
+
+/// A finalised block and the view of the certificate that finalised it or a descendant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlock {
+    /// The block.
+    pub block: Block,
+    /// View of that certificate.
+    pub view: View,
+}
+
+/// Blocks and bodies of one chain. Cheap to clone; reads are safe from any thread, changes come from one.
+#[derive(Clone)]
+pub struct BlockStore {
+    database: Database,
+    genesis: Block,
+    last: Arc<Mutex<(Height, Digest)>>,
+}
+
+impl BlockStore {
+    /// Opens the store of the chain that begins with `genesis`.
+    pub fn open(database: Database, genesis: Block) -> Result<Self, StorageError> {
+        let digest = genesis.digest();
+        let store = Self { database, genesis, last: Arc::new(Mutex::new((Height(0), digest))) };
+        let last = match store.last_height()? {
+            Some(height) => (height, store.require(height)?.block.digest()),
+            None => (Height(0), digest),
+        };
+        store.set_last(last);
+        Ok(store)
+    }
+
+    fn last_height(&self) -> Result<Option<Height>, StorageError> {
+        let value = self.database.get(Family::Blocks, keys::LAST_FINALIZED)?;
+        value.map(|bytes| decode(bytes, |reader| reader.u64().map(Height))).transpose()
+    }
+
+    fn set_last(&self, last: (Height, Digest)) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+    }
+
+    /// A finalised block; the genesis block at height 0.
+    pub fn get(&self, height: Height) -> Result<Option<StoredBlock>, StorageError> {
+        if height == Height(0) {
+            return Ok(Some(StoredBlock { block: self.genesis.clone(), view: View(0) }));
+        }
+        let value = self.database.get(Family::Blocks, &keys::block(height))?;
+        value
+            .map(|bytes| {
+                decode(bytes, |reader| Ok(StoredBlock { view: View(reader.u64()?), block: reader.block()? }))
+            })
+            .transpose()
+    }
+
+    fn require(&self, height: Height) -> Result<StoredBlock, StorageError> {
+        self.get(height)?.ok_or_else(|| StorageError::Corrupt(format!("finalised block {height} is missing")))
+    }
+
+    /// Height of a finalised block.
+    pub fn height_of(&self, block: Digest) -> Result<Option<Height>, StorageError> {
+        let value = self.database.get(Family::Blocks, &keys::height_of(block))?;
+        value.map(|bytes| decode(bytes, |reader| reader.u64().map(Height))).transpose()
+    }
+
+    /// The finalization of exactly this block, if one was seen.
+    pub fn finalization(&self, height: Height) -> Result<Option<Certificate>, StorageError> {
+        let value = self.database.get(Family::Blocks, &keys::finalization(height))?;
+        value.map(|bytes| decode(bytes, Reader::certificate)).transpose()
+    }
+
+    /// A stored batch.
+    pub fn batch(&self, digest: Digest) -> Result<Option<Batch>, StorageError> {
+        let value = self.database.get(Family::Batches, &keys::batch(digest))?;
+        value.map(|bytes| decode(bytes, Reader::batch)).transpose()
+    }
+
+    /// True if a finalised block orders this batch.
+    pub fn is_ordered(&self, batch: Digest) -> Result<bool, StorageError> {
+        Ok(self.database.get(Family::Batches, &keys::ordered(batch))?.is_some())
+    }
+
+    /// The last finalised block and the certificate that finalised it.
+    pub fn anchor(&self) -> Result<(Anchor, Option<Certificate>), StorageError> {
+        let (height, digest) = self.finalized();
+        if height == Height(0) {
+            return Ok((Anchor::genesis(self.genesis.clone()), None));
+        }
+        let StoredBlock { block, view } = self.require(height)?;
+        let certificate = self
+            .finalization(height)?
+            .ok_or_else(|| StorageError::Corrupt(format!("the finalization of block {height} is missing")))?;
+        Ok((Anchor { view, digest, block }, Some(certificate)))
+    }
+
+    /// Blocks and certificates above the last finalised block.
+    pub fn records(&self) -> Result<Vec<Record>, StorageError> {
+        let blocks = self.values(Family::Consensus, keys::BLOCK, Reader::block)?;
+        let certificates = self.values(Family::Consensus, keys::CERTIFICATE, Reader::certificate)?;
+        Ok(blocks.into_iter().map(Record::Block).chain(certificates.into_iter().map(Record::Certificate)).collect())
+    }
+
+    /// The highest vote seen of each validator.
+    pub fn highest_votes(&self) -> Result<Vec<SignedVote>, StorageError> {
+        self.values(Family::Consensus, keys::VOTE, Reader::signed_vote)
+    }
+
+    /// Batches that no finalised block orders, in no particular order.
+    pub fn unordered(&self) -> Result<Vec<Batch>, StorageError> {
+        let mut batches = Vec::new();
+        for item in self.database.scan(Family::Batches, &[keys::UNORDERED])? {
+            let (key, _) = item?;
+            let Some(digest) = key.strip_prefix(&[keys::UNORDERED]).and_then(|name| name.try_into().ok()) else {
+                break;
+            };
+            let digest = Digest(digest);
+            let batch = self.batch(digest)?;
+            batches.push(batch.ok_or_else(|| StorageError::Corrupt(format!("batch {digest} is missing")))?);
+        }
+        // Each origin's own order, as it was sent.
+        batches.sort_by_key(|batch| (batch.sequence, batch.origin));
+        Ok(batches)
+    }
+
+    fn values<T>(
+        &self,
+        family: Family,
+        kind: u8,
+        read: impl Fn(&mut Reader) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, StorageError> {
+        let mut values = Vec::new();
+        for item in self.database.scan(family, &[kind])? {
+            let (key, value) = item?;
+            if key.first() != Some(&kind) {
+                break;
+            }
+            values.push(decode(value.into_vec(), &read)?);
+        }
+        Ok(values)
+    }
+
+    /// Adds a record above the last finalised block.
+    pub fn put_record(&self, writes: &mut Writes<'_>, record: &Record) -> Result<(), StorageError> {
+        let mut value = vec![FORMAT];
+        let key = match record {
+            Record::Block(block) => {
+                value.put_block(block);
+                keys::candidate(block.digest())
+            }
+            Record::Certificate(certificate) => {
+                value.put_certificate(certificate);
+                keys::certificate(certificate.view(), certificate.vote.kind)
+            }
+        };
+        writes.put(Family::Consensus, &key, &value)
+    }
+
+    /// Remembers the highest vote of a validator.
+    pub fn put_vote(&self, writes: &mut Writes<'_>, vote: &SignedVote) -> Result<(), StorageError> {
+        let mut value = vec![FORMAT];
+        value.put_signed_vote(vote);
+        writes.put(Family::Consensus, &keys::vote(vote.signer), &value)
+    }
+
+    /// Keeps a verified batch.
+    pub fn put_batch(&self, writes: &mut Writes<'_>, digest: Digest, batch: &Batch) -> Result<(), StorageError> {
+        let mut value = Vec::with_capacity(batch.payload.len() + 96);
+        value.push(FORMAT);
+        value.put_batch(batch);
+        writes.put(Family::Batches, &keys::batch(digest), &value)?;
+        if !self.is_ordered(digest)? {
+            writes.put(Family::Batches, &keys::unordered(digest), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Makes blocks final: ascending, the certificate finalises the last. Records they make obsolete are removed.
+    pub fn finalize(
+        &self,
+        writes: &mut Writes<'_>,
+        blocks: &[Block],
+        certificate: &Certificate,
+    ) -> Result<(), StorageError> {
+        let Some(last) = blocks.last() else { return Ok(()) };
+        for block in blocks {
+            let digest = block.digest();
+            let mut value = vec![FORMAT];
+            value.extend_from_slice(&certificate.view().0.to_be_bytes());
+            value.put_block(block);
+            writes.put(Family::Blocks, &keys::block(block.height), &value)?;
+            writes.put(Family::Blocks, &keys::height_of(digest), &number(block.height.0))?;
+            for batch in &block.batches {
+                writes.put(Family::Batches, &keys::ordered(*batch), &number(block.height.0))?;
+                writes.delete(Family::Batches, &keys::unordered(*batch))?;
+            }
+        }
+        let mut value = vec![FORMAT];
+        value.put_certificate(certificate);
+        writes.put(Family::Blocks, &keys::finalization(last.height), &value)?;
+        writes.put(Family::Blocks, keys::LAST_FINALIZED, &number(last.height.0))?;
+        for record in self.records()? {
+            match record {
+                Record::Block(block) if block.height <= last.height => {
+                    writes.delete(Family::Consensus, &keys::candidate(block.digest()))?;
+                }
+                Record::Certificate(old) if old.view() <= certificate.view() => {
+                    writes.delete(Family::Consensus, &keys::certificate(old.view(), old.vote.kind))?;
+                }
+                Record::Block(_) | Record::Certificate(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// To be called when the writes of [`Self::finalize`] are applied.
+    pub fn finalized_to(&self, block: &Block) {
+        self.set_last((block.height, block.digest()));
+    }
+}
+
+impl BlockReader for BlockStore {
+    fn block(&self, height: Height) -> Result<Option<BlockView>, StorageError> {
+        if height > self.finalized().0 {
+            return Ok(None);
+        }
+        Ok(self.get(height)?.map(|StoredBlock { block, view }| BlockView {
+            height: block.height,
+            hash: block.digest(),
+            parent: block.parent,
+            time_milliseconds: block.time_milliseconds,
+            batches: block.batches,
+            view: view.0,
+        }))
+    }
+
+    fn finalized(&self) -> (Height, Digest) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.batch(*batch)?.map(|batch| batch.payload))
+    }
+}
+
+fn number(number: u64) -> Vec<u8> {
+    [&[FORMAT][..], &number.to_be_bytes()].concat()
+}
+
+/// Reads one stored value whole.
+fn decode<T>(bytes: Vec<u8>, read: impl FnOnce(&mut Reader) -> Result<T, DecodeError>) -> Result<T, StorageError> {
+    let mut reader = Reader::new(bytes.into());
+    reader
+        .version(FORMAT)
+        .and_then(|()| read(&mut reader))
+        .and_then(|value| reader.end().map(|()| value))
+        .map_err(|error| StorageError::Corrupt(format!("a stored value does not decode: {error}")))
+}

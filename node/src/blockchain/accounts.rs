@@ -1,0 +1,129 @@
+//! Accounts in memory: a bounded cache over the database, and the accounts of the block being executed.
+
+use std::collections::HashMap;
+
+use crate::storage::{Database, Family, StorageError, Writes};
+use crate::transaction::Address;
+
+use super::record::Account;
+
+/// Most accounts kept in memory, about 64 bytes each. Bounds what an attacker who touches many accounts can pin.
+const CACHED_ACCOUNTS_MAX: usize = 262_144;
+
+/// Accounts as of the last executed block. Two generations: when the young one holds half of the bound it becomes the
+/// old one, and what nobody touched for that long is forgotten.
+pub(super) struct AccountCache {
+    young: HashMap<Address, Account>,
+    old: HashMap<Address, Account>,
+    generation_max: usize,
+}
+
+impl Default for AccountCache {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), generation_max: CACHED_ACCOUNTS_MAX / 2 }
+    }
+}
+
+impl AccountCache {
+    fn get(&self, address: &Address) -> Option<Account> {
+        self.young.get(address).or_else(|| self.old.get(address)).copied()
+    }
+
+    fn put(&mut self, address: Address, account: Account) {
+        if self.young.len() >= self.generation_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(address, account);
+    }
+}
+
+/// Place of an account in a [`BlockAccounts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(u32);
+
+struct Entry {
+    address: Address,
+    account: Account,
+    changed: bool,
+}
+
+/// The accounts one block touches, in the order of their first mention.
+#[derive(Default)]
+pub(super) struct BlockAccounts {
+    slots: HashMap<Address, Slot>,
+    entries: Vec<Entry>,
+}
+
+impl BlockAccounts {
+    /// The slot of an account; it holds nothing until [`Self::load`].
+    pub(super) fn mention(&mut self, address: Address) -> Slot {
+        let next = Slot(self.entries.len() as u32);
+        let slot = *self.slots.entry(address).or_insert(next);
+        if slot == next {
+            self.entries.push(Entry { address, account: Account::default(), changed: false });
+        }
+        slot
+    }
+
+    /// Reads all mentioned accounts, from the cache or with one multi-get.
+    pub(super) fn load(&mut self, cache: &AccountCache, database: &Database) -> Result<(), StorageError> {
+        let mut missing = Vec::new();
+        for entry in &mut self.entries {
+            match cache.get(&entry.address) {
+                Some(account) => entry.account = account,
+                None => missing.push(entry),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let addresses: Vec<Address> = missing.iter().map(|entry| entry.address).collect();
+        let values = database.get_many(Family::Accounts, addresses.iter().map(|address| address.0.as_slice()))?;
+        for (entry, value) in missing.into_iter().zip(values) {
+            entry.account = value.map_or(Ok(Account::default()), |bytes| Account::decode(&bytes))?;
+        }
+        Ok(())
+    }
+
+    /// The account in a slot this block mentioned.
+    pub(super) fn get(&self, Slot(index): Slot) -> Account {
+        self.entries.get(index as usize).map(|entry| entry.account).unwrap_or_default()
+    }
+
+    /// Replaces the account in a slot.
+    pub(super) fn set(&mut self, Slot(index): Slot, account: Account) {
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.account = account;
+            entry.changed = true;
+        }
+    }
+
+    /// Adds the changed accounts to the turn's writes.
+    pub(super) fn write(&self, writes: &mut Writes<'_>) -> Result<(), StorageError> {
+        let mut changed = self.entries.iter().filter(|entry| entry.changed);
+        changed.try_for_each(|entry| writes.put(Family::Accounts, &entry.address.0, &entry.account.encode()))
+    }
+
+    /// Puts all accounts of the block into the cache.
+    pub(super) fn remember(self, cache: &mut AccountCache) {
+        self.entries.into_iter().for_each(|entry| cache.put(entry.address, entry.account));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_forgets_the_longest_untouched_and_stays_bounded() {
+        let mut cache = AccountCache { generation_max: 2, ..AccountCache::default() };
+        for number in 0..100_u8 {
+            cache.put(Address([number; 32]), Account { balance: u64::from(number), nonce: 0 });
+            cache.put(Address([255; 32]), Account { balance: 7, nonce: 0 });
+            assert!(cache.young.len() + cache.old.len() <= 4);
+        }
+        assert_eq!(cache.get(&Address([255; 32])), Some(Account { balance: 7, nonce: 0 }));
+        assert_eq!(cache.get(&Address([99; 32])), Some(Account { balance: 99, nonce: 0 }));
+        assert_eq!(cache.get(&Address([0; 32])), None);
+    }
+}

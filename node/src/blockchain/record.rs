@@ -1,0 +1,176 @@
+//! Stored forms of the blockchain's families. Fixed widths, big-endian; what does not decode is corruption.
+
+use crate::storage::StorageError;
+use crate::transaction::{ChainId, TraceId, TransactionId};
+
+use super::receipt::{Failure, Receipt};
+
+/// Key of [`State`] in the `Ledger` family.
+pub(super) const STATE_KEY: &[u8] = b"state";
+const STATE_VERSION: u8 = 1;
+
+/// Key of a block's transaction count in the `Ledger` family.
+pub(super) fn count_key(height: u64) -> [u8; 9] {
+    let mut key = [b'n'; 9];
+    key[1..].copy_from_slice(&height.to_be_bytes());
+    key
+}
+
+/// An account as of the last executed block. An account nobody paid to or from has all zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Base units.
+    pub balance: u64,
+    /// Transactions of this account applied so far; the nonce its next one must carry.
+    pub nonce: u64,
+}
+
+/// Where and how a transaction was finalised, and where its bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionRecord {
+    /// Its receipt.
+    pub receipt: Receipt,
+    /// Position among the batches of its block.
+    pub batch: u16,
+    /// Where its bytes start in the payload of that batch.
+    pub offset: u32,
+    /// How many bytes it has.
+    pub length: u16,
+}
+
+/// The ledger's own account of itself, written with every block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) chain: ChainId,
+    pub(super) executed: u64,
+    pub(super) supply: u64,
+    pub(super) fees: u64,
+    pub(super) transactions: u64,
+}
+
+fn corrupt(what: &str) -> StorageError {
+    StorageError::Corrupt(format!("{what} of the ledger does not decode"))
+}
+
+/// Reads fixed-width fields from the front of a value.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+impl Account {
+    pub(super) fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.balance.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.nonce.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let mut fields = Fields(bytes);
+        let mut read = || {
+            let account = Self { balance: fields.u64()?, nonce: fields.u64()? };
+            fields.end().map(|()| account)
+        };
+        read().ok_or_else(|| corrupt("an account"))
+    }
+}
+
+impl TransactionRecord {
+    pub(super) fn encode(&self) -> [u8; 37] {
+        let mut bytes = [0; 37];
+        bytes[..8].copy_from_slice(&self.receipt.height.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.receipt.index.to_be_bytes());
+        bytes[12] = self.receipt.failure.map_or(0, |failure| failure as u8);
+        bytes[13..29].copy_from_slice(&self.receipt.trace.0);
+        bytes[29..31].copy_from_slice(&self.batch.to_be_bytes());
+        bytes[31..35].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[35..].copy_from_slice(&self.length.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(id: TransactionId, bytes: &[u8]) -> Result<Self, StorageError> {
+        let mut fields = Fields(bytes);
+        let mut read = || {
+            let height = fields.u64()?;
+            let index = fields.take().map(u32::from_be_bytes)?;
+            let failure = match fields.take()? {
+                [0] => None,
+                [code] => Some(Failure::ALL.into_iter().find(|&failure| failure as u8 == code)?),
+            };
+            let trace = TraceId(fields.take()?);
+            let batch = fields.take().map(u16::from_be_bytes)?;
+            let offset = fields.take().map(u32::from_be_bytes)?;
+            let length = fields.take().map(u16::from_be_bytes)?;
+            fields.end()?;
+            Some(Self { receipt: Receipt { id, height, index, failure, trace }, batch, offset, length })
+        };
+        read().ok_or_else(|| corrupt("a receipt"))
+    }
+}
+
+impl State {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let numbers = [self.executed, self.supply, self.fees, self.transactions];
+        let mut bytes = vec![STATE_VERSION];
+        bytes.extend_from_slice(self.chain.as_bytes());
+        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let mut fields = Fields(bytes);
+        let mut read = || {
+            fields.take().filter(|&[version]| version == STATE_VERSION)?;
+            let chain = ChainId::from_padded(fields.take()?)?;
+            let state = Self {
+                chain,
+                executed: fields.u64()?,
+                supply: fields.u64()?,
+                fees: fields.u64()?,
+                transactions: fields.u64()?,
+            };
+            fields.end().map(|()| state)
+        };
+        read().ok_or_else(|| corrupt("the state"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn records_survive_a_round_trip_and_reject_other_lengths() {
+        let account = Account { balance: 3, nonce: u64::MAX };
+        assert_eq!(Account::decode(&account.encode()).unwrap(), account);
+        assert!(Account::decode(&[0; 15]).is_err());
+
+        for failure in Failure::ALL.map(Some).into_iter().chain([None]) {
+            let id = TransactionId([1; 32]);
+            let receipt = Receipt { id, height: 9, index: 4, failure, trace: TraceId([7; 16]) };
+            let record = TransactionRecord { receipt, batch: 3, offset: 70_000, length: 256 };
+            assert_eq!(TransactionRecord::decode(id, &record.encode()).unwrap(), record);
+        }
+        assert!(TransactionRecord::decode(TransactionId([1; 32]), &[9; 37]).is_err());
+
+        let chain = ChainId::new("demo-1").unwrap();
+        let state = State { chain, executed: 1, supply: 2, fees: 3, transactions: 4 };
+        assert_eq!(State::decode(&state.encode()).unwrap(), state);
+        assert!(State::decode(&[]).is_err());
+    }
+}

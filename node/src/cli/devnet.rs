@@ -1,0 +1,121 @@
+//! `devnet`: a whole network on this machine, in one process tree, without Kubernetes.
+//!
+//! Everything lives in one folder, and a second start in the same folder continues the same chain. Nodes listen on
+//! loopback only. They stop with this process, however it ends: each has a pipe as standard input that closes with it.
+
+mod accounts;
+mod children;
+mod layout;
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::signals::StopSignals;
+use super::termination::CliError;
+use children::{Load, Nodes};
+use layout::Layout;
+
+pub use accounts::{DevelopmentAccount, development_key};
+
+/// A node that is not ready by then will not be.
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a load may take to end and print its summary after its time is over.
+const LOAD_GRACE: Duration = Duration::from_secs(30);
+
+/// Run a whole network of validators on this machine.
+#[derive(Args, Clone, Debug)]
+pub struct Devnet {
+    /// Number of validators, each with power 1; four are the least that survive one fault.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub validators: u16,
+    /// Folder for keys, configuration, databases and logs; continued if it holds a devnet already.
+    #[arg(long, value_name = "FOLDER", default_value = "devnet")]
+    pub dir: PathBuf,
+    /// Stop after this many seconds; runs until Ctrl-C without it.
+    #[arg(long, value_name = "SECONDS")]
+    pub duration: Option<u64>,
+    /// Submit this many signed transfers per second.
+    #[arg(long, value_name = "TRANSACTIONS PER SECOND")]
+    pub rate: Option<u32>,
+    /// Accounts with money in a new devnet's genesis; their keys are in `accounts.json`.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub accounts: u32,
+    /// First port; each node takes five of the ten from here on.
+    #[arg(long, value_name = "PORT", default_value_t = 27100, value_parser = clap::value_parser!(u16).range(1024..=65000))]
+    pub base_port: u16,
+}
+
+impl Devnet {
+    /// Runs the command.
+    pub async fn run(self) -> Result<(), CliError> {
+        let mut signals = StopSignals::listen().map_err(CliError::failed)?;
+        let layout = Layout::prepare(&self)?;
+        let mut nodes = Nodes::start(&layout)?;
+        let result = tokio::select! {
+            result = self.supervise(&layout, &mut nodes) => result,
+            () = signals.wait() => {
+                say("stopping");
+                Ok(())
+            }
+        };
+        // Only nodes that are still there answer; what they say is the summary.
+        for summary in nodes.summaries().await {
+            say(summary);
+        }
+        let killed = nodes.stop().await;
+        result?;
+        if killed.is_empty() {
+            say(format_args!("stopped; `--dir {}` continues this chain", self.dir.display()));
+            return Ok(());
+        }
+        Err(CliError::Failed(format!("{} did not stop in time and had to be killed", killed.join(", "))))
+    }
+
+    async fn supervise(&self, layout: &Layout, nodes: &mut Nodes) -> Result<(), CliError> {
+        let ready = tokio::time::timeout(READY_TIMEOUT, nodes.wait_until_ready()).await;
+        ready.unwrap_or_else(|_| {
+            let logs = layout.dir.display();
+            Err(CliError::Failed(format!("{} not ready in time; see the logs in {logs}", nodes.unready())))
+        })?;
+        say(format_args!("{} validators are ready, chain {}", self.validators, layout.genesis_hash));
+        for node in &layout.nodes {
+            let listen = &node.configuration.listen;
+            say(format_args!(
+                "  {}  REST http://{}  gRPC {}  metrics http://{}/metrics",
+                node.configuration.node_name, listen.http, listen.grpc, listen.monitoring
+            ));
+        }
+        say(format_args!("  logs and databases in {}; account keys in accounts.json there", layout.dir.display()));
+
+        let load = self.rate.map(|rate| Load::start(layout, rate, self.duration)).transpose()?;
+        tokio::select! {
+            error = nodes.watch() => Err(error),
+            result = self.wait(load) => result,
+        }
+    }
+
+    /// Until the time is over, and the load, if there is one.
+    async fn wait(&self, load: Option<Load>) -> Result<(), CliError> {
+        let time = self.duration.map(Duration::from_secs);
+        match (load, time) {
+            (None, None) => std::future::pending().await,
+            (None, Some(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
+            (Some(load), None) => load.finish().await,
+            (Some(load), Some(time)) => tokio::time::timeout(time + LOAD_GRACE, load.finish())
+                .await
+                .unwrap_or_else(|_| Err(CliError::Failed("the load did not end in time".to_owned()))),
+        }
+    }
+}
+
+/// Prints a line; if nobody listens any more, the network runs on all the same.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

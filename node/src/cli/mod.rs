@@ -1,0 +1,84 @@
+//! The commands of the binary, one a file.
+
+pub mod account;
+pub mod blocks;
+mod client;
+pub mod completions;
+pub mod devnet;
+pub mod genesis;
+pub mod init;
+pub mod keygen;
+pub mod load;
+pub mod output;
+mod owner_key;
+pub mod run;
+pub mod signals;
+pub mod termination;
+pub mod transaction;
+pub mod verify;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::monitoring::LogFormat;
+use termination::CliError;
+
+/// A node of a BIZRA network, and the tools to work with one.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "bizra-node", version, propagate_version = true)]
+pub struct CommandLine {
+    /// Form of log lines on standard error. The filter is in the environment variable BIZRA_LOG.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Run a node until it is told to stop.
+    Run(run::RunCommand),
+    /// Run a whole network on this machine, without Kubernetes.
+    Devnet(devnet::Devnet),
+    /// Make the key of an account.
+    Keygen(keygen::KeygenCommand),
+    /// Compose a genesis from key reports.
+    Genesis(genesis::GenesisCommand),
+    /// Send a transaction, or look at one.
+    Tx(transaction::TransactionCommand),
+    /// Look at an account.
+    Account(account::AccountCommand),
+    /// Look at finalised blocks.
+    Blocks(blocks::BlocksCommand),
+    /// Check a stopped node's database from the genesis up.
+    Verify(verify::VerifyCommand),
+    /// Submit signed transfers at a fixed rate and measure the time to finality.
+    Load(Box<load::LoadCommand>),
+    /// Make or find the node's keys and report them; the first init container of a Pod.
+    InitKey(init::InitKey),
+    /// Wait for genesis and certificates and pin the genesis; the second init container of a Pod.
+    InitGenesis(init::InitGenesis),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsCommand),
+}
+
+impl Command {
+    /// Runs the command.
+    pub async fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Run(command) => command.run().await,
+            Self::Devnet(command) => command.run().await,
+            Self::Keygen(command) => command.run().await,
+            Self::Genesis(command) => command.run(),
+            Self::Tx(command) => command.run().await,
+            Self::Account(command) => command.run().await,
+            Self::Blocks(command) => command.run().await,
+            Self::Verify(command) => command.run(),
+            Self::Load(command) => command.run().await,
+            Self::InitKey(command) => command.run(),
+            Self::InitGenesis(command) => command.run().await,
+            Self::Completions(command) => command.run(CommandLine::command()).await,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Metrics of consensus.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+
+/// What the driver thread counts.
+#[derive(Clone)]
+pub struct ConsensusMetrics {
+    pub(super) finalized_height: IntGauge,
+    pub(super) view: IntGauge,
+    pub(super) unordered_batches: IntGauge,
+    pub(super) turns: IntCounter,
+    pub(super) turn_seconds: Histogram,
+    pub(super) syncs: IntCounter,
+    pub(super) malformed_frames: IntCounter,
+    pub(super) evidence: IntCounter,
+}
+
+impl ConsensusMetrics {
+    /// Registers the metrics.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 16)?;
+        let turn_seconds = Histogram::with_opts(
+            HistogramOpts::new("bizra_consensus_turn_seconds", "Time of one turn of the driver, syncs included")
+                .buckets(buckets),
+        )?;
+        registry.register(Box::new(turn_seconds.clone()))?;
+        Ok(Self {
+            finalized_height: gauge("bizra_consensus_finalized_height", "Height of the last finalised block")?,
+            view: gauge("bizra_consensus_view", "Current view")?,
+            unordered_batches: gauge("bizra_consensus_unordered_batches", "Verified batches not ordered yet")?,
+            turns: counter("bizra_consensus_turns_total", "Turns of the driver")?,
+            turn_seconds,
+            syncs: counter("bizra_consensus_syncs_total", "Turns that waited for the disk")?,
+            malformed_frames: counter("bizra_consensus_malformed_frames_total", "Frames that did not decode")?,
+            evidence: counter("bizra_consensus_evidence_total", "Pairs of contradicting votes seen")?,
+        })
+    }
+}

@@ -1,0 +1,365 @@
+//! The driver's thread: collects what has happened, takes a turn, sends what came out.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bizra_driver::signing_record::{Binding, SigningRecord};
+use bizra_driver::wire::PeerMessage;
+use bizra_driver::{Destination, DiskError, Driver, Halt, Input, NodeIndex, Output, Signing};
+use bizra_proto::exit::{ExitReason, Termination};
+use bizra_proto::v1::{PeerStatus, SigningState, SyncState};
+use bizra_simplex::types::{Digest, Epoch, Millis};
+use bizra_simplex::{Config, Timing, ValidatorSet, ValidatorSetError};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::{ExecutedBlocks, NodeDisk};
+use super::keys::NodeKeys;
+use super::metrics::ConsensusMetrics;
+use super::record_file::{RecordFile, RecordFileError};
+use super::verifier::Verifier;
+use crate::block::BlockStore;
+use crate::blockchain::Ledger;
+use crate::configuration::LoadedGenesis;
+use crate::identity::{IdentityError, SignerFolder};
+use crate::monitoring::StatusHandle;
+use crate::network::{NetworkEvent, NetworkHandle, PeerId};
+use crate::storage::Database;
+use crate::transaction::{ChainId, PackedBatch};
+
+/// Inputs of one turn at most: keeps a turn short when much is waiting.
+const INPUTS_PER_TURN_MAX: usize = 512;
+
+/// A node this many blocks behind counts as catching up.
+const IN_SYNC_BLOCKS: u64 = 3;
+
+/// The longest sleep: also the longest silence of the status.
+const WAKE_MAX: Duration = Duration::from_secs(1);
+
+/// What can keep consensus from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    /// The signer folder refuses.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The signing record refuses.
+    #[error(transparent)]
+    Record(#[from] RecordFileError),
+    /// The validators of the genesis do not make a set.
+    #[error("the genesis cannot start a chain: {0}")]
+    Validators(#[from] ValidatorSetError),
+    /// A validator's key is not one.
+    #[error("the genesis names a validator whose key is not an Ed25519 public key: {0}")]
+    Key(#[from] ed25519_zebra::Error),
+    /// The chain id cannot travel in transactions.
+    #[error("the genesis has no valid chain id")]
+    ChainId,
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The driver stopped.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// The driver's thread died.
+    #[error("the consensus thread panicked: a bug; the node stops so that nothing unsafe is sent")]
+    Panicked,
+}
+
+impl From<ConsensusError> for Termination {
+    fn from(error: ConsensusError) -> Self {
+        let reason = match &error {
+            ConsensusError::Identity(error) => error.reason(),
+            ConsensusError::Record(RecordFileError::Refused(_)) | ConsensusError::Halt(Halt::Record(_)) => {
+                ExitReason::SigningRecordRefused
+            }
+            ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_))) => ExitReason::DatabaseCorrupt,
+            ConsensusError::Halt(Halt::SignedElsewhere(_)) => ExitReason::SignedElsewhere,
+            ConsensusError::Validators(_) | ConsensusError::Key(_) | ConsensusError::ChainId => ExitReason::WrongGenesis,
+            ConsensusError::Record(RecordFileError::Io { .. })
+            | ConsensusError::Halt(Halt::Disk(DiskError::Failed(_)))
+            | ConsensusError::Thread(_)
+            | ConsensusError::Panicked => ExitReason::StorageFailed,
+        };
+        Self { reason, message: error.to_string() }
+    }
+}
+
+/// Everything consensus is made of.
+pub struct ConsensusSetup {
+    /// The chain.
+    pub genesis: Arc<LoadedGenesis>,
+    /// Keys and signing record.
+    pub signer: SignerFolder,
+    /// Identity of the volume; see S1.
+    pub volume_id: String,
+    /// The node's database.
+    pub database: Database,
+    /// Its blocks.
+    pub blocks: BlockStore,
+    /// Its ledger.
+    pub ledger: Ledger,
+    /// Where executed blocks go.
+    pub executed: ExecutedBlocks,
+    /// The sending side of the network.
+    pub network: NetworkHandle,
+    /// What the network brings.
+    pub events: mpsc::Receiver<NetworkEvent>,
+    /// Payloads of the transaction pool.
+    pub payloads: mpsc::Receiver<PackedBatch>,
+    /// Where the node's picture of itself goes.
+    pub status: StatusHandle,
+    /// Metrics.
+    pub metrics: ConsensusMetrics,
+}
+
+/// The running thread.
+pub struct Consensus {
+    thread: JoinHandle<Result<(), ConsensusError>>,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Consensus {
+    /// Starts the thread. Recovery happens there; failures come out of [`Self::ended`] and [`Self::stop`].
+    pub fn start(setup: ConsensusSetup) -> Result<Self, ConsensusError> {
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("consensus".to_owned()).spawn(move || {
+            let result = run(setup, stopped);
+            // The receiver is gone only when the node is stopping anyway.
+            let _ = end.send(());
+            result
+        })?;
+        Ok(Self { thread, stop, ended })
+    }
+
+    /// Waits until the thread ends by itself, which is always a failure.
+    pub async fn ended(&mut self) {
+        // An error means the thread died without a word.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Ends the thread after its turn and returns why it had ended, if it had.
+    pub fn stop(self) -> Result<(), ConsensusError> {
+        // The thread may have ended already.
+        let _ = self.stop.send(());
+        self.thread.join().unwrap_or(Err(ConsensusError::Panicked))
+    }
+}
+
+fn run(setup: ConsensusSetup, stopped: oneshot::Receiver<()>) -> Result<(), ConsensusError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    runtime.block_on(turns(setup, stopped))
+}
+
+/// Opens the record of a validator; on the first start of its key makes it.
+fn open_record(
+    signer: &SignerFolder,
+    binding: &Binding,
+) -> Result<(RecordFile, SigningRecord), ConsensusError> {
+    let path = signer.record_path();
+    if signer.may_make_record() {
+        RecordFile::create(&path, binding)?;
+        signer.record_made()?;
+    }
+    Ok(RecordFile::open(Path::new(&path), binding)?)
+}
+
+async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Result<(), ConsensusError> {
+    let ConsensusSetup {
+        genesis,
+        signer,
+        volume_id,
+        database,
+        blocks,
+        ledger,
+        executed,
+        network,
+        mut events,
+        mut payloads,
+        status,
+        metrics,
+    } = setup;
+    let key = signer.consensus_key()?;
+    let me = genesis.index_of_key(&key.public_key());
+    let config = Config {
+        epoch: Epoch(0),
+        validators: ValidatorSet::new(genesis.validators.iter().map(|member| member.power).collect())?,
+        me,
+        timing: Timing::default(),
+    };
+    let (file, record) = match me {
+        Some(_) => {
+            let volume = Digest(Sha256::digest(volume_id.as_bytes()).into());
+            let binding = Binding { genesis_hash: genesis.hash, volume, public_key: key.public_key() };
+            let (file, record) = open_record(&signer, &binding)?;
+            (Some(file), Some(record))
+        }
+        None => (None, None),
+    };
+    let keys = NodeKeys::new(key, &genesis.validators)?;
+    let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let (verifier, _thread) = Verifier::start(chain, genesis.hash, &genesis.validators, answers)?;
+    let peers = Peers::new(&genesis, &network);
+    let clock = Instant::now();
+    let now = || Millis(clock.elapsed().as_millis() as u64);
+    let disk = NodeDisk::new(database, blocks, ledger, file, executed, metrics.syncs.clone());
+
+    let (mut driver, mut output) = Driver::start(config, genesis.hash, disk, keys, record, now(), wall_clock())?;
+    tracing::info!(
+        height = driver.core().anchor().height().0,
+        view = driver.core().view().0,
+        validator = me.map(|index| index.0),
+        "consensus started"
+    );
+    loop {
+        let sleep = output.wake.map_or(WAKE_MAX, |wake| Duration::from_millis(wake.0.saturating_sub(now().0)));
+        dispatch(output, &peers, &network, &verifier, &metrics);
+        publish(&driver, &peers, &network, &status, &metrics);
+        let mut inputs = Vec::new();
+        tokio::select! {
+            biased;
+            _ = &mut stopped => return Ok(()),
+            Some(input) = answered.recv() => inputs.push(input),
+            Some(event) = events.recv() => inputs.extend(peers.input(event, &metrics)),
+            Some(batch) = payloads.recv() => inputs.push(Input::Payload(batch.payload)),
+            () = tokio::time::sleep(sleep.min(WAKE_MAX)) => {}
+        }
+        while inputs.len() < INPUTS_PER_TURN_MAX {
+            if let Ok(input) = answered.try_recv() {
+                inputs.push(input);
+            } else if let Ok(event) = events.try_recv() {
+                inputs.extend(peers.input(event, &metrics));
+            } else if let Ok(batch) = payloads.try_recv() {
+                inputs.push(Input::Payload(batch.payload));
+            } else {
+                break;
+            }
+        }
+        inputs.push(Input::Tick);
+        metrics.turns.inc();
+        let timer = metrics.turn_seconds.start_timer();
+        output = driver.turn(now(), wall_clock(), inputs)?;
+        timer.observe_duration();
+    }
+}
+
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+fn dispatch(
+    output: Output,
+    peers: &Peers,
+    network: &NetworkHandle,
+    verifier: &Verifier,
+    metrics: &ConsensusMetrics,
+) {
+    for (destination, message) in output.sends {
+        let frame = message.encode();
+        match destination {
+            Destination::All => network.broadcast(frame),
+            Destination::One(node) => {
+                if let Some(peer) = peers.peer_of(node) {
+                    network.send(peer, frame);
+                }
+            }
+        }
+    }
+    for batch in output.verify {
+        if !verifier.check(batch) {
+            tracing::error!("the verifier thread is gone");
+        }
+    }
+    for (first, second) in output.evidence {
+        metrics.evidence.inc();
+        tracing::error!(validator = first.signer.0, ?first, ?second, "contradicting votes");
+    }
+}
+
+fn publish(
+    driver: &Driver<NodeDisk, NodeKeys>,
+    peers: &Peers,
+    network: &NetworkHandle,
+    status: &StatusHandle,
+    metrics: &ConsensusMetrics,
+) {
+    let core = driver.core();
+    let anchor = core.anchor();
+    let network_height = driver.network_height();
+    let behind = network_height.0.saturating_sub(driver.executed().0);
+    metrics.finalized_height.set(anchor.height().0.cast_signed());
+    metrics.view.set(core.view().0.cast_signed());
+    metrics.unordered_batches.set(driver.unordered_batches() as i64);
+    let connected = network.connected();
+    status.update(|status| {
+        status.epoch = core.config().epoch.0;
+        status.view = core.view().0;
+        status.finalized_height = anchor.height().0;
+        status.finalized_hash = anchor.digest.to_string();
+        status.network_height = network_height.0;
+        status.last_voted_height = driver.last_voted().0;
+        status.total_power = core.config().validators.total().0;
+        status.power = core.config().me.and_then(|me| core.config().validators.power(me)).map_or(0, |power| power.0);
+        status.set_sync_state(match () {
+            () if !driver.knows_network() => SyncState::Starting,
+            () if behind > IN_SYNC_BLOCKS => SyncState::CatchingUp,
+            () => SyncState::InSync,
+        });
+        status.set_signing_state(match driver.signing() {
+            Signing::NotAValidator => SigningState::NotAValidator,
+            Signing::Locked => SigningState::Locked,
+            Signing::Allowed => SigningState::Allowed,
+        });
+        status.peers = peers
+            .names
+            .iter()
+            .enumerate()
+            .map(|(position, (name, node))| PeerStatus {
+                node_name: name.clone(),
+                connected: connected.contains(&PeerId(position as u16)),
+                finalized_height: driver.reported_height(*node).0,
+            })
+            .collect();
+    });
+}
+
+/// The network's peers as the driver numbers them: validators by their index, others above.
+struct Peers {
+    names: Vec<(String, NodeIndex)>,
+}
+
+impl Peers {
+    fn new(genesis: &LoadedGenesis, network: &NetworkHandle) -> Self {
+        let validators = genesis.validators.len();
+        let names = network
+            .names()
+            .enumerate()
+            .map(|(position, name)| {
+                let node = genesis.index_of_name(name).map_or((validators + position) as u16, |index| index.0);
+                (name.to_owned(), node)
+            })
+            .collect();
+        Self { names }
+    }
+
+    fn peer_of(&self, node: NodeIndex) -> Option<PeerId> {
+        self.names.iter().position(|(_, known)| *known == node).map(|position| PeerId(position as u16))
+    }
+
+    fn input(&self, event: NetworkEvent, metrics: &ConsensusMetrics) -> Option<Input> {
+        let NetworkEvent::Frame(inbound) = event else { return None };
+        let (name, node) = self.names.get(usize::from(inbound.from.0))?;
+        match PeerMessage::decode(inbound.frame) {
+            Ok(message) => Some(Input::Message(*node, message)),
+            Err(error) => {
+                metrics.malformed_frames.inc();
+                tracing::warn!(peer = name, %error, "a frame does not decode");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The edge: signed transactions in; receipts, blocks and accounts out, over gRPC and REST.
+//!
+//! Every byte that arrives here is hostile until proven otherwise: bodies and messages are bounded, requests have
+//! deadlines, errors are typed, and nothing from outside stops the node. Owns no storage.
+
+mod grpc;
+mod http;
+mod metrics;
+mod problem;
+mod queries;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::sync::Arc;
+
+use bizra_simplex::types::{Digest, Height};
+use bytes::Bytes;
+
+use crate::blockchain::LedgerReader;
+use crate::storage::StorageError;
+use crate::transaction::{ChainId, TransactionPool};
+
+pub use grpc::serve_grpc;
+pub use http::{router, serve_http};
+pub use metrics::GatewayMetrics;
+
+/// A finalised block, as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockView {
+    /// Its height.
+    pub height: Height,
+    /// Its digest.
+    pub hash: Digest,
+    /// Digest of its parent.
+    pub parent: Digest,
+    /// Milliseconds since 1970; monotone, informational.
+    pub time_milliseconds: u64,
+    /// Batches it ordered.
+    pub batches: Vec<Digest>,
+    /// View of the certificate that finalised it or a descendant of it.
+    pub view: u64,
+}
+
+/// Finalised blocks, read from any thread. Implemented by the owner of the blocks.
+pub trait BlockReader: Send + Sync {
+    /// The finalised block at a height; `None` above the last finalised one, or where blocks were pruned.
+    fn block(&self, height: Height) -> Result<Option<BlockView>, StorageError>;
+    /// Height and digest of the last finalised block.
+    fn finalized(&self) -> (Height, Digest);
+    /// The payload of an ordered batch; `None` if it was pruned.
+    fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError>;
+}
+
+/// The gateway could not be opened or stopped unexpectedly.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The gRPC server failed.
+    #[error("the gRPC server failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The reflection service could not be made from the built-in descriptors.
+    #[error("gRPC reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The HTTP server failed.
+    #[error("the HTTP server failed: {0}")]
+    Http(#[from] std::io::Error),
+}
+
+/// Everything the edge reads from and submits to. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    chain: ChainId,
+    genesis_hash: Digest,
+    pool: TransactionPool,
+    ledger: LedgerReader,
+    blocks: Arc<dyn BlockReader>,
+    metrics: GatewayMetrics,
+}
+
+impl Gateway {
+    /// A gateway to one node's contexts.
+    pub fn new(
+        chain: ChainId,
+        genesis_hash: Digest,
+        pool: TransactionPool,
+        ledger: LedgerReader,
+        blocks: Arc<dyn BlockReader>,
+        metrics: GatewayMetrics,
+    ) -> Self {
+        Self { chain, genesis_hash, pool, ledger, blocks, metrics }
+    }
+}

@@ -1,0 +1,148 @@
+//! Questions the edge answers, the same for gRPC and REST. Reads run off the asynchronous threads: a cold read may
+//! wait for the disk.
+
+use std::time::Duration;
+
+use bizra_simplex::types::{Digest, Height};
+use bytes::Bytes;
+
+use super::{BlockView, Gateway};
+use crate::blockchain::{Account, Receipt};
+use crate::storage::StorageError;
+use crate::transaction::{Address, TransactionId};
+
+/// Longest wait for a receipt.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum QueryError {
+    #[error("{0}")]
+    NotFound(&'static str),
+    #[error("too many requests are waiting; ask again in a moment")]
+    Busy,
+    #[error("the node could not read its database")]
+    Storage(#[from] StorageError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// A finalised transaction.
+pub(super) struct FinalizedTransaction {
+    pub(super) receipt: Receipt,
+    /// Its bytes; `None` if the batch that held it was pruned.
+    pub(super) encoded: Option<Bytes>,
+}
+
+/// A finalised block and how many transactions it executed.
+pub(super) struct FinalizedBlock {
+    pub(super) view: BlockView,
+    pub(super) transactions: u32,
+}
+
+/// The chain as a whole.
+pub(super) struct Chain {
+    pub(super) chain_id: String,
+    pub(super) genesis_hash: Digest,
+    pub(super) height: Height,
+    pub(super) hash: Digest,
+    pub(super) transactions: u64,
+}
+
+impl Gateway {
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let gateway = self.clone();
+        let result = tokio::task::spawn_blocking(move || read(&gateway)).await.map_err(|_| QueryError::Stopping)?;
+        result.map_err(|error| {
+            tracing::error!(%error, "a request could not be answered");
+            QueryError::Storage(error)
+        })
+    }
+
+    /// A finalised transaction, waiting up to `wait` (at most [`WAIT_MAX`]) for it to become final.
+    pub(super) async fn transaction(
+        &self,
+        id: TransactionId,
+        wait: Duration,
+    ) -> Result<FinalizedTransaction, QueryError> {
+        // Registered before the first look, so that finality between the two is not missed.
+        let mut waiter = match wait {
+            Duration::ZERO => None,
+            _ => Some(self.pool.wait_for(id).ok_or(QueryError::Busy)?),
+        };
+        if let Some(found) = self.read(move |gateway| gateway.find_transaction(id)).await? {
+            return Ok(found);
+        }
+        if let Some(waiter) = &mut waiter
+            && let Ok(notice) = tokio::time::timeout(wait.min(WAIT_MAX), waiter.receipt()).await
+        {
+            notice.ok_or(QueryError::Stopping)?;
+            if let Some(found) = self.read(move |gateway| gateway.find_transaction(id)).await? {
+                return Ok(found);
+            }
+        }
+        Err(QueryError::NotFound("no finalised transaction has this id"))
+    }
+
+    fn find_transaction(&self, id: TransactionId) -> Result<Option<FinalizedTransaction>, StorageError> {
+        let Some(record) = self.ledger.transaction(&id)? else {
+            return Ok(None);
+        };
+        let block = self.blocks.block(Height(record.receipt.height))?;
+        let batch = block.and_then(|block| block.batches.get(usize::from(record.batch)).copied());
+        let payload = batch.map_or(Ok(None), |batch| self.blocks.batch_payload(&batch))?;
+        let start = record.offset as usize;
+        let range = start..start.saturating_add(usize::from(record.length));
+        let encoded = payload.filter(|payload| range.end <= payload.len()).map(|payload| payload.slice(range));
+        Ok(Some(FinalizedTransaction { receipt: record.receipt, encoded }))
+    }
+
+    /// An account and a finalised height at which it was in this state.
+    pub(super) async fn account(&self, address: Address) -> Result<(Account, u64), QueryError> {
+        self.read(move |gateway| gateway.ledger.account(&address)).await
+    }
+
+    /// At most `limit` finalised blocks from `from` upwards; from the end of the chain if `from` is `None`.
+    pub(super) async fn blocks(&self, from: Option<u64>, limit: u64) -> Result<Vec<FinalizedBlock>, QueryError> {
+        self.read(move |gateway| {
+            let (Height(last), _) = gateway.blocks.finalized();
+            let first = from.unwrap_or_else(|| last.saturating_sub(limit.saturating_sub(1)));
+            let end = first.saturating_add(limit).min(last.saturating_add(1));
+            (first..end).map_while(|height| gateway.find_block(height).transpose()).collect()
+        })
+        .await
+    }
+
+    fn find_block(&self, height: u64) -> Result<Option<FinalizedBlock>, StorageError> {
+        let (Some(view), Some(transactions)) =
+            (self.blocks.block(Height(height))?, self.ledger.block_transactions(height)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(FinalizedBlock { view, transactions }))
+    }
+
+    /// The finalised block at a height.
+    pub(super) async fn block(&self, height: u64) -> Result<FinalizedBlock, QueryError> {
+        let block = self.read(move |gateway| gateway.find_block(height)).await?;
+        block.ok_or(QueryError::NotFound("no finalised block has this height"))
+    }
+
+    /// The chain and where it is.
+    pub(super) async fn chain(&self) -> Result<Chain, QueryError> {
+        self.read(|gateway| {
+            let (height, hash) = gateway.blocks.finalized();
+            Ok(Chain {
+                chain_id: gateway.chain.to_string(),
+                genesis_hash: gateway.genesis_hash,
+                height,
+                hash,
+                transactions: gateway.ledger.totals()?.transactions,
+            })
+        })
+        .await
+    }
+}

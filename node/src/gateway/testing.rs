@@ -1,0 +1,122 @@
+//! A node for tests: the real ledger, pool and servers, with an order of one's own instead of consensus.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use bizra_driver::batch::Batch;
+use bizra_proto::ceremony::{Genesis, GenesisAccount};
+use bizra_simplex::block::Block;
+use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
+use tokio::sync::{mpsc, watch};
+
+use super::*;
+use tokio::net::TcpListener;
+use crate::blockchain::{Ledger, LedgerMetrics};
+use crate::storage::Database;
+use crate::transaction::{PackedBatch, TransactionMetrics};
+
+/// Name of the chain of the node.
+pub(crate) const CHAIN: &str = "demo-1";
+
+#[derive(Default)]
+struct Blocks {
+    blocks: Mutex<Vec<BlockView>>,
+    payloads: Mutex<HashMap<Digest, Bytes>>,
+}
+
+impl BlockReader for Blocks {
+    fn block(&self, Height(height): Height) -> Result<Option<BlockView>, StorageError> {
+        Ok(self.blocks.lock().unwrap().get(height as usize).cloned())
+    }
+
+    fn finalized(&self) -> (Height, Digest) {
+        self.blocks.lock().unwrap().last().map(|block| (block.height, block.hash)).unwrap_or_default()
+    }
+
+    fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.payloads.lock().unwrap().get(batch).cloned())
+    }
+}
+
+/// A running node and its addresses.
+pub(crate) struct OneNode {
+    pub(crate) grpc: String,
+    pub(crate) http: SocketAddr,
+    stop: watch::Sender<bool>,
+    _ready: watch::Sender<bool>,
+    _folder: tempfile::TempDir,
+}
+
+impl OneNode {
+    pub(crate) async fn start(accounts: Vec<GenesisAccount>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path()).unwrap();
+        let validators = Vec::new();
+        let genesis = Genesis { version: 1, chain_id: CHAIN.to_owned(), time_milliseconds: 0, validators, accounts };
+        let registry = prometheus::Registry::new();
+        let ledger = Ledger::open(database.clone(), &genesis, LedgerMetrics::new(&registry).unwrap()).unwrap();
+        let (sender, batches) = mpsc::channel(16);
+        let chain = ChainId::new(CHAIN).unwrap();
+        let reader = LedgerReader::new(database.clone());
+        let metrics = TransactionMetrics::new(&registry).unwrap();
+        let pool = TransactionPool::start(chain, reader.clone(), Some(sender), metrics).unwrap();
+        let blocks = Arc::new(Blocks::default());
+        let metrics = GatewayMetrics::new(&registry).unwrap();
+        let gateway = Gateway::new(chain, Digest([6; 32]), pool.clone(), reader, blocks.clone(), metrics);
+        std::thread::spawn(move || order(&database, ledger, &pool, &blocks, batches));
+
+        let (stop, stopped) = watch::channel(false);
+        let shutdown = |mut stopped: watch::Receiver<bool>| async move {
+            let _ = stopped.wait_for(|&stopped| stopped).await;
+        };
+        let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (http_address, grpc_address) = (http.local_addr().unwrap(), grpc.local_addr().unwrap());
+        tokio::spawn(serve_http(gateway.clone(), http, shutdown(stopped.clone())));
+        let (ready, readiness) = watch::channel(true);
+        tokio::spawn(serve_grpc(gateway, grpc, readiness, shutdown(stopped)));
+        Self { grpc: format!("http://{grpc_address}"), http: http_address, stop, _ready: ready, _folder: folder }
+    }
+}
+
+impl Drop for OneNode {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+fn order(
+    database: &Database,
+    mut ledger: Ledger,
+    pool: &TransactionPool,
+    blocks: &Blocks,
+    mut batches: mpsc::Receiver<PackedBatch>,
+) {
+    let mut parent = Digest([6; 32]);
+    let view = |block: &Block| BlockView {
+        height: block.height,
+        hash: block.digest(),
+        parent: block.parent,
+        time_milliseconds: block.time_milliseconds,
+        batches: block.batches.clone(),
+        view: block.height.0 + 1,
+    };
+    blocks.blocks.lock().unwrap().push(view(&Block::genesis(parent, 0)));
+    for sequence in 1.. {
+        let Some(PackedBatch { payload }) = batches.blocking_recv() else { return };
+        let digest = Batch::digest(Digest([6; 32]), ValidatorIndex(0), sequence, &payload);
+        let height = ledger.executed().next();
+        let block = Block { epoch: Epoch(0), height, parent, time_milliseconds: sequence, batches: vec![digest] };
+        let batch = Batch { origin: ValidatorIndex(0), sequence, payload, signature: Signature([0; 64]) };
+        let mut writes = database.writes();
+        let outcome = ledger.execute(&block, std::slice::from_ref(&batch), &mut writes).unwrap();
+        writes.commit_unsynced().unwrap();
+        parent = outcome.hash;
+        blocks.payloads.lock().unwrap().insert(digest, batch.payload);
+        blocks.blocks.lock().unwrap().push(view(&block));
+        pool.on_finalized(&outcome);
+    }
+}

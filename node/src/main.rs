@@ -1,0 +1,18 @@
+//! The `bizra-node` binary.
+
+use std::process::ExitCode;
+
+use bizra_node::cli::CommandLine;
+use bizra_node::cli::termination::{CliError, finish};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    bizra_node::monitoring::logging::start(command_line.log_format);
+    // Two threads: a node's own work is on the consensus, verifier and admission threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    finish(match runtime {
+        Ok(runtime) => runtime.block_on(command_line.command.run()),
+        Err(error) => Err(CliError::failed(error)),
+    })
+}

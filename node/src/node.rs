@@ -1,0 +1,193 @@
+//! A whole node in one process: every context, wired through its handle.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bizra_proto::exit::{ExitReason, Termination};
+use bizra_proto::v1::NodeStatus;
+use bizra_simplex::Block;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::block::BlockStore;
+use crate::blockchain::{BlockOutcome, Ledger, LedgerError, LedgerMetrics, LedgerReader};
+use crate::configuration::{Configuration, LoadedGenesis};
+use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup};
+use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
+use crate::identity::SignerFolder;
+use crate::monitoring::{MonitoringEndpoint, StatusHandle};
+use crate::network::admin::AdminEndpoint;
+use crate::network::{Network, NetworkConfig, NetworkError, TlsMaterial};
+use crate::storage::{Database, StorageError};
+use crate::transaction::{ChainId, TransactionMetrics, TransactionPool};
+
+/// Frames of peers waiting for the driver; peers are pressed back beyond.
+const EVENTS_WAITING_MAX: usize = 1_024;
+
+/// Payloads waiting for the driver; submissions are told to come again beyond.
+const PAYLOADS_WAITING_MAX: usize = 64;
+
+/// The parts of a running node, in the order in which they stop.
+pub struct Node {
+    shutdown: watch::Sender<bool>,
+    servers: Vec<JoinHandle<Result<(), GatewayError>>>,
+    consensus: Consensus,
+    admin: AdminEndpoint,
+    network: Network,
+    monitoring: MonitoringEndpoint,
+    status: StatusHandle,
+}
+
+impl Node {
+    /// Checks everything, opens everything, and returns when the node takes part. Nothing is left running on an error.
+    pub async fn start(configuration: Configuration) -> Result<Self, Termination> {
+        let genesis = Arc::new(LoadedGenesis::load(&configuration.genesis_file)?);
+        let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
+        signer.pin_genesis(genesis.hash)?;
+        let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
+        let public_key = signer.consensus_key()?.public_key();
+        let is_validator = genesis.index_of_key(&public_key).is_some();
+        let status = StatusHandle::new(NodeStatus {
+            node_name: configuration.node_name.clone(),
+            chain_id: genesis.genesis.chain_id.clone(),
+            genesis_hash: genesis.hash.to_string(),
+            public_key: hex::encode(public_key),
+            ..NodeStatus::default()
+        });
+
+        let registry = crate::monitoring::registry().map_err(metrics_error)?;
+        let metrics = ConsensusMetrics::new(&registry).map_err(metrics_error)?;
+        let ledger_metrics = LedgerMetrics::new(&registry).map_err(metrics_error)?;
+        let transaction_metrics = TransactionMetrics::new(&registry).map_err(metrics_error)?;
+        let gateway_metrics = GatewayMetrics::new(&registry).map_err(metrics_error)?;
+        // First of all, so that probes are answered while the database opens.
+        let monitoring =
+            MonitoringEndpoint::start(configuration.listen.monitoring, registry.clone(), status.clone()).await?;
+        let tls = TlsMaterial::load(configuration.tls.files(), signer.tls_key()?, &configuration.node_name)?;
+
+        let directory = configuration.data_dir.join("database");
+        let database = Database::open(&directory)?;
+        let genesis_block = Block::genesis(genesis.hash, genesis.genesis.time_milliseconds);
+        let blocks = BlockStore::open(database.clone(), genesis_block)?;
+        let ledger = Ledger::open(database.clone(), &genesis.genesis, ledger_metrics)?;
+
+        let (event_sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let network_config = NetworkConfig {
+            node_name: configuration.node_name.clone(),
+            genesis_hash: genesis.hash,
+            listen: configuration.listen.peer,
+            peers: configuration.peers.clone(),
+        };
+        let network = Network::start(network_config, tls.clone(), &registry, event_sender).await?;
+        let data_dir = configuration.data_dir.clone();
+        let admin = AdminEndpoint::start(configuration.listen.admin, tls, status.clone(), data_dir).await?;
+        let grpc = bind("grpc", configuration.listen.grpc).await?;
+        let http = bind("http", configuration.listen.http).await?;
+
+        let (payload_sender, payloads) = mpsc::channel(PAYLOADS_WAITING_MAX);
+        let outbound = is_validator.then_some(payload_sender);
+        let reader = LedgerReader::new(database.clone());
+        let pool = TransactionPool::start(chain, reader.clone(), outbound, transaction_metrics)?;
+        let finality = pool.clone();
+        let consensus = Consensus::start(ConsensusSetup {
+            genesis: Arc::clone(&genesis),
+            signer,
+            volume_id: configuration.volume_id,
+            database,
+            blocks: blocks.clone(),
+            ledger,
+            executed: Box::new(move |outcome: Arc<BlockOutcome>| finality.on_finalized(&outcome)),
+            network: network.handle(),
+            events,
+            payloads,
+            status: status.clone(),
+            metrics,
+        })?;
+
+        let gateway = Gateway::new(chain, genesis.hash, pool, reader, Arc::new(blocks), gateway_metrics);
+        let (shutdown, stopping) = watch::channel(false);
+        let ready = follow_readiness(status.clone());
+        let servers = vec![
+            tokio::spawn(serve_grpc(gateway.clone(), grpc, ready, stopped(stopping.clone()))),
+            tokio::spawn(serve_http(gateway, http, stopped(stopping))),
+        ];
+        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status })
+    }
+
+    /// The node's picture of itself.
+    pub fn status(&self) -> &StatusHandle {
+        &self.status
+    }
+
+    /// Runs until `stop` resolves or consensus ends by itself, then stops everything in order: no new submissions, then
+    /// consensus after its turn, then the rest.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), Termination> {
+        tokio::select! {
+            () = stop => tracing::info!("stopping"),
+            () = self.consensus.ended() => {}
+        }
+        self.shutdown.send_replace(true);
+        let consensus = self.consensus;
+        // Joining waits for the driver's turn, which may wait for a disk.
+        let ended = tokio::task::spawn_blocking(move || consensus.stop()).await;
+        for server in self.servers {
+            if let Ok(Err(error)) = server.await {
+                tracing::warn!(%error, "a server did not stop cleanly");
+            }
+        }
+        self.network.shutdown().await;
+        self.admin.shutdown().await;
+        self.monitoring.shutdown().await;
+        ended.unwrap_or(Err(ConsensusError::Panicked)).map_err(Termination::from)
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means the sender is gone, and the node with it.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Readiness as a channel, for the gRPC health service.
+fn follow_readiness(status: StatusHandle) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let mut ready = false;
+        while !sender.is_closed() {
+            let was = ready;
+            status.wait_for(|_| status.readiness().is_ok() != was).await;
+            ready = !was;
+            sender.send_replace(ready);
+        }
+    });
+    receiver
+}
+
+async fn bind(purpose: &'static str, address: SocketAddr) -> Result<TcpListener, NetworkError> {
+    TcpListener::bind(address).await.map_err(|source| NetworkError::Bind { purpose, address, source })
+}
+
+fn metrics_error(error: prometheus::Error) -> Termination {
+    Termination { reason: ExitReason::InvalidConfiguration, message: format!("metrics cannot be registered: {error}") }
+}
+
+impl From<StorageError> for Termination {
+    fn from(error: StorageError) -> Self {
+        let reason = match error {
+            StorageError::Corrupt(_) => ExitReason::DatabaseCorrupt,
+            StorageError::Failed(_) => ExitReason::StorageFailed,
+        };
+        Self { reason, message: error.to_string() }
+    }
+}
+
+impl From<LedgerError> for Termination {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Storage(error) => error.into(),
+            LedgerError::Genesis(_) | LedgerError::AnotherChain { .. } => {
+                Self { reason: ExitReason::WrongGenesis, message: error.to_string() }
+            }
+        }
+    }
+}

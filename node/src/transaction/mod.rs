@@ -1,0 +1,32 @@
+//! Signed transactions on their way to an order: their encoding, their stateless validity, and their admission.
+//!
+//! What enters: encoded transactions of clients ([`TransactionPool`]), payloads of other validators
+//! ([`verify_payloads`]), and the outcome of each finalised block ([`TransactionPool::on_finalized`]). What leaves:
+//! [`PackedBatch`]es for consensus, and receipts for whoever waits. Owns no storage; reads the ledger through
+//! `LedgerReader`.
+
+mod admission;
+mod batcher;
+mod codec;
+mod events;
+mod identifier;
+mod metrics;
+mod payload;
+mod pending;
+mod pool;
+mod signatures;
+mod verify;
+
+pub use admission::{Admission, Rejection};
+pub use batcher::PackedBatch;
+pub use codec::{
+    DecodeError, Kind, MEMO_MAX_BYTES, TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES, Transaction, Transfer,
+};
+pub use events::{StreamEvent, StreamEvents, Overflowed};
+pub use identifier::{Address, ChainId, TraceId, TransactionId};
+pub use metrics::TransactionMetrics;
+pub use payload::{Entry, LayoutError, PAYLOAD_TRANSACTIONS_MAX, Payload, PayloadBuilder};
+pub use pending::FinalityWaiter;
+pub use pool::{PoolClosed, REQUEST_TRANSACTIONS_MAX, StreamSubmitter, TransactionPool};
+pub use signatures::SIGNATURES_AT_ONCE_MAX;
+pub use verify::{PayloadError, verify_payloads};
