@@ -68,6 +68,10 @@ impl Data {
         self.checking.insert(digest);
     }
 
+    pub(crate) fn check_passed(&mut self, digest: Digest) {
+        self.checking.remove(&digest);
+    }
+
     pub(crate) fn check_failed(&mut self, digest: Digest) {
         self.checking.remove(&digest);
         if self.invalid.insert(digest) {
@@ -82,7 +86,7 @@ impl Data {
 
     /// Takes a verified batch; false if it was held already.
     pub(crate) fn hold(&mut self, digest: Digest, batch: Batch) -> bool {
-        self.checking.remove(&digest);
+        self.check_passed(digest);
         self.fetches.remove(&digest);
         if self.held.contains_key(&digest) {
             return false;

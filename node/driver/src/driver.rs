@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::ports::{Change, Disk, DiskError, Keys};
-use crate::signing_record::{RecordError, SigningRecord};
+use crate::signing_record::{RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
 use crate::startup::Lock;
 use crate::wire::PeerMessage;
 
@@ -45,8 +45,8 @@ pub enum Destination {
 pub struct Output {
     /// Messages, in order.
     pub sends: Vec<(Destination, PeerMessage)>,
-    /// Batches of other validators to be checked: the origin's signature and every transaction. Answer each with
-    /// [`Input::BatchVerified`].
+    /// Batches of other validators whose transactions are to be checked; the origin's signature is valid. Answer each
+    /// with [`Input::BatchVerified`].
     pub verify: Vec<Batch>,
     /// When the next [`Input::Tick`] is due.
     pub wake: Option<Millis>,
@@ -246,7 +246,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     /// S4: one database sync and one signer sync, then signatures and messages.
     fn flush(&mut self) -> Result<Vec<SignedVote>, Halt> {
-        let votes = std::mem::take(&mut self.to_sign);
+        // What does not fit one slot of the record (S3) waits for the next round of this turn.
+        let fitting = self.to_sign.len().min(VOTES_PER_SLOT_MAX);
+        let votes: Vec<Vote> = self.to_sign.drain(..fitting).collect();
         for vote in votes.iter().filter(|vote| matches!(vote.kind, VoteKind::Notarize | VoteKind::Finalize)) {
             if let Some(block) = self.core.block(vote.digest) {
                 self.last_voted = self.last_voted.max(block.height);
@@ -456,6 +458,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             self.data.check_failed(digest);
         } else if self.awaits_execution(digest) || !self.is_ordered(digest)? {
             self.keep(digest, batch);
+        } else {
+            // Ordered and executed while it was being checked.
+            self.data.check_passed(digest);
         }
         Ok(())
     }

@@ -16,15 +16,21 @@ const RANGE_INTERVAL: u64 = 500;
 const STATUS_GAP: u64 = 8;
 
 impl<D: Disk, K: Keys> Driver<D, K> {
+    /// The digest does not cover the signature, so anybody can put a wrong one under somebody else's batch: that says
+    /// nothing about the batch, and is dropped before the digest is remembered in any way. What passes is the origin's
+    /// own word, and if it is invalid the origin is to blame (D1).
     fn receive_batch(&mut self, batch: Batch) -> Result<(), Halt> {
         let digest = self.digest_of(&batch);
-        if !self.data.wants(digest, &batch) {
+        if !self.data.wants(digest, &batch) || self.core.config().validators.power(batch.origin).is_none() {
+            return Ok(());
+        }
+        if !self.keys.verify(&[(batch.origin, digest.0.to_vec(), batch.signature)]) {
             return Ok(());
         }
         if self.awaits_execution(digest) {
             // A finalised block orders it: a quorum has verified these very bytes.
             self.keep(digest, batch);
-        } else if self.core.config().validators.power(batch.origin).is_some() && !self.is_ordered(digest)? {
+        } else if !self.is_ordered(digest)? {
             self.data.start_check(digest);
             self.output.verify.push(batch);
         }

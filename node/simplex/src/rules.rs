@@ -50,44 +50,44 @@ impl State {
         }
     }
 
-    /// T1, second half: a finalization makes its block and all below it final.
+    /// T1, second half: a finalization makes its block and all below it final. While the highest one lacks ancestors, a
+    /// lower one, as a range brings it, moves the anchor towards it.
     fn commit(&mut self) -> bool {
-        let Some(target) = self.target.clone().filter(|target| target.view() > self.tree.anchor.view) else {
-            return false;
-        };
-        match self.tree.path(target.vote.digest) {
-            Path::Complete(blocks) => {
-                let Some(last) = blocks.last().cloned() else { return false };
-                let anchor = Anchor { view: target.view(), digest: target.vote.digest, block: last };
-                self.tree.advance(anchor);
-                self.rounds = self.rounds.split_off(&target.view().next());
-                self.safety.close(target.view());
-                self.pacing.block_finalized();
-                self.wanted.retain(|want| !matches!(want, Want::View(view) if *view <= target.view()));
-                self.wanted.retain(|want| !matches!(want, Want::Block(digest) if self.tree.get(*digest).is_some()));
-                self.anchor_certificate = Some(target.clone());
-                self.effects.push(Effect::Commit(blocks, target));
-                self.target = None;
-                true
-            }
-            Path::Missing(digest) => {
-                let height = self.tree.get(target.vote.digest).map(|block| block.height);
-                let gap = height.map(|height| height.0.saturating_sub(self.tree.anchor.height().0));
-                match (gap, height) {
-                    (Some(gap), Some(height)) if gap > WALK_BLOCKS_MAX => {
-                        self.effects.push(Effect::CatchUp(height));
-                    }
-                    _ => {
-                        let hint = target.signatures.first().map(|(signer, _)| *signer);
-                        self.want(Want::Block(digest), hint);
-                    }
-                }
-                false
-            }
-            // More than a third of the power is Byzantine: two finalised blocks at one height. Nothing safe is left to
-            // do but to stay where we are; the driver sees the certificate in the records.
-            Path::Foreign => false,
+        let finalizations = self.rounds.values().rev().filter_map(|round| round.finalization.as_ref());
+        let complete = finalizations.clone().find_map(|certificate| match self.tree.path(certificate.vote.digest) {
+            Path::Complete(blocks) if !blocks.is_empty() => Some((blocks, certificate.clone())),
+            // Foreign: more than a third of the power is Byzantine, two finalised blocks stand at one height. Nothing
+            // safe is left to do but to stay where we are; the driver sees the certificate in the records.
+            _ => None,
+        });
+        let highest = finalizations.clone().next().cloned();
+        if let Some((blocks, certificate)) = complete {
+            self.finalized(blocks, certificate);
+            return true;
         }
+        let Some(highest) = highest else { return false };
+        let Path::Missing(digest) = self.tree.path(highest.vote.digest) else { return false };
+        let gap = self.tree.get(highest.vote.digest).map(|block| block.height);
+        match gap.filter(|height| height.0.saturating_sub(self.tree.anchor.height().0) > WALK_BLOCKS_MAX) {
+            Some(height) => self.effects.push(Effect::CatchUp(height)),
+            None => self.want(Want::Block(digest), highest.signatures.first().map(|(signer, _)| *signer)),
+        }
+        false
+    }
+
+    fn finalized(&mut self, blocks: Vec<Block>, certificate: Certificate) {
+        let Some(last) = blocks.last().cloned() else { return };
+        let view = certificate.view();
+        self.tree.advance(Anchor { view, digest: certificate.vote.digest, block: last });
+        self.rounds = self.rounds.split_off(&view.next());
+        self.safety.close(view);
+        self.pacing.block_finalized();
+        self.wanted.retain(|want| match want {
+            Want::View(wanted) => *wanted > view,
+            Want::Block(digest) => self.tree.get(*digest).is_none(),
+        });
+        self.anchor_certificate = Some(certificate.clone());
+        self.effects.push(Effect::Commit(blocks, certificate));
     }
 
     /// T1: a notarization or nullification of v, or a finalization, enters v+1.
@@ -244,11 +244,17 @@ impl State {
         for (view, digest) in candidates {
             let leader = self.config.validators.leader(view);
             match self.tree.path(digest) {
-                Path::Complete(_) => {
+                Path::Complete(mut ancestors) => {
                     if self.tree.request_check(digest)
-                        && let Some(block) = self.tree.get(digest).cloned()
+                        && let Some(block) = ancestors.pop()
                     {
-                        self.effects.push(Effect::Check { block, leader });
+                        // D3: no batch that an ancestor orders. The driver knows those at or below the anchor as it is
+                        // now; an ancestor above may be final when the judgement is due, and would escape both.
+                        if ancestors.iter().any(|a| a.batches.iter().any(|batch| block.batches.contains(batch))) {
+                            self.tree.set_verdict(digest, Verdict::Invalid);
+                        } else {
+                            self.effects.push(Effect::Check { block, leader });
+                        }
                     }
                 }
                 Path::Missing(missing) => self.want(Want::Block(missing), Some(leader)),
@@ -301,18 +307,15 @@ impl State {
         if !certified {
             return Judgement::Unsound;
         }
-        let ancestors = match self.tree.path(proposal.block.parent) {
-            Path::Complete(ancestors) => ancestors,
+        match self.tree.path(proposal.block.parent) {
+            Path::Complete(_) => {}
             Path::Missing(_) => return Judgement::Undecided,
             Path::Foreign => return Judgement::Unsound,
-        };
+        }
         let Some(parent) = self.tree.get(proposal.block.parent) else { return Judgement::Undecided };
         let fits = proposal.block.height == parent.height.next()
             && proposal.block.time_milliseconds >= parent.time_milliseconds;
-        // D3: no batch that an ancestor orders; those at or below the anchor are the driver's to know.
-        let repeats =
-            ancestors.iter().any(|a| a.batches.iter().any(|batch| proposal.block.batches.contains(batch)));
-        if !fits || repeats {
+        if !fits {
             return Judgement::Unsound;
         }
         match self.verdict(proposal.vote().digest) {

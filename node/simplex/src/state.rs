@@ -59,8 +59,6 @@ pub struct State {
     pub(crate) pacing: Pacing,
     pub(crate) next_resend: Millis,
     pub(crate) timer: Option<Millis>,
-    /// Highest finalization whose block or ancestors are not all known yet.
-    pub(crate) target: Option<Certificate>,
     pub(crate) wanted: std::collections::BTreeSet<crate::event::Want>,
     pending: BTreeMap<Token, Pending>,
     next_token: u64,
@@ -104,7 +102,6 @@ impl State {
             pacing: Pacing::default(),
             next_resend: Millis(0),
             timer: None,
-            target: None,
             wanted: std::collections::BTreeSet::new(),
             pending: BTreeMap::new(),
             next_token: 0,
@@ -118,9 +115,6 @@ impl State {
                 }
                 Record::Certificate(certificate) => {
                     if certificate.view() > state.tree.anchor.view {
-                        if certificate.vote.kind == VoteKind::Finalize {
-                            state.raise_target(&certificate);
-                        }
                         state.rounds.entry(certificate.view()).or_default().hold(certificate);
                     }
                 }
@@ -359,17 +353,8 @@ impl State {
             return;
         }
         if self.rounds.entry(certificate.view()).or_default().hold(certificate.clone()) {
-            if certificate.vote.kind == VoteKind::Finalize {
-                self.raise_target(&certificate);
-            }
             self.effects.push(Effect::Persist(Record::Certificate(certificate.clone())));
             self.effects.push(Effect::Broadcast(Message::Certificate(certificate)));
-        }
-    }
-
-    fn raise_target(&mut self, certificate: &Certificate) {
-        if self.target.as_ref().is_none_or(|target| target.view() < certificate.view()) {
-            self.target = Some(certificate.clone());
         }
     }
 

@@ -1,9 +1,9 @@
 //! Accounts in memory: a bounded cache over the database, and the accounts of the block being executed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::storage::{Database, Family, StorageError, Writes};
-use crate::transaction::Address;
+use crate::transaction::{Address, TransactionId};
 
 use super::record::Account;
 
@@ -37,6 +37,32 @@ impl AccountCache {
     }
 }
 
+/// Effects of executed blocks that are not in the database yet: a turn may execute several blocks before its writes are
+/// committed. Reads must see them, or the outcome would depend on how a node happens to group its commits.
+#[derive(Default)]
+pub(super) struct Unwritten {
+    transactions: HashSet<TransactionId>,
+    accounts: HashMap<Address, Account>,
+}
+
+impl Unwritten {
+    /// True if an unwritten block executed the transaction.
+    pub(super) fn has_executed(&self, id: &TransactionId) -> bool {
+        self.transactions.contains(id)
+    }
+
+    /// Notes an executed transaction.
+    pub(super) fn add_executed(&mut self, id: TransactionId) {
+        self.transactions.insert(id);
+    }
+
+    /// Forgets everything, once it is in the database.
+    pub(super) fn clear(&mut self) {
+        self.transactions.clear();
+        self.accounts.clear();
+    }
+}
+
 /// Place of an account in a [`BlockAccounts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u32);
@@ -65,11 +91,16 @@ impl BlockAccounts {
         slot
     }
 
-    /// Reads all mentioned accounts, from the cache or with one multi-get.
-    pub(super) fn load(&mut self, cache: &AccountCache, database: &Database) -> Result<(), StorageError> {
+    /// Reads all mentioned accounts, from memory or with one multi-get.
+    pub(super) fn load(
+        &mut self,
+        unwritten: &Unwritten,
+        cache: &AccountCache,
+        database: &Database,
+    ) -> Result<(), StorageError> {
         let mut missing = Vec::new();
         for entry in &mut self.entries {
-            match cache.get(&entry.address) {
+            match unwritten.accounts.get(&entry.address).copied().or_else(|| cache.get(&entry.address)) {
                 Some(account) => entry.account = account,
                 None => missing.push(entry),
             }
@@ -104,9 +135,14 @@ impl BlockAccounts {
         changed.try_for_each(|entry| writes.put(Family::Accounts, &entry.address.0, &entry.account.encode()))
     }
 
-    /// Puts all accounts of the block into the cache.
-    pub(super) fn remember(self, cache: &mut AccountCache) {
-        self.entries.into_iter().for_each(|entry| cache.put(entry.address, entry.account));
+    /// Puts all accounts of the block into the cache, and the changed ones among the unwritten.
+    pub(super) fn remember(self, unwritten: &mut Unwritten, cache: &mut AccountCache) {
+        for entry in self.entries {
+            cache.put(entry.address, entry.account);
+            if entry.changed {
+                unwritten.accounts.insert(entry.address, entry.account);
+            }
+        }
     }
 }
 

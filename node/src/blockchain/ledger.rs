@@ -1,6 +1,5 @@
 //! Executes finalised blocks, in height order, exactly once: the executed height is written with the block's effects.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bizra_driver::batch::Batch;
@@ -11,7 +10,7 @@ use bizra_simplex::types::{Digest, Height};
 use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::{Address, ChainId, Payload, TraceId, Transaction, TransactionId};
 
-use super::accounts::{AccountCache, BlockAccounts};
+use super::accounts::{AccountCache, BlockAccounts, Unwritten};
 use super::execution::{self, Step};
 use super::metrics::LedgerMetrics;
 use super::receipt::{Failure, Receipt};
@@ -64,6 +63,7 @@ pub struct Ledger {
     database: Database,
     metrics: LedgerMetrics,
     cache: AccountCache,
+    unwritten: Unwritten,
     state: State,
 }
 
@@ -85,7 +85,7 @@ impl Ledger {
             None => write_genesis(&database, genesis)?,
         };
         metrics.executed_height.set(state.executed.cast_signed());
-        Ok(Self { database, metrics, cache: AccountCache::default(), state })
+        Ok(Self { database, metrics, cache: AccountCache::default(), unwritten: Unwritten::default(), state })
     }
 
     /// Height of the last executed block; 0 after the genesis.
@@ -94,8 +94,8 @@ impl Ledger {
     }
 
     /// Executes the block after the last executed one. `batches` are the verified bodies of `block.batches`, in that
-    /// order. All effects go into `writes`; the caller commits them, and after any error or failed commit stops: the
-    /// ledger in memory may be ahead of the one on disk.
+    /// order. All effects go into `writes`, which may hold those of earlier blocks too; the caller commits them, and
+    /// after any error or failed commit stops: the ledger in memory may be ahead of the one on disk.
     pub fn execute(
         &mut self,
         block: &Block,
@@ -113,19 +113,19 @@ impl Ledger {
             )));
         }
 
+        self.forget_written()?;
         let mut accounts = BlockAccounts::default();
         let planned = plan(batches, &mut accounts)?;
         let known = self
             .database
             .get_many(Family::Transactions, planned.iter().map(|transaction| transaction.id.0.as_slice()))?;
-        accounts.load(&self.cache, &self.database)?;
+        accounts.load(&self.unwritten, &self.cache, &self.database)?;
 
         let mut state = self.state;
         let mut receipts = Vec::with_capacity(planned.len());
         let mut duplicates = Vec::new();
-        let mut seen = HashSet::with_capacity(planned.len());
         for (transaction, known) in planned.iter().zip(known) {
-            if known.is_some() || !seen.insert(transaction.id) {
+            if known.is_some() || self.unwritten.has_executed(&transaction.id) {
                 duplicates.push(transaction.id);
                 continue;
             }
@@ -136,6 +136,7 @@ impl Ledger {
             let Planned { batch, offset, length, .. } = *transaction;
             let record = TransactionRecord { receipt, batch, offset, length };
             writes.put(Family::Transactions, &receipt.id.0, &record.encode())?;
+            self.unwritten.add_executed(receipt.id);
             receipts.push(receipt);
         }
         state.executed = height;
@@ -144,7 +145,7 @@ impl Ledger {
         writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
         writes.put(Family::Ledger, &count_key(height), &(receipts.len() as u32).to_be_bytes())?;
 
-        accounts.remember(&mut self.cache);
+        accounts.remember(&mut self.unwritten, &mut self.cache);
         self.state = state;
         self.observe(&receipts, duplicates.len());
         Ok(BlockOutcome {
@@ -156,6 +157,15 @@ impl Ledger {
             receipts: Arc::new(receipts),
             duplicates,
         })
+    }
+
+    /// Forgets the unwritten effects if the database has caught up.
+    fn forget_written(&mut self) -> Result<(), StorageError> {
+        let written = self.database.get(Family::Ledger, STATE_KEY)?.map(|bytes| State::decode(&bytes)).transpose()?;
+        if written == Some(self.state) {
+            self.unwritten.clear();
+        }
+        Ok(())
     }
 
     fn observe(&self, receipts: &[Receipt], duplicates: usize) {

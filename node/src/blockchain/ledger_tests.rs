@@ -39,7 +39,9 @@ fn transfer(from: u8, to: u8, nonce: u64, amount: u64) -> Bytes {
 
 fn batch(transactions: &[Bytes]) -> Batch {
     let mut builder = PayloadBuilder::default();
-    transactions.iter().for_each(|transaction| builder.push(TraceId([9; 16]), transaction));
+    for transaction in transactions {
+        builder.push(TraceId([9; 16]), transaction);
+    }
     let payload = builder.finish().unwrap();
     Batch { origin: ValidatorIndex(0), sequence: 0, payload, signature: Signature([0; 64]) }
 }
@@ -134,6 +136,29 @@ fn a_duplicate_is_skipped_and_keeps_its_first_receipt() {
     let record = world.reader().transaction(&TransactionId::of(&early)).unwrap().unwrap();
     assert_eq!((record.receipt.height, record.receipt.failure), (1, Some(Failure::BadNonce)));
     assert_eq!(world.balance(3), 10);
+}
+
+#[test]
+fn several_blocks_in_one_commit_have_the_outcome_of_one_commit_each() {
+    let (early, first, second) = (transfer(1, 3, 1, 10), transfer(1, 3, 0, 10), transfer(1, 3, 2, 1));
+    let blocks = [
+        vec![batch(&[early.clone(), first.clone()])],
+        vec![batch(&[early, first, second.clone()])],
+        vec![batch(&[second, transfer(3, 1, 0, 5)])],
+    ];
+    let mut separate = world();
+    let expected: Vec<_> = (1..).zip(&blocks).map(|(height, batches)| separate.run(height, batches)).collect();
+    let together = world();
+    let World { database, mut ledger, .. } = together;
+    let mut writes = database.writes();
+    let run =
+        |(height, batches): (u64, &Vec<Batch>)| ledger.execute(&block(height, batches), batches, &mut writes).unwrap();
+    let outcomes: Vec<_> = (1..).zip(&blocks).map(run).collect();
+    assert_eq!(outcomes, expected);
+    writes.commit_unsynced().unwrap();
+    let totals = |database: &Database| verify_conservation(database).unwrap();
+    assert_eq!(totals(&database), totals(&separate.database));
+    assert!(ledger.execute(&block(4, &[]), &[], &mut database.writes()).is_ok());
 }
 
 #[test]

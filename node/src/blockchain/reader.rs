@@ -40,12 +40,7 @@ impl LedgerReader {
             .get(Family::Ledger, STATE_KEY)?
             .ok_or_else(|| StorageError::Corrupt("the ledger was never opened".to_owned()))?;
         let state = State::decode(&bytes)?;
-        Ok(Totals {
-            height: state.executed,
-            supply: state.supply,
-            fees: state.fees,
-            transactions: state.transactions,
-        })
+        Ok(Totals { height: state.executed, supply: state.supply, fees: state.fees, transactions: state.transactions })
     }
 
     /// An account and a height at which it was in this state. An unknown address has an empty account.

@@ -124,10 +124,11 @@ impl TransactionRecord {
 
 impl State {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let numbers = [self.executed, self.supply, self.fees, self.transactions];
         let mut bytes = vec![STATE_VERSION];
         bytes.extend_from_slice(self.chain.as_bytes());
-        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+        for number in [self.executed, self.supply, self.fees, self.transactions] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
         bytes
     }
 

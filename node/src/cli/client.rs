@@ -53,6 +53,8 @@ pub(super) async fn account(
 }
 
 /// The node answered with an error.
+// By value, as `map_err` hands it over.
+#[allow(clippy::needless_pass_by_value)]
 pub(super) fn refused(status: tonic::Status) -> CliError {
     CliError::Failed(format!("the node answered {:?}: {}", status.code(), status.message()))
 }

@@ -14,6 +14,7 @@ pub struct CompletionsCommand {
 
 impl CompletionsCommand {
     /// Prints the script for `command`, the binary's whole command line.
+    #[allow(clippy::unused_async)] // Commands are all run alike.
     pub async fn run(self, mut command: Command) -> Result<(), CliError> {
         let name = command.get_name().to_owned();
         clap_complete::generate(self.shell, &mut command, name, &mut std::io::stdout());

@@ -3,12 +3,12 @@
 //! Everything lives in one folder, and a second start in the same folder continues the same chain. Nodes listen on
 //! loopback only. They stop with this process, however it ends: each has a pipe as standard input that closes with it.
 
-mod accounts;
 mod children;
 mod layout;
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,12 +19,8 @@ use super::termination::CliError;
 use children::{Load, Nodes};
 use layout::Layout;
 
-pub use accounts::{DevelopmentAccount, development_key};
-
 /// A node that is not ready by then will not be.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a load may take to end and print its summary after its time is over.
-const LOAD_GRACE: Duration = Duration::from_secs(30);
 
 /// Run a whole network of validators on this machine.
 #[derive(Args, Clone, Debug)]
@@ -37,11 +33,11 @@ pub struct Devnet {
     pub dir: PathBuf,
     /// Stop after this many seconds; runs until Ctrl-C without it.
     #[arg(long, value_name = "SECONDS")]
-    pub duration: Option<u64>,
-    /// Submit this many signed transfers per second.
-    #[arg(long, value_name = "TRANSACTIONS PER SECOND")]
-    pub rate: Option<u32>,
-    /// Accounts with money in a new devnet's genesis; their keys are in `accounts.json`.
+    pub duration: Option<NonZeroU32>,
+    /// Submit this many signed transfers a second, for the given duration, or ten seconds of an endless devnet.
+    #[arg(long, value_name = "COUNT")]
+    pub rate: Option<NonZeroU32>,
+    /// Accounts with money in a new devnet's genesis: the first ones of `load`.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub accounts: u32,
     /// First port; each node takes five of the ten from here on.
@@ -53,7 +49,10 @@ impl Devnet {
     /// Runs the command.
     pub async fn run(self) -> Result<(), CliError> {
         let mut signals = StopSignals::listen().map_err(CliError::failed)?;
-        let layout = Layout::prepare(&self)?;
+        // Asked only when they are needed: a devnet that is continued has its accounts.
+        let accounts =
+            if Layout::is_new(&self.dir) { children::load_accounts(self.accounts).await? } else { Vec::new() };
+        let layout = Layout::prepare(&self, accounts)?;
         let mut nodes = Nodes::start(&layout)?;
         let result = tokio::select! {
             result = self.supervise(&layout, &mut nodes) => result,
@@ -89,7 +88,7 @@ impl Devnet {
                 node.configuration.node_name, listen.http, listen.grpc, listen.monitoring
             ));
         }
-        say(format_args!("  logs and databases in {}; account keys in accounts.json there", layout.dir.display()));
+        say(format_args!("  logs and databases in {}", layout.dir.display()));
 
         let load = self.rate.map(|rate| Load::start(layout, rate, self.duration)).transpose()?;
         tokio::select! {
@@ -98,20 +97,22 @@ impl Devnet {
         }
     }
 
-    /// Until the time is over, and the load, if there is one.
+    /// Until the time is over and the load has ended; a devnet without an end runs on after its load.
     async fn wait(&self, load: Option<Load>) -> Result<(), CliError> {
-        let time = self.duration.map(Duration::from_secs);
-        match (load, time) {
-            (None, None) => std::future::pending().await,
-            (None, Some(time)) => {
-                tokio::time::sleep(time).await;
-                Ok(())
+        let time = async {
+            match self.duration {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.get().into())).await,
+                None => std::future::pending().await,
             }
-            (Some(load), None) => load.finish().await,
-            (Some(load), Some(time)) => tokio::time::timeout(time + LOAD_GRACE, load.finish())
-                .await
-                .unwrap_or_else(|_| Err(CliError::Failed("the load did not end in time".to_owned()))),
-        }
+            Ok(())
+        };
+        let load = async {
+            match load {
+                Some(load) => load.finish().await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(time, load).map(|((), ())| ())
     }
 }
 

@@ -28,6 +28,7 @@ struct Made {
 
 impl KeygenCommand {
     /// Runs the command.
+    #[allow(clippy::unused_async)] // Commands are all run alike.
     pub async fn run(self) -> Result<(), CliError> {
         let key = owner_key::create(&self.out)?;
         let made = Made { address: owner_key::address(&key).to_string(), file: self.out };

@@ -91,7 +91,7 @@ struct LedgerService {
 
 impl LedgerService {
     fn counted<T>(&self, method: &str, result: Result<T, Status>) -> Result<Response<T>, Status> {
-        let outcome = result.as_ref().map_or_else(|status| status.code(), |_| tonic::Code::Ok);
+        let outcome = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         self.gateway.metrics.count("grpc", method, &format!("{outcome:?}"));
         result.map(Response::new)
     }
@@ -154,10 +154,7 @@ impl Ledger for LedgerService {
         self.counted("GetAccount", result.await)
     }
 
-    async fn get_block(
-        &self,
-        request: Request<v1::GetBlockRequest>,
-    ) -> Result<Response<v1::GetBlockResponse>, Status> {
+    async fn get_block(&self, request: Request<v1::GetBlockRequest>) -> Result<Response<v1::GetBlockResponse>, Status> {
         let block = self.gateway.block(request.into_inner().height).await.map_err(Status::from);
         let result = block.map(|block| v1::GetBlockResponse {
             height: block.view.height.0,
@@ -174,7 +171,7 @@ impl Ledger for LedgerService {
     async fn get_chain(&self, _: Request<v1::GetChainRequest>) -> Result<Response<v1::GetChainResponse>, Status> {
         let chain = self.gateway.chain().await.map_err(Status::from);
         let result = chain.map(|chain| v1::GetChainResponse {
-            chain_id: chain.chain_id,
+            chain_id: chain.id,
             genesis_hash: chain.genesis_hash.to_string(),
             finalized_height: chain.height.0,
             finalized_hash: chain.hash.0.to_vec(),

@@ -259,7 +259,7 @@ struct ChainBody {
 async fn chain(State(gateway): State<Gateway>) -> Result<Json<ChainBody>, Problem> {
     let chain = gateway.chain().await?;
     Ok(Json(ChainBody {
-        chain_id: chain.chain_id,
+        chain_id: chain.id,
         genesis_hash: chain.genesis_hash.to_string(),
         finalized_height: chain.height.0,
         finalized_hash: chain.hash.to_string(),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bizra_simplex::types::{Digest, Height};
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::blockchain::LedgerReader;
 use crate::storage::StorageError;
@@ -26,6 +27,9 @@ use crate::transaction::{ChainId, TransactionPool};
 pub use grpc::serve_grpc;
 pub use http::{router, serve_http};
 pub use metrics::GatewayMetrics;
+
+/// Most reads of the database under way, each on a thread of its own; the others wait their turn.
+const READS_AT_ONCE_MAX: usize = 16;
 
 /// A finalised block, as clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,7 @@ pub struct Gateway {
     ledger: LedgerReader,
     blocks: Arc<dyn BlockReader>,
     metrics: GatewayMetrics,
+    reads: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -89,6 +94,7 @@ impl Gateway {
         blocks: Arc<dyn BlockReader>,
         metrics: GatewayMetrics,
     ) -> Self {
-        Self { chain, genesis_hash, pool, ledger, blocks, metrics }
+        let reads = Arc::new(Semaphore::new(READS_AT_ONCE_MAX));
+        Self { chain, genesis_hash, pool, ledger, blocks, metrics, reads }
     }
 }

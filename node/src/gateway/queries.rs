@@ -42,7 +42,7 @@ pub(super) struct FinalizedBlock {
 
 /// The chain as a whole.
 pub(super) struct Chain {
-    pub(super) chain_id: String,
+    pub(super) id: String,
     pub(super) genesis_hash: Digest,
     pub(super) height: Height,
     pub(super) hash: Digest,
@@ -54,7 +54,12 @@ impl Gateway {
         &self,
         read: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, QueryError> {
+        let room = self.reads.clone().acquire_owned().await.map_err(|_| QueryError::Stopping)?;
         let gateway = self.clone();
+        let read = move |gateway: &Self| {
+            let _room = room;
+            read(gateway)
+        };
         let result = tokio::task::spawn_blocking(move || read(&gateway)).await.map_err(|_| QueryError::Stopping)?;
         result.map_err(|error| {
             tracing::error!(%error, "a request could not be answered");
@@ -136,7 +141,7 @@ impl Gateway {
         self.read(|gateway| {
             let (height, hash) = gateway.blocks.finalized();
             Ok(Chain {
-                chain_id: gateway.chain.to_string(),
+                id: gateway.chain.to_string(),
                 genesis_hash: gateway.genesis_hash,
                 height,
                 hash,

@@ -13,10 +13,10 @@ use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use tokio::net::TcpListener;
 use crate::blockchain::{Ledger, LedgerMetrics};
 use crate::storage::Database;
 use crate::transaction::{PackedBatch, TransactionMetrics};
+use tokio::net::TcpListener;
 
 /// Name of the chain of the node.
 pub(crate) const CHAIN: &str = "demo-1";

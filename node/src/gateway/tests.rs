@@ -75,7 +75,10 @@ async fn a_transfer_over_rest_is_admitted_finalised_and_readable() {
     let (_, account) = get(&node, &format!("/v1/accounts/{}", address(1))).await;
     assert_eq!((&account["balance"], &account["nonce"]), (&json!("60"), &json!(1)));
     let (_, chain) = get(&node, "/v1/chain").await;
-    assert_eq!((&chain["chainId"], &chain["finalizedHeight"], &chain["transactions"]), (&json!(CHAIN), &json!(1), &json!(1)));
+    assert_eq!(
+        (&chain["chainId"], &chain["finalizedHeight"], &chain["transactions"]),
+        (&json!(CHAIN), &json!(1), &json!(1))
+    );
     let (_, blocks) = get(&node, "/v1/blocks?from=0&limit=5").await;
     assert_eq!(blocks["blocks"].as_array().unwrap().len(), 2);
     let (_, block) = get(&node, "/v1/blocks/1").await;
@@ -101,7 +104,8 @@ async fn bad_requests_get_typed_problems_and_the_node_goes_on() {
     assert_eq!(problem(404, &get(&node, "/v1/blocks/99").await), "NotFound");
     assert_eq!(problem(404, &get(&node, "/v2").await), "NotFound");
     assert_eq!(problem(405, &exchange(&node, "DELETE /v1/chain HTTP/1.1", b"").await), "MethodNotAllowed");
-    for path in ["/v1/transactions/xyz", "/v1/accounts/1", "/v1/blocks/-1", "/v1/blocks?limit=0", "/v1/blocks?limit=x"] {
+    for path in ["/v1/transactions/xyz", "/v1/accounts/1", "/v1/blocks/-1", "/v1/blocks?limit=0", "/v1/blocks?limit=x"]
+    {
         assert_eq!(problem(400, &get(&node, path).await), "BadRequest", "{path}");
     }
     assert_eq!(post(&node, &transfer(0, 1)).await.0, 202);
@@ -115,7 +119,8 @@ async fn bad_requests_get_typed_problems_and_the_node_goes_on() {
 async fn a_grpc_stream_hears_admissions_rejections_and_receipts() {
     let node = node().await;
     let mut client = LedgerClient::connect(node.grpc.clone()).await.unwrap();
-    let request = v1::SubmitRequest { transactions: vec![transfer(0, 1), Bytes::from_static(b"noise"), transfer(1, 1)] };
+    let request =
+        v1::SubmitRequest { transactions: vec![transfer(0, 1), Bytes::from_static(b"noise"), transfer(1, 1)] };
     let mut events = client.submit_stream(futures::stream::iter([request])).await.unwrap().into_inner();
     let mut heard = Vec::new();
     while let Some(event) = events.message().await.unwrap() {

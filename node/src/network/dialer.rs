@@ -88,7 +88,9 @@ impl Dialer {
                 }
                 Err(error) => error,
             };
-            if warning.allows() {
+            // Nodes start one after the other: a peer that is not there yet is worth a line only after a while.
+            let is_notable = backoff == BACKOFF_MAX || matches!(error, DialError::Refused(_));
+            if is_notable && warning.allows() {
                 tracing::warn!(peer = self.name, lane = self.lane.name(), %error, "not connected to a peer");
             }
             tokio::time::sleep(jittered(backoff)).await;

@@ -80,7 +80,8 @@ impl Batcher {
             ledger: &shared.ledger,
             metrics: &shared.metrics,
         };
-        let submissions = round.iter().flat_map(|request| request.transactions.iter().map(|bytes| (request.trace, bytes)));
+        let submissions =
+            round.iter().flat_map(|request| request.transactions.iter().map(|bytes| (request.trace, bytes)));
         let (mut answers, candidates) = checks.run(submissions, &shared.pending);
         let payloads = self.pack(&round, &candidates, &mut answers);
         // First the answers, then the batch: no receipt overtakes the admission of its transaction.
@@ -129,7 +130,7 @@ impl Batcher {
             builder.push(candidate.trace, &candidate.bytes);
             packed += 1;
         }
-        self.shared.metrics.pending.set(pending.len() as i64);
+        self.shared.metrics.set_pending(pending.len());
         drop(pending);
         finish(&mut builder, &mut packed);
         payloads
@@ -180,7 +181,7 @@ impl Batcher {
         let height = self.shared.finalized_height.load(Ordering::Relaxed);
         let mut pending = pending::lock(&self.shared.pending);
         self.shared.metrics.released.inc_by(pending.release(height, now));
-        self.shared.metrics.pending.set(pending.len() as i64);
+        self.shared.metrics.set_pending(pending.len());
     }
 }
 

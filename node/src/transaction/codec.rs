@@ -117,8 +117,7 @@ impl Transfer<'_> {
             .filter(|&length| usize::from(length) <= MEMO_MAX_BYTES)
             .ok_or(DecodeError::MemoTooLong(self.memo.len()))?;
         // The domain is written first so that the message to sign is one slice, then cut off.
-        let mut buffer =
-            Vec::with_capacity(SIGNATURE_DOMAIN.len() + TRANSACTION_MIN_BYTES + usize::from(memo_length));
+        let mut buffer = Vec::with_capacity(SIGNATURE_DOMAIN.len() + TRANSACTION_MIN_BYTES + usize::from(memo_length));
         buffer.extend_from_slice(SIGNATURE_DOMAIN);
         buffer.extend_from_slice(&[VERSION, Kind::Transfer as u8]);
         buffer.extend_from_slice(self.chain.as_bytes());

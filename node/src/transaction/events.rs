@@ -32,7 +32,9 @@ impl StreamEvent {
 
 /// The stream did not read its events fast enough and is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {UNREAD_EVENTS_MAX} events were not read; read receipts by transaction id and submit on a new stream")]
+#[error(
+    "more than {UNREAD_EVENTS_MAX} events were not read; read receipts by transaction id and submit on a new stream"
+)]
 pub struct Overflowed;
 
 #[derive(Default)]

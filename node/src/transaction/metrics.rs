@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 pub struct TransactionMetrics {
     pub(super) admitted: IntCounter,
     pub(super) rejected: IntCounterVec,
-    pub(super) pending: IntGauge,
+    pending: IntGauge,
     pub(super) released: IntCounter,
     pub(super) verified_at_once: Histogram,
     pub(super) verify_seconds: Histogram,
@@ -55,5 +55,9 @@ impl TransactionMetrics {
         registry.register(Box::new(metrics.pending.clone()))?;
         registry.register(Box::new(metrics.released.clone()))?;
         Ok(metrics)
+    }
+
+    pub(super) fn set_pending(&self, count: usize) {
+        self.pending.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

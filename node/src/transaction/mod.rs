@@ -22,7 +22,7 @@ pub use batcher::PackedBatch;
 pub use codec::{
     DecodeError, Kind, MEMO_MAX_BYTES, TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES, Transaction, Transfer,
 };
-pub use events::{StreamEvent, StreamEvents, Overflowed};
+pub use events::{Overflowed, StreamEvent, StreamEvents};
 pub use identifier::{Address, ChainId, TraceId, TransactionId};
 pub use metrics::TransactionMetrics;
 pub use payload::{Entry, LayoutError, PAYLOAD_TRANSACTIONS_MAX, Payload, PayloadBuilder};

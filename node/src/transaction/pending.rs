@@ -115,8 +115,11 @@ impl PendingSet {
                 None
             }
         };
-        let lost: Vec<_> =
-            self.entries.iter().filter_map(|(id, pending)| give_up(pending).map(|rejection| (*id, rejection))).collect();
+        let lost: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(id, pending)| give_up(pending).map(|rejection| (*id, rejection)))
+            .collect();
         let count = lost.len() as u64;
         for (id, rejection) in lost {
             if let Some(sink) = self.remove(&id).and_then(|pending| pending.sink) {

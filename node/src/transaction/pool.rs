@@ -134,7 +134,7 @@ impl TransactionPool {
         let earlier: Vec<_> = outcome.duplicates.iter().filter_map(|id| self.receipt_of_duplicate(id)).collect();
         let mut pending = pending::lock(&shared.pending);
         outcome.receipts.iter().chain(&earlier).for_each(|receipt| pending.resolve(receipt, &mut notices));
-        shared.metrics.pending.set(pending.len() as i64);
+        shared.metrics.set_pending(pending.len());
         drop(pending);
         for (sink, receipts) in notices.into_values() {
             sink.send(StreamEvent::Receipts(receipts));

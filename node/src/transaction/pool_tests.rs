@@ -54,13 +54,8 @@ fn world(room: usize) -> World {
 }
 
 fn outcome(height: u64, ids: &[TransactionId]) -> BlockOutcome {
-    let receipt = |(index, &id): (u32, &TransactionId)| Receipt {
-        id,
-        height,
-        index,
-        failure: None,
-        trace: TraceId::default(),
-    };
+    let receipt =
+        |(index, &id): (u32, &TransactionId)| Receipt { id, height, index, failure: None, trace: TraceId::default() };
     BlockOutcome {
         height: Height(height),
         hash: Digest([1; 32]),
@@ -100,15 +95,8 @@ async fn every_bad_transaction_gets_its_reason_and_the_good_one_passes() {
     let mut forged = transfer(1, 1, 5, 9).to_vec();
     forged[129] ^= 1;
     let elsewhere = ChainId::new("demo-2").unwrap();
-    let foreign = Transfer {
-        chain: elsewhere,
-        nonce: 0,
-        fee: 0,
-        expiry_height: 9,
-        recipient: address(1),
-        amount: 1,
-        memo: &[],
-    };
+    let foreign =
+        Transfer { chain: elsewhere, nonce: 0, fee: 0, expiry_height: 9, recipient: address(1), amount: 1, memo: &[] };
     let submitted = vec![
         Bytes::from_static(b"noise"),
         Bytes::from(vec![1; 4096]),

@@ -144,7 +144,9 @@ mod tests {
 
     fn payload(transactions: &[Bytes]) -> Bytes {
         let mut builder = PayloadBuilder::default();
-        transactions.iter().for_each(|transaction| builder.push(TraceId::default(), transaction));
+        for transaction in transactions {
+            builder.push(TraceId::default(), transaction);
+        }
         builder.finish().unwrap()
     }
 

@@ -1,11 +1,14 @@
 //! The processes of a devnet: started, watched, asked how they are, stopped.
 
+use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bizra_proto::ceremony::GenesisAccount;
 use bizra_proto::exit::Termination;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,6 +22,8 @@ use crate::cli::termination;
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Balance of each account of the load: enough for years.
+const LOAD_BALANCE: &str = "1000000000000";
 
 /// The running nodes. Dropping it kills those that are left.
 pub(super) struct Nodes(Vec<Node>);
@@ -148,15 +153,32 @@ impl Node {
     }
 }
 
+/// The accounts `load` sends from, with money. Asked of the command itself, which alone knows its keys.
+pub(super) async fn load_accounts(count: u32) -> Result<Vec<GenesisAccount>, CliError> {
+    let failed = |error: &dyn Display| CliError::Failed(format!("cannot list the accounts of the load: {error}"));
+    let executable = std::env::current_exe().map_err(|error| failed(&error))?;
+    let output = Command::new(executable)
+        .args(["load", "accounts", "--count", &count.to_string(), "--balance", LOAD_BALANCE])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .await
+        .map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        return Err(failed(&output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))
+}
+
 /// The process that submits transactions.
 pub(super) struct Load(Child);
 
 impl Load {
     /// Starts it against all nodes; its summary goes to this process's standard output.
-    pub(super) fn start(layout: &Layout, rate: u32, seconds: Option<u64>) -> Result<Self, CliError> {
+    pub(super) fn start(layout: &Layout, rate: NonZeroU32, seconds: Option<NonZeroU32>) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| CliError::Failed(format!("cannot start the load: {error}"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("load").args(["--rate", &rate.to_string()]).arg("--accounts").arg(&layout.accounts_file);
+        command.args(["load", "--rate", &rate.to_string(), "--accounts", &layout.accounts.to_string()]);
         for node in &layout.nodes {
             command.args(["--target", &format!("http://{}", node.configuration.listen.grpc)]);
         }

@@ -1,7 +1,7 @@
 //! The files of a devnet: what the operator's ceremony makes on Kubernetes, made in one folder.
 //!
 //! ```text
-//! genesis.json   accounts.json   certificates/{ca,operator-ca,v0,…}.crt, operator.{crt,key}
+//! genesis.json   certificates/{ca,operator-ca,v0,…}.crt, operator.{crt,key}
 //! v0/node.toml   v0/node.log   v0/termination.json   v0/signer/   v0/database/
 //! ```
 
@@ -14,21 +14,21 @@ use std::path::{Path, PathBuf};
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport};
 use bizra_simplex::types::Digest;
 
-use super::accounts::DevelopmentAccount;
 use super::{CliError, Devnet};
 use crate::cli::genesis::{now_milliseconds, validator, write_genesis};
 use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, TlsConfiguration};
 use crate::identity::{Authority, SignerFolder};
 
 const CHAIN_ID: &str = "devnet";
-const BALANCE: &str = "1000000000000";
+const GENESIS_FILE: &str = "genesis.json";
 const PORTS_PER_NODE: u16 = 10;
 
 /// A prepared devnet.
 pub(super) struct Layout {
     pub(super) dir: PathBuf,
     pub(super) genesis_hash: Digest,
-    pub(super) accounts_file: PathBuf,
+    /// Accounts in the genesis.
+    pub(super) accounts: usize,
     pub(super) nodes: Vec<NodeFiles>,
 }
 
@@ -41,24 +41,25 @@ pub(super) struct NodeFiles {
 }
 
 impl Layout {
-    /// Makes what is missing and keeps what is there: keys and genesis are made once, the rest at every start.
-    pub(super) fn prepare(options: &Devnet) -> Result<Self, CliError> {
+    /// True if there is no genesis yet.
+    pub(super) fn is_new(dir: &Path) -> bool {
+        !dir.join(GENESIS_FILE).exists()
+    }
+
+    /// Makes what is missing and keeps what is there: keys and genesis, which gets these accounts, are made once, the
+    /// rest at every start.
+    pub(super) fn prepare(options: &Devnet, accounts: Vec<GenesisAccount>) -> Result<Self, CliError> {
         fs::create_dir_all(&options.dir).map_err(failed("create", &options.dir))?;
         let dir = options.dir.canonicalize().map_err(failed("find", &options.dir))?;
         let names: Vec<String> = (0..options.validators).map(|index| format!("v{index}")).collect();
         let reports = names.iter().map(|name| key_report(&dir, name)).collect::<Result<Vec<_>, _>>()?;
 
-        let genesis_file = dir.join("genesis.json");
-        if !genesis_file.exists() {
-            create_genesis(&genesis_file, &names, &reports, options.accounts)?;
+        let genesis_file = dir.join(GENESIS_FILE);
+        if Self::is_new(&dir) {
+            create_genesis(&genesis_file, &names, &reports, accounts)?;
         }
         let genesis = LoadedGenesis::load(&genesis_file).map_err(CliError::failed)?;
         check_same_network(&genesis, &reports, &dir)?;
-        let accounts_file = dir.join("accounts.json");
-        // In a devnet, account n is the n-th development account.
-        let accounts: Vec<_> =
-            genesis.genesis.accounts.iter().zip(0_u32..).map(|(_, index)| DevelopmentAccount::of(index)).collect();
-        write(&accounts_file, &serde_json::to_vec_pretty(&accounts).map_err(CliError::failed)?)?;
         create_certificates(&dir.join("certificates"), &names, &reports)?;
 
         let listens = names.iter().zip(0_u16..).map(|(_, index)| listen(options.base_port, index));
@@ -70,7 +71,7 @@ impl Layout {
             NodeFiles::create(&dir, name, &genesis_file, listen.clone(), peers.collect())
         });
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { genesis_hash: genesis.hash, accounts_file, nodes, dir })
+        Ok(Self { genesis_hash: genesis.hash, accounts: genesis.genesis.accounts.len(), nodes, dir })
     }
 }
 
@@ -121,17 +122,20 @@ fn key_report(dir: &Path, name: &str) -> Result<KeyReport, CliError> {
     report().map_err(CliError::failed)
 }
 
-fn create_genesis(path: &Path, names: &[String], reports: &[KeyReport], accounts: u32) -> Result<(), CliError> {
+fn create_genesis(
+    path: &Path,
+    names: &[String],
+    reports: &[KeyReport],
+    accounts: Vec<GenesisAccount>,
+) -> Result<(), CliError> {
     let validators: Vec<GenesisValidator> =
         names.iter().zip(reports).map(|(name, report)| validator(name, report.clone(), "1")).collect();
-    let accounts = (0..accounts)
-        .map(|index| GenesisAccount { address: DevelopmentAccount::of(index).address, balance: BALANCE.to_owned() });
     let genesis = Genesis {
         version: 1,
         chain_id: CHAIN_ID.to_owned(),
         time_milliseconds: now_milliseconds(),
         validators,
-        accounts: accounts.collect(),
+        accounts,
     };
     write_genesis(&genesis, path).map(drop)
 }
@@ -204,23 +208,23 @@ mod tests {
     use crate::identity::Certificates;
 
     fn options(dir: &Path, validators: u16) -> Devnet {
-        Devnet { validators, dir: dir.to_owned(), duration: None, rate: None, accounts: 3, base_port: 27100 }
+        Devnet { validators, dir: dir.to_owned(), duration: None, rate: None, accounts: 0, base_port: 27100 }
     }
 
     #[test]
     fn a_devnet_is_made_once_and_continued_afterwards() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Layout::prepare(&options(dir.path(), 4)).unwrap();
-        let second = Layout::prepare(&options(dir.path(), 4)).unwrap();
+        let first = Layout::prepare(&options(dir.path(), 4), Vec::new()).unwrap();
+        let second = Layout::prepare(&options(dir.path(), 4), Vec::new()).unwrap();
         assert_eq!(first.genesis_hash, second.genesis_hash);
-        let refusal = Layout::prepare(&options(dir.path(), 5)).err().unwrap();
+        let refusal = Layout::prepare(&options(dir.path(), 5), Vec::new()).err().unwrap();
         assert!(refusal.to_string().contains("--validators 4"), "{refusal}");
     }
 
     #[test]
     fn what_it_writes_is_what_a_node_reads() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::prepare(&options(dir.path(), 4)).unwrap();
+        let layout = Layout::prepare(&options(dir.path(), 4), Vec::new()).unwrap();
         let genesis = LoadedGenesis::load(&dir.path().join("genesis.json")).unwrap();
         for node in &layout.nodes {
             let read = Configuration::load(&node.configuration_file).unwrap();
@@ -232,9 +236,5 @@ mod tests {
             assert_eq!(index, genesis.index_of_name(&read.node_name));
             assert!(index.is_some());
         }
-        let accounts: Vec<DevelopmentAccount> =
-            serde_json::from_slice(&fs::read(layout.accounts_file).unwrap()).unwrap();
-        let listed: Vec<_> = genesis.genesis.accounts.iter().map(|account| &account.address).collect();
-        assert_eq!(accounts.iter().map(|account| &account.address).collect::<Vec<_>>(), listed);
     }
 }

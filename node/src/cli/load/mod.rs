@@ -92,10 +92,8 @@ impl LoadCommand {
 impl RunArgs {
     /// How many transactions the run has.
     fn transactions(&self) -> u64 {
-        self.count.map_or_else(
-            || u64::from(self.rate.get()) * u64::from(self.duration.get()),
-            |count| u64::from(count.get()),
-        )
+        self.count
+            .map_or_else(|| u64::from(self.rate.get()) * u64::from(self.duration.get()), |count| u64::from(count.get()))
     }
 
     async fn run(self) -> Result<(), CliError> {
@@ -129,9 +127,10 @@ impl RunArgs {
         progress(format_args!("submitting {} a second to {} nodes", self.rate, clients.len()));
         let drain = Duration::from_secs(self.drain);
         let start = tokio::time::Instant::now();
-        let runs = clients.into_iter().zip(plan.streams).map(|(client, schedule)| {
-            tokio::spawn(stream::run(client, schedule, start, drain))
-        });
+        let runs = clients
+            .into_iter()
+            .zip(plan.streams)
+            .map(|(client, schedule)| tokio::spawn(stream::run(client, schedule, start, drain)));
         let mut report = Report::new(self);
         for run in runs.collect::<Vec<_>>() {
             report.add(run.await.map_err(CliError::failed)?, start);

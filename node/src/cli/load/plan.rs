@@ -69,8 +69,15 @@ impl Plan {
         let sign = |slot: &Slot| -> Option<Scheduled> {
             let key = keys.get(slot.account)?;
             let recipient = owner_key::address(keys.get((slot.account + 1) % accounts)?);
-            let transfer =
-                Transfer { chain: id, nonce: slot.nonce, fee: FEE, expiry_height, recipient, amount: AMOUNT, memo: &MEMO };
+            let transfer = Transfer {
+                chain: id,
+                nonce: slot.nonce,
+                fee: FEE,
+                expiry_height,
+                recipient,
+                amount: AMOUNT,
+                memo: &MEMO,
+            };
             transfer.sign(key).ok().map(|bytes| Scheduled { due: slot.due, bytes })
         };
         let streams = slots.iter().map(|slots| sign_all(slots, &sign)).collect();

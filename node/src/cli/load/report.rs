@@ -85,10 +85,10 @@ impl Report {
         summary.sent += outcome.sent;
         summary.admitted += outcome.admitted;
         summary.applied += outcome.applied;
-        for (total, counts) in
-            [(&mut summary.rejected, outcome.rejected), (&mut summary.failed, outcome.failed)]
-        {
-            counts.into_iter().for_each(|(reason, count)| *total.entry(reason).or_default() += count);
+        for (total, counts) in [(&mut summary.rejected, outcome.rejected), (&mut summary.failed, outcome.failed)] {
+            for (reason, count) in counts {
+                *total.entry(reason).or_default() += count;
+            }
         }
         summary.errors.extend(outcome.error);
         if let Some(last) = outcome.last_receipt {

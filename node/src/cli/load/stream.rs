@@ -132,12 +132,7 @@ pub(super) async fn run(
 }
 
 /// Sends what is due at every tick, and counts it.
-async fn send(
-    schedule: Vec<Scheduled>,
-    start: Instant,
-    sender: mpsc::Sender<v1::SubmitRequest>,
-    sent: Arc<AtomicU64>,
-) {
+async fn send(schedule: Vec<Scheduled>, start: Instant, sender: mpsc::Sender<v1::SubmitRequest>, sent: Arc<AtomicU64>) {
     let mut ticks = tokio::time::interval_at(start, TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut rest = schedule.into_iter().peekable();

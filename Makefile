@@ -1,0 +1,85 @@
+# BIZRA: `make help` lists what there is. `make demo` and `make test` do all the set-up they need.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export BIZRA_CACHE ?= $(HOME)/.cache/bizra
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export BIZRA_IMAGE ?= localhost/bizra:dev
+BIN := $(CARGO_TARGET_DIR)/release
+SEEDS ?= 1000
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install the system packages that builds and tests need (Debian, as root; quiet when all is there)
+	@tests/setup.sh
+
+.PHONY: build
+build: setup ## Build operator and node
+	@tests/step.sh build cargo build --release --locked --package bizra-operator --package bizra-node --bins
+
+.PHONY: demo
+demo: ## Run a four-validator network on a real Kubernetes and finalise 10,000 transactions
+	@tests/e2e/demo.sh
+
+.PHONY: demo-down
+demo-down: cluster-down ## Remove the demo and the cluster, and check that nothing is left
+
+.PHONY: test
+test: ## Run every test; ends with the number passed and failed
+	@tests/run.sh
+
+.PHONY: test-unit
+test-unit: setup ## Run the Rust tests that need no cluster
+	@cargo test --release --locked --workspace --exclude bizra-e2e
+
+.PHONY: test-e2e
+test-e2e: ## Run the end-to-end tests on the cluster
+	@tests/e2e/test.sh
+
+.PHONY: sim
+sim: setup ## Simulate SEEDS=1000 networks under faults; SEED=n replays one with its trace
+	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@$(BIN)/bizra-sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
+
+.PHONY: bench
+bench: build ## Measure throughput and latency of four local validators; JSON in target/bench/
+	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
+	@$(BIN)/bizra-bench --node $(BIN)/bizra-node
+
+.PHONY: cluster-up
+cluster-up: ## Start the embedded five-node Kubernetes (nothing to do with KUBECONFIG set)
+	@tests/e2e/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## Stop the embedded Kubernetes and remove everything it made
+	@tests/e2e/cluster.sh down
+
+.PHONY: cluster-status
+cluster-status: ## Show the state of the embedded Kubernetes
+	@tests/e2e/cluster.sh status
+
+.PHONY: image
+image: build ## Make the container image and load it into every node of the embedded Kubernetes
+	@tests/e2e/cluster.sh image
+
+.PHONY: generate
+generate: setup ## Write all generated files: CRDs in crds/ and in the chart
+	@cargo run --quiet --release --locked --package bizra-operator --bin bizra-operator -- crds --out crds
+
+.PHONY: fmt
+fmt: ## Format the code
+	@cargo fmt --all
+	@cd tests/e2e/cluster && gofmt -w .
+
+.PHONY: lint
+lint: setup ## Check format, lints, licences, and drift of generated files
+	@tests/lint.sh
+
+.PHONY: clean
+clean: ## Remove build products (not the cache in $$BIZRA_CACHE)
+	@rm -rf target

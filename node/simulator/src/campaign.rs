@@ -1,0 +1,138 @@
+//! Many seeds, on several threads, with one result that does not depend on their number.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::faults::{Fault, Faults};
+use crate::oracle::Violation;
+use crate::random::fold;
+use crate::scenario::Scenario;
+use crate::world::{Report, Trace, World};
+
+/// From this many seeds on, every kind of fault must have happened.
+pub const COVERING_SEEDS: u64 = 200;
+
+/// What came of many runs.
+#[derive(Debug)]
+pub struct Campaign {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Sum over the runs.
+    pub blocks: u64,
+    /// Sum over the runs.
+    pub payloads: u64,
+    /// Sum over the runs.
+    pub steps: u64,
+    /// Sum over the runs.
+    pub evidence: u64,
+    /// Sum over the runs.
+    pub virtual_milliseconds: u64,
+    /// Longest recovery after the end of faults, in virtual milliseconds, and its seed.
+    pub slowest_recovery: (u64, u64),
+    /// Sum over the runs.
+    pub faults: Faults,
+    /// Seeds that broke a promise.
+    pub violations: Vec<(u64, Violation)>,
+    /// Every run's hash, folded in the order of seeds.
+    pub hash: u64,
+    /// Real time.
+    pub elapsed: Duration,
+    /// Threads.
+    pub jobs: u64,
+}
+
+/// Runs one seed. A panic of the core or the driver is a violation like any other.
+pub fn run_seed(seed: u64, trace: Trace) -> Report {
+    let scenario = Scenario::new(seed);
+    let run = || World::new(scenario, trace).map(World::run).map_err(|error| error.to_string());
+    let failure = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(report)) => return report,
+        Ok(Err(error)) => error,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            format!("panicked: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
+        }
+    };
+    Report {
+        seed,
+        violations: vec![Violation { time: 0, node: 0, what: failure }],
+        hash: 0,
+        steps: 0,
+        blocks: 0,
+        payloads: 0,
+        evidence: 0,
+        virtual_milliseconds: 0,
+        recovery_milliseconds: 0,
+        faults: Faults::default(),
+    }
+}
+
+/// Runs `seeds` seeds from `start` on `jobs` threads.
+pub fn run(start: u64, seeds: u64, jobs: u64) -> Campaign {
+    let began = Instant::now();
+    let next = AtomicU64::new(start);
+    let reports = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= start.saturating_add(seeds) {
+                        break;
+                    }
+                    let report = run_seed(seed, Trace::Off);
+                    reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    reports.sort_by_key(|report| report.seed);
+    collect(&reports, jobs.max(1), began.elapsed())
+}
+
+fn collect(reports: &[Report], jobs: u64, elapsed: Duration) -> Campaign {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum();
+    let mut faults = Faults::default();
+    reports.iter().for_each(|report| faults.add(&report.faults));
+    let all = reports.iter().flat_map(|report| report.violations.iter().map(|what| (report.seed, what.clone())));
+    Campaign {
+        seeds: reports.len() as u64,
+        blocks: sum(|report| report.blocks),
+        payloads: sum(|report| report.payloads),
+        steps: sum(|report| report.steps),
+        evidence: sum(|report| report.evidence),
+        virtual_milliseconds: sum(|report| report.virtual_milliseconds),
+        slowest_recovery: reports.iter().map(|report| (report.recovery_milliseconds, report.seed)).max().unwrap_or((0, 0)),
+        faults,
+        violations: all.collect(),
+        hash: reports.iter().fold(0, |hash, report| fold(fold(hash, report.seed), report.hash)),
+        elapsed,
+        jobs,
+    }
+}
+
+impl Campaign {
+    /// Turns of drivers per second of one thread.
+    pub fn steps_per_second(&self) -> u64 {
+        let seconds = self.elapsed.as_secs_f64() * self.jobs as f64;
+        if seconds > 0.0 { (self.steps as f64 / seconds) as u64 } else { 0 }
+    }
+
+    /// Kinds of faults that a campaign of this size should have injected and did not.
+    pub fn missing_faults(&self) -> Vec<&'static str> {
+        if self.seeds < COVERING_SEEDS { Vec::new() } else { self.faults.missing() }
+    }
+
+    /// True if nothing was broken, the simulator's own duties included.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty() && self.missing_faults().is_empty()
+    }
+
+    /// All faults injected.
+    pub fn faults_injected(&self) -> u64 {
+        Fault::ALL.iter().map(|fault| self.faults.of(*fault)).sum()
+    }
+}

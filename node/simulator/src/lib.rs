@@ -1,0 +1,28 @@
+//! Deterministic simulation of the shipped core and driver: many nodes, one thread, one seed.
+//!
+//! A [`Scenario`] is drawn from the seed; a [`World`] plays it: a virtual clock in milliseconds, one queue of events
+//! ordered by (time, sequence), disks that lose what was not synced, a network that loses, repeats, delays and parts,
+//! and Byzantine validators below a third of the power. Faults last until `heal_at`; then all nodes are up, the network
+//! is calm, and everything owed must be finalised and executed within [`LIVENESS_BOUND`]. The [`oracle`] judges safety
+//! at every commit and send, and liveness at the end. The same seed gives the same run on every machine.
+
+mod adversary;
+pub mod campaign;
+mod disk;
+mod faults;
+mod keys;
+mod network;
+mod node;
+pub mod oracle;
+mod random;
+mod scenario;
+mod store;
+mod world;
+
+pub use adversary::Behaviour;
+pub use faults::{Fault, Faults};
+pub use keys::KeyBook;
+pub use network::{Order, Weather};
+pub use random::Random;
+pub use scenario::{Scenario, Trouble};
+pub use world::{LIVENESS_BOUND, LIVENESS_BLOCKS, Report, Trace, World};

@@ -1,0 +1,119 @@
+//! `bizra-sim`: runs seeds of the simulation and reports what they showed.
+
+use std::process::ExitCode;
+
+use bizra_simulator::campaign::{self, Campaign};
+use bizra_simulator::{LIVENESS_BOUND, Trace};
+use clap::{Parser, ValueEnum};
+use serde_json::json;
+
+/// Deterministic simulation of the consensus core and driver under faults.
+#[derive(Debug, Parser)]
+#[command(name = "bizra-sim", version)]
+struct Arguments {
+    /// Number of seeds.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    start: u64,
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print every event of the seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Threads. The result does not depend on it.
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    output: Form,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed.filter(|_| arguments.trace) {
+        let report = campaign::run_seed(seed, Trace::Print);
+        for violation in &report.violations {
+            println!("VIOLATION {violation}");
+        }
+        println!("seed {seed}: {} blocks, trace hash {:016x}", report.blocks, report.hash);
+        return if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let (start, seeds) = arguments.seed.map_or((arguments.start, arguments.seeds), |seed| (seed, 1));
+    let campaign = campaign::run(start, seeds, arguments.jobs);
+    match arguments.output {
+        Form::Text => print_text(&campaign, start),
+        Form::Json => println!("{:#}", to_json(&campaign, start)),
+    }
+    if campaign.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn virtual_hours(campaign: &Campaign) -> f64 {
+    campaign.virtual_milliseconds as f64 / 3_600_000.0
+}
+
+fn print_text(campaign: &Campaign, start: u64) {
+    let (recovery, slowest) = campaign.slowest_recovery;
+    println!("seeds             {} (from {start})", campaign.seeds);
+    println!("views finalised   {}", campaign.blocks);
+    println!("payloads executed {}", campaign.payloads);
+    println!("virtual hours     {:.2}", virtual_hours(campaign));
+    println!("steps             {}", campaign.steps);
+    println!("steps per second  {} on each of {} threads", campaign.steps_per_second(), campaign.jobs);
+    println!("slowest recovery  {recovery} ms of {LIVENESS_BOUND} ms allowed (seed {slowest})");
+    println!("evidence found    {}", campaign.evidence);
+    println!("faults            {}", campaign.faults_injected());
+    for (fault, count) in campaign.faults.by_kind() {
+        println!("  {:<23} {count}", fault.name());
+    }
+    for missing in campaign.missing_faults() {
+        println!("MISSING           no {missing} in {} seeds: the simulator does not test it", campaign.seeds);
+    }
+    for (seed, violation) in &campaign.violations {
+        println!("VIOLATION         seed {seed} {violation}");
+    }
+    println!("violations        {}", campaign.violations.len());
+    println!("trace hash        {:016x}", campaign.hash);
+    let replay = campaign.violations.first().map_or(start, |(seed, _)| *seed);
+    println!("replay one seed   make sim SEED={replay}   (or bizra-sim --seed {replay} --trace)");
+    println!("real time         {:.1} s", campaign.elapsed.as_secs_f64());
+}
+
+fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
+    let faults: serde_json::Map<String, serde_json::Value> =
+        campaign.faults.by_kind().map(|(fault, count)| (fault.name().to_owned(), count.into())).collect();
+    let violations: Vec<_> = campaign
+        .violations
+        .iter()
+        .map(|(seed, violation)| {
+            json!({ "seed": seed, "time_milliseconds": violation.time, "node": violation.node, "what": violation.what })
+        })
+        .collect();
+    json!({
+        "start": start,
+        "seeds": campaign.seeds,
+        "views_finalised": campaign.blocks,
+        "payloads_executed": campaign.payloads,
+        "virtual_hours": virtual_hours(campaign),
+        "steps": campaign.steps,
+        "steps_per_second_per_thread": campaign.steps_per_second(),
+        "slowest_recovery_milliseconds": campaign.slowest_recovery.0,
+        "slowest_recovery_seed": campaign.slowest_recovery.1,
+        "evidence_found": campaign.evidence,
+        "faults": faults,
+        "missing_faults": campaign.missing_faults(),
+        "violations": violations,
+        "trace_hash": format!("{:016x}", campaign.hash),
+        "real_seconds": campaign.elapsed.as_secs_f64(),
+    })
+}

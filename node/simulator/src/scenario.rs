@@ -1,0 +1,137 @@
+//! What one seed means: who takes part, which faults may happen, and when they end.
+
+use crate::adversary::Behaviour;
+use crate::network::{Order, Weather};
+use crate::random::Random;
+
+/// Something that chance does to the nodes and links while faults last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// One node loses power.
+    Crash,
+    /// One node loses power inside its next commits.
+    CrashInCommit,
+    /// All nodes lose power.
+    CrashOfAll,
+    /// One disk becomes slow.
+    SlowDisk,
+    /// One node stands still.
+    Pause,
+    /// The network falls into two parts.
+    Partition,
+    /// One node is heard by nobody, or hears nobody.
+    OneWayPartition,
+    /// All partitions end.
+    Reconnect,
+}
+
+const TROUBLES: [Trouble; 8] = [
+    Trouble::Crash,
+    Trouble::CrashInCommit,
+    Trouble::CrashOfAll,
+    Trouble::SlowDisk,
+    Trouble::Pause,
+    Trouble::Partition,
+    Trouble::OneWayPartition,
+    Trouble::Reconnect,
+];
+
+/// A run before it runs.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed it came from.
+    pub seed: u64,
+    /// Power of each validator.
+    pub powers: Vec<u64>,
+    /// What each Byzantine validator does, by index; together below a third of the power.
+    pub byzantine: Vec<(usize, Vec<Behaviour>)>,
+    /// Nodes without a vote.
+    pub full_nodes: usize,
+    /// The network while faults last.
+    pub weather: Weather,
+    /// The network afterwards.
+    pub calm: Weather,
+    /// What may happen, and how often: mean milliseconds between two troubles.
+    pub troubles: Vec<Trouble>,
+    /// Mean time between two troubles, in milliseconds.
+    pub trouble_interval: u64,
+    /// Mean time between two payloads while clients are busy, in milliseconds.
+    pub payload_interval: u64,
+    /// Wall clock error of each node, in milliseconds.
+    pub skews: Vec<i64>,
+    /// When faults end, in virtual milliseconds.
+    pub heal_at: u64,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(seed: u64) -> Self {
+        let random = &mut Random::new(seed ^ 0x5ce0_a210);
+        let count = random.pick(&[4, 4, 4, 4, 5, 7]);
+        let equal = random.chance(750);
+        let powers: Vec<u64> = (0..count).map(|_| if equal { 10 } else { random.between(5, 15) }).collect();
+        let byzantine = byzantine(random, &powers);
+        let full_nodes = usize::from(random.chance(150));
+        let delay_min = random.between(0, 20);
+        let delay_max = delay_min + random.between(1, 60);
+        let order = if random.chance(600) { Order::Mixed } else { Order::Kept };
+        let calm =
+            Weather { delay_min, delay_max, loss: 0, duplication: 0, spikes: 0, spike_max: delay_max, order };
+        let sometimes = |random: &mut Random, most: u64| if random.chance(500) { random.between(1, most) } else { 0 };
+        let weather = Weather {
+            loss: sometimes(random, 200),
+            duplication: sometimes(random, 100),
+            spikes: sometimes(random, 50),
+            spike_max: delay_max + random.between(50, 3_000),
+            ..calm
+        };
+        // Each seed leaves some kinds of trouble out: rare combinations come up that a uniform mix would drown.
+        let troubles: Vec<Trouble> = TROUBLES.into_iter().filter(|_| random.chance(600)).collect();
+        let wrong_clocks = random.chance(200);
+        let skew = |random: &mut Random| if wrong_clocks { random.between(0, 600_000).cast_signed() - 300_000 } else { 0 };
+        let skews = (0..count + full_nodes).map(|_| skew(random)).collect();
+        Self {
+            seed,
+            powers,
+            byzantine,
+            full_nodes,
+            weather,
+            calm,
+            troubles,
+            trouble_interval: random.pick(&[400, 1_500, 4_000, 10_000]),
+            payload_interval: random.pick(&[20, 100, 400, 2_000]),
+            skews,
+            heal_at: random.between(20_000, 60_000),
+        }
+    }
+
+    /// Number of nodes of all kinds.
+    pub fn nodes(&self) -> usize {
+        self.powers.len() + self.full_nodes
+    }
+
+    /// What a node does if it is Byzantine.
+    pub fn behaviours(&self, node: usize) -> Option<&[Behaviour]> {
+        self.byzantine.iter().find(|(index, _)| *index == node).map(|(_, behaviours)| &behaviours[..])
+    }
+}
+
+/// Chooses Byzantine validators below a third of the power.
+fn byzantine(random: &mut Random, powers: &[u64]) -> Vec<(usize, Vec<Behaviour>)> {
+    let total: u64 = powers.iter().sum();
+    let mut chosen: Vec<(usize, Vec<Behaviour>)> = Vec::new();
+    if random.chance(250) {
+        return chosen;
+    }
+    let mut power = 0;
+    let first = random.index(powers.len());
+    for step in 0..powers.len() {
+        let node = (first + step) % powers.len();
+        if 3 * (power + powers[node]) < total {
+            power += powers[node];
+            let behaviours = Behaviour::ALL.iter().copied().filter(|_| random.chance(450)).collect();
+            chosen.push((node, behaviours));
+        }
+    }
+    chosen
+}

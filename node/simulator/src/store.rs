@@ -1,0 +1,128 @@
+//! What a database and a signing record contain.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
+use bizra_driver::{Batch, Change, Recovered};
+use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
+use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote, VoteKind};
+
+/// Contents of one volume.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    anchor: Anchor,
+    anchor_certificate: Option<Certificate>,
+    /// Block at height h is at position h - 1.
+    pub(crate) finalized: Vec<Block>,
+    heights: BTreeMap<Digest, Height>,
+    finalizations: BTreeMap<Height, Certificate>,
+    blocks: BTreeMap<Digest, Block>,
+    certificates: BTreeMap<(View, VoteKind), Certificate>,
+    pub(crate) batches: BTreeMap<Digest, Batch>,
+    ordered: BTreeSet<Digest>,
+    executed: Height,
+    highest_votes: BTreeMap<ValidatorIndex, SignedVote>,
+    /// Written blocks of the signing record; the others are zeros.
+    pub(crate) signing: BTreeMap<u64, Box<[u8; BLOCK_BYTES]>>,
+}
+
+impl Store {
+    pub(crate) fn new(genesis: Block) -> Self {
+        Self {
+            anchor: Anchor::genesis(genesis),
+            anchor_certificate: None,
+            finalized: Vec::new(),
+            heights: BTreeMap::new(),
+            finalizations: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            certificates: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            ordered: BTreeSet::new(),
+            executed: Height(0),
+            highest_votes: BTreeMap::new(),
+            signing: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::Record(Record::Block(block)) => {
+                self.blocks.insert(block.digest(), block);
+            }
+            Change::Record(Record::Certificate(certificate)) => {
+                self.certificates.insert((certificate.view(), certificate.vote.kind), certificate);
+            }
+            Change::Batch(digest, batch) => {
+                self.batches.insert(digest, batch);
+            }
+            Change::Finalize(blocks, certificate) => {
+                let Some(last) = blocks.last().cloned() else { return };
+                for block in blocks {
+                    self.ordered.extend(block.batches.iter().copied());
+                    self.heights.insert(block.digest(), block.height);
+                    self.finalized.push(block);
+                }
+                let (height, view) = (last.height, certificate.view());
+                self.anchor = Anchor { view, digest: certificate.vote.digest, block: last };
+                self.finalizations.insert(height, certificate.clone());
+                self.anchor_certificate = Some(certificate);
+                self.blocks.retain(|_, block| block.height > height);
+                self.certificates = self.certificates.split_off(&(view.next(), VoteKind::Propose));
+            }
+            Change::Execute(block, batches) => {
+                self.executed = block.height;
+                for (digest, batch) in block.batches.iter().zip(batches) {
+                    self.batches.insert(*digest, batch);
+                }
+            }
+            Change::HighestVote(vote) => {
+                self.highest_votes.insert(vote.signer, vote);
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, (index, block): BlockWrite) {
+        self.signing.insert(index, block);
+    }
+
+    /// All blocks of the signing record's file.
+    pub(crate) fn signing_file(&self) -> Vec<Box<[u8; BLOCK_BYTES]>> {
+        let zeros = || Box::new([0; BLOCK_BYTES]);
+        (0..FILE_BLOCKS).map(|index| self.signing.get(&index).cloned().unwrap_or_else(zeros)).collect()
+    }
+
+    pub(crate) fn recover(&self) -> Recovered {
+        let blocks = self.blocks.values().cloned().map(Record::Block);
+        let certificates = self.certificates.values().cloned().map(Record::Certificate);
+        let unordered = self.batches.iter().filter(|(digest, _)| !self.ordered.contains(*digest));
+        Recovered {
+            anchor: self.anchor.clone(),
+            anchor_certificate: self.anchor_certificate.clone(),
+            records: blocks.chain(certificates).collect(),
+            batches: unordered.map(|(_, batch)| batch.clone()).collect(),
+            executed: self.executed,
+            highest_votes: self.highest_votes.values().copied().collect(),
+        }
+    }
+
+    pub(crate) fn block(&self, height: Height) -> Option<&Block> {
+        height.0.checked_sub(1).and_then(|position| self.finalized.get(position as usize))
+    }
+
+    pub(crate) fn height_of(&self, block: Digest) -> Option<Height> {
+        self.heights.get(&block).copied()
+    }
+
+    pub(crate) fn finalization(&self, height: Height) -> Option<&Certificate> {
+        self.finalizations.get(&height)
+    }
+
+    pub(crate) fn is_ordered(&self, batch: Digest) -> bool {
+        self.ordered.contains(&batch)
+    }
+
+    /// Last finalised block: its height, its digest as stored, and the height executed.
+    pub(crate) fn tip(&self) -> (Height, Digest, Height) {
+        (self.anchor.height(), self.anchor.digest, self.executed)
+    }
+}

@@ -1,0 +1,542 @@
+//! The loop: takes the earliest event, lets it happen, and writes down what follows from it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use bizra_driver::wire::PeerMessage;
+use bizra_driver::{Batch, Destination, DiskError, Halt, Input, Output};
+use bizra_simplex::types::Digest;
+use bizra_simplex::{Block, ValidatorSetError};
+use bytes::Bytes;
+
+use crate::adversary::{Adversary, Sends};
+use crate::faults::{Fault, Faults};
+use crate::keys::KeyBook;
+use crate::network::Network;
+use crate::node::Node;
+use crate::oracle::{Oracle, VALID_PAYLOAD, Violation};
+use crate::random::{Random, fold, fold_bytes};
+use crate::scenario::{Scenario, Trouble};
+
+/// Virtual milliseconds after the end of faults within which everything owed must have happened. Long enough for some
+/// capped timeouts (8 s each) of Byzantine leaders in a row.
+pub const LIVENESS_BOUND: u64 = 60_000;
+
+/// Blocks that every honest node must finalise and execute after the end of faults.
+pub const LIVENESS_BLOCKS: u64 = 5;
+
+/// Whether events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Only hashed.
+    Off,
+    /// One line each on standard output.
+    Print,
+}
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Broken promises.
+    pub violations: Vec<Violation>,
+    /// Hash over every event.
+    pub hash: u64,
+    /// Turns of drivers.
+    pub steps: u64,
+    /// Blocks finalised.
+    pub blocks: u64,
+    /// Payloads of clients executed.
+    pub payloads: u64,
+    /// Contradictions of Byzantine validators that were found.
+    pub evidence: u64,
+    /// Virtual milliseconds.
+    pub virtual_milliseconds: u64,
+    /// Virtual milliseconds from the end of faults until everything owed had happened.
+    pub recovery_milliseconds: u64,
+    /// Faults injected.
+    pub faults: Faults,
+}
+
+enum Happening {
+    Frame { from: usize, to: usize, frame: Bytes },
+    Wake { node: usize, incarnation: u64 },
+    Release { node: usize },
+    Verified { node: usize, incarnation: u64, batch: Batch },
+    Restart { node: usize },
+    Reconnect,
+    Trouble,
+    Payload,
+    Mischief { node: usize },
+}
+
+struct Entry {
+    time: u64,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.time, self.sequence) == (other.time, other.sequence)
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.time, self.sequence).cmp(&(other.time, other.sequence))
+    }
+}
+
+/// Everything there is in one run.
+pub struct World {
+    scenario: Scenario,
+    random: Random,
+    now: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    sequence: u64,
+    network: Network,
+    pub(crate) nodes: Vec<Node>,
+    oracle: Oracle,
+    faults: Faults,
+    trace: Trace,
+    hash: u64,
+    steps: u64,
+    evidence: u64,
+    payloads: u64,
+    /// Clients send until then, pause, and go on.
+    clients_busy: bool,
+    healed: bool,
+}
+
+impl World {
+    /// Sets the scene; nothing has happened yet.
+    pub fn new(scenario: Scenario, trace: Trace) -> Result<Self, ValidatorSetError> {
+        let mut random = Random::new(scenario.seed);
+        let book = KeyBook::new(&mut random, scenario.powers.len());
+        let genesis_hash = Digest([(scenario.seed % 251) as u8; 32]);
+        let genesis = Block::genesis(genesis_hash, 1_000);
+        let count = scenario.nodes();
+        let mut nodes = Vec::with_capacity(count);
+        for index in 0..count {
+            let skew = scenario.skews[index];
+            let mut node = Node::new(index, &scenario.powers, Arc::clone(&book), &genesis, genesis_hash, skew)?;
+            node.adversary = scenario
+                .behaviours(index)
+                .map(|behaviours| Adversary::new(index, count, Arc::clone(&book), genesis_hash, behaviours));
+            nodes.push(node);
+        }
+        let honest = nodes.iter().map(|node| node.adversary.is_none()).collect();
+        let oracle = Oracle::new(scenario.powers.clone(), honest, book, genesis_hash, &genesis);
+        let network = Network::new(count, scenario.weather);
+        let mut faults = Faults::default();
+        scenario.skews.iter().filter(|skew| **skew != 0).for_each(|_| faults.count(Fault::ClockSkew));
+        Ok(Self {
+            scenario,
+            random,
+            now: 0,
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            network,
+            nodes,
+            oracle,
+            faults,
+            trace,
+            hash: 0,
+            steps: 0,
+            evidence: 0,
+            payloads: 0,
+            clients_busy: true,
+            healed: false,
+        })
+    }
+
+    /// Plays the scenario to its end.
+    pub fn run(mut self) -> Report {
+        for node in 0..self.nodes.len() {
+            let delay = self.random.below(300);
+            self.schedule(delay, Happening::Restart { node });
+            if self.nodes[node].adversary.is_some() {
+                self.schedule(delay, Happening::Mischief { node });
+            }
+        }
+        self.schedule(500, Happening::Payload);
+        if !self.scenario.troubles.is_empty() {
+            self.schedule(1_000, Happening::Trouble);
+        }
+        self.run_until(self.scenario.heal_at);
+        self.heal();
+        let healed_at = self.now;
+        let target = self.oracle.height() + LIVENESS_BLOCKS;
+        let mut converged = false;
+        while !converged && self.now < healed_at + LIVENESS_BOUND && self.oracle.violations().is_empty() {
+            self.run_until(self.now + 250);
+            let (lagging, owed) = self.oracle.lagging(target);
+            converged = lagging.is_empty() && owed == 0;
+        }
+        if !converged && self.oracle.violations().is_empty() {
+            let (lagging, owed) = self.oracle.lagging(target);
+            for (node, executed) in lagging {
+                let tip = self.oracle.tip(node);
+                let what = format!("liveness: finalised {tip}, executed {executed}, but {target} was due");
+                self.oracle.accuse(self.now, node, what);
+            }
+            if owed > 0 {
+                self.oracle.accuse(self.now, 0, format!("liveness: {owed} payloads were never executed"));
+            }
+        }
+        Report {
+            seed: self.scenario.seed,
+            violations: self.oracle.violations().to_vec(),
+            hash: fold(self.hash, self.oracle.height()),
+            steps: self.steps,
+            blocks: self.oracle.height(),
+            payloads: self.oracle.payloads_executed(),
+            evidence: self.evidence,
+            virtual_milliseconds: self.now,
+            recovery_milliseconds: self.now - healed_at,
+            faults: self.faults,
+        }
+    }
+
+    fn schedule(&mut self, delay: u64, happening: Happening) {
+        self.schedule_at(self.now + delay, happening);
+    }
+
+    fn schedule_at(&mut self, time: u64, happening: Happening) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Entry { time, sequence: self.sequence, happening }));
+    }
+
+    fn note(&mut self, code: u64, node: usize, detail: u64) {
+        for number in [self.now, code, node as u64, detail] {
+            self.hash = fold(self.hash, number);
+        }
+    }
+
+    fn say(&self, node: usize, what: impl FnOnce() -> String) {
+        if self.trace == Trace::Print {
+            println!("{:>7} {node} {}", self.now, what());
+        }
+    }
+
+    fn run_until(&mut self, end: u64) {
+        while self.oracle.violations().is_empty() && self.queue.peek().is_some_and(|Reverse(entry)| entry.time <= end) {
+            let Some(Reverse(entry)) = self.queue.pop() else { break };
+            self.now = entry.time;
+            self.happen(entry.happening);
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Frame { from, to, frame } => self.deliver(from, to, &frame),
+            Happening::Wake { node, incarnation } => {
+                let sleeper = &mut self.nodes[node];
+                if sleeper.incarnation == incarnation && sleeper.wake == Some(self.now) {
+                    sleeper.wake = None;
+                    self.note(2, node, 0);
+                    self.give(node, Input::Tick);
+                }
+            }
+            Happening::Release { node } => {
+                if self.nodes[node].busy == Some(self.now) {
+                    self.nodes[node].busy = None;
+                    self.nodes[node].disk.synced();
+                    let output = std::mem::take(&mut self.nodes[node].pending);
+                    self.release(node, output);
+                    self.turn(node);
+                }
+            }
+            Happening::Verified { node, incarnation, batch } => {
+                // What the shipped verifier checks: the origin's signature and the transactions.
+                if self.nodes[node].incarnation == incarnation {
+                    let valid = self.oracle.accepts(&batch);
+                    self.give(node, Input::BatchVerified(batch, valid));
+                }
+            }
+            Happening::Restart { node } => self.start(node),
+            Happening::Reconnect => self.network.reconnect(),
+            Happening::Trouble => self.trouble(),
+            Happening::Payload => self.inject(),
+            Happening::Mischief { node } => {
+                if let Some(adversary) = &mut self.nodes[node].adversary {
+                    let sends = adversary.act(&mut self.random, &mut self.faults);
+                    self.transmit(node, sends);
+                    let delay = self.random.between(50, 500);
+                    self.schedule(delay, Happening::Mischief { node });
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, frame: &Bytes) {
+        if !self.nodes[to].is_up() {
+            return;
+        }
+        self.note(1, to, fold_bytes(from as u64, frame));
+        let Ok(message) = PeerMessage::decode(frame.clone()) else { return };
+        self.say(to, || format!("<- {from} {message:?}"));
+        if let Some(adversary) = &mut self.nodes[to].adversary {
+            let sends = adversary.hear(&mut self.random, &mut self.faults, frame, &message);
+            self.transmit(to, sends);
+        }
+        self.give(to, Input::Message(from as u16, message));
+    }
+
+    fn give(&mut self, node: usize, input: Input) {
+        self.nodes[node].inbox.push(input);
+        self.turn(node);
+    }
+
+    /// Lets a node handle what waits for it, unless it is busy.
+    fn turn(&mut self, node: usize) {
+        if self.nodes[node].busy.is_some() || self.nodes[node].inbox.is_empty() {
+            return;
+        }
+        if let Some(result) = self.nodes[node].turn(self.now) {
+            self.steps += 1;
+            self.after_turn(node, result);
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        if self.nodes[node].is_up() {
+            return;
+        }
+        let (height, digest, executed) = self.nodes[node].disk.with(crate::store::Store::tip);
+        self.note(3, node, height.0);
+        self.say(node, || format!("starts at {height}, executed {executed}"));
+        if self.nodes[node].adversary.is_none() {
+            self.oracle.restarted(self.now, node, (height.0, digest), executed.0);
+        }
+        let result = self.nodes[node].start(self.now);
+        self.after_turn(node, result);
+    }
+
+    fn after_turn(&mut self, node: usize, result: Result<Output, Halt>) {
+        let honest = self.nodes[node].adversary.is_none();
+        let seen = self.nodes[node].disk.take_seen();
+        if honest {
+            self.oracle.committed(self.now, node, &seen);
+        }
+        let syncs = self.nodes[node].disk.take_syncs();
+        match result {
+            Ok(output) => {
+                let slow = self.now < self.nodes[node].slow_until;
+                let longest = if slow { self.nodes[node].slow_milliseconds } else { 2 };
+                let delay: u64 = (0..syncs).map(|_| self.random.between(0, longest)).sum();
+                if delay == 0 {
+                    self.nodes[node].disk.synced();
+                    self.release(node, output);
+                } else {
+                    self.nodes[node].pending = output;
+                    self.busy_until(node, self.now + delay);
+                }
+            }
+            Err(Halt::Disk(DiskError::Failed(_))) => {
+                self.faults.count(Fault::CrashInCommit);
+                self.crash(node);
+            }
+            Err(halt) if honest => {
+                self.oracle.accuse(self.now, node, format!("an honest node stopped: {halt}"));
+                self.nodes[node].stop();
+            }
+            // Its own lies caught up with it; the mischief goes on without a driver.
+            Err(_) => self.nodes[node].stop(),
+        }
+    }
+
+    fn busy_until(&mut self, node: usize, time: u64) {
+        let until = self.nodes[node].busy.map_or(time, |busy| busy.max(time));
+        self.nodes[node].busy = Some(until);
+        self.schedule_at(until, Happening::Release { node });
+    }
+
+    /// Lets out what a turn decided, now that it is durable.
+    fn release(&mut self, node: usize, output: Output) {
+        let Output { sends, verify, wake, evidence } = output;
+        if self.nodes[node].adversary.is_none() {
+            self.oracle.promised(node);
+            for (_, message) in &sends {
+                self.oracle.sent(self.now, node, message);
+            }
+            for (first, second) in &evidence {
+                self.evidence += 1;
+                self.oracle.evidence(self.now, node, first, second);
+            }
+        }
+        let frames = match &mut self.nodes[node].adversary {
+            Some(adversary) => adversary.twist(&mut self.random, &mut self.faults, sends),
+            None => self.frames(node, &sends),
+        };
+        self.transmit(node, frames);
+        let incarnation = self.nodes[node].incarnation;
+        for batch in verify {
+            let delay = self.random.between(0, 5);
+            self.schedule(delay, Happening::Verified { node, incarnation, batch });
+        }
+        if let Some(wake) = wake {
+            let at = wake.0.max(self.now + 1);
+            self.nodes[node].wake = Some(at);
+            self.schedule_at(at, Happening::Wake { node, incarnation });
+        }
+    }
+
+    fn frames(&self, node: usize, sends: &[(Destination, PeerMessage)]) -> Sends {
+        let mut frames = Sends::new();
+        for (to, message) in sends {
+            self.say(node, || format!("-> {to:?} {message:?}"));
+            let frame = message.encode();
+            match to {
+                Destination::All => {
+                    let others = (0..self.nodes.len()).filter(|other| *other != node);
+                    frames.extend(others.map(|other| (other, frame.clone())));
+                }
+                Destination::One(to) => frames.push((usize::from(*to), frame)),
+            }
+        }
+        frames
+    }
+
+    fn transmit(&mut self, from: usize, sends: Sends) {
+        for (to, frame) in sends {
+            if to >= self.nodes.len() || to == from {
+                continue;
+            }
+            let arrivals = self.network.route(&mut self.random, &mut self.faults, self.now, from, to);
+            for arrival in arrivals.into_iter().flatten() {
+                self.schedule_at(arrival, Happening::Frame { from, to, frame: frame.clone() });
+            }
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.note(4, node, 0);
+        self.say(node, || "loses power".into());
+        self.nodes[node].stop();
+        self.nodes[node].disk.crash(&mut self.random, &mut self.faults);
+        if self.random.chance(100) && self.nodes[node].disk.rot(&mut self.random) {
+            self.faults.count(Fault::RottenSigningBlock);
+        }
+        let holds: BTreeSet<Vec<u8>> = self.nodes[node].disk.with(|store| {
+            let own = store.batches.values().filter(|batch| usize::from(batch.origin.0) == node);
+            own.map(|batch| batch.payload.to_vec()).collect()
+        });
+        self.oracle.survived(node, &holds);
+        let down = self.random.between(10, 6_000);
+        self.schedule(down, Happening::Restart { node });
+    }
+
+    fn trouble(&mut self) {
+        if self.healed {
+            return;
+        }
+        let trouble = self.random.pick(&self.scenario.troubles);
+        let node = self.random.index(self.nodes.len());
+        let long = self.random.between(100, 12_000);
+        self.note(5, node, trouble as u64);
+        self.say(node, || format!("{trouble:?} {long}"));
+        match trouble {
+            Trouble::Crash => {
+                self.faults.count(Fault::Crash);
+                self.crash(node);
+            }
+            Trouble::CrashInCommit => self.nodes[node].disk.fail_commit(self.random.below(8)),
+            Trouble::CrashOfAll => {
+                self.faults.count(Fault::CrashOfAll);
+                (0..self.nodes.len()).for_each(|node| self.crash(node));
+            }
+            Trouble::SlowDisk => {
+                self.faults.count(Fault::SlowDisk);
+                self.nodes[node].slow_until = self.now + long;
+                self.nodes[node].slow_milliseconds = self.random.between(20, 800);
+            }
+            Trouble::Pause if self.nodes[node].is_up() => {
+                self.faults.count(Fault::Pause);
+                self.busy_until(node, self.now + long / 2);
+            }
+            Trouble::Pause => {}
+            Trouble::Partition => {
+                self.faults.count(Fault::Partition);
+                let part = self.random.between(1, (1 << self.nodes.len()) - 2);
+                self.network.split(part);
+                self.schedule(long, Happening::Reconnect);
+            }
+            Trouble::OneWayPartition => {
+                self.faults.count(Fault::OneWayPartition);
+                let deaf = self.random.chance(500);
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    let (from, to) = if deaf { (other, node) } else { (node, other) };
+                    self.network.block(from, to);
+                }
+                self.schedule(long, Happening::Reconnect);
+            }
+            Trouble::Reconnect => self.network.reconnect(),
+        }
+        let delay = self.random.between(1, 2 * self.scenario.trouble_interval);
+        self.schedule(delay, Happening::Trouble);
+    }
+
+    /// Clients: some time busy, some time not; one last payload a node after the end of faults.
+    fn inject(&mut self) {
+        if self.healed {
+            return;
+        }
+        if self.random.chance(10) {
+            self.clients_busy = !self.clients_busy;
+        }
+        if self.clients_busy {
+            let node = self.random.index(self.scenario.powers.len());
+            self.inject_at(node);
+        }
+        let delay = self.random.between(1, 2 * self.scenario.payload_interval);
+        self.schedule(delay, Happening::Payload);
+    }
+
+    fn inject_at(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.payloads += 1;
+        let mut payload = vec![VALID_PAYLOAD];
+        payload.extend(self.payloads.to_be_bytes());
+        payload.resize(9 + self.random.index(60), 0);
+        self.note(6, node, self.payloads);
+        self.say(node, || format!("gets payload {}", self.payloads));
+        if self.nodes[node].adversary.is_none() {
+            self.oracle.injected(payload.clone(), node);
+        }
+        self.give(node, Input::Payload(payload.into()));
+    }
+
+    /// Faults end: all nodes up, all links calm.
+    fn heal(&mut self) {
+        self.healed = true;
+        self.say(0, || "faults end".into());
+        self.network.reconnect();
+        self.network.weather = self.scenario.calm;
+        for node in 0..self.nodes.len() {
+            self.nodes[node].slow_until = 0;
+            self.nodes[node].disk.disarm();
+            self.start(node);
+        }
+        for node in 0..self.scenario.powers.len() {
+            self.inject_at(node);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The validators under test, as `bizra-node devnet` runs them, and what `/metrics` says of them.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::{Arguments, BenchError};
+
+/// Validators of a bench.
+pub(crate) const VALIDATORS: usize = 4;
+
+/// Ports each validator takes, as documented by `bizra-node devnet`.
+const PORTS_PER_NODE: u16 = 10;
+const GRPC: u16 = 1;
+const MONITORING: u16 = 4;
+
+/// How long the validators may take to come up.
+const START: Duration = Duration::from_secs(60);
+
+/// How often memory is looked at.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// A running devnet; stopped when dropped.
+pub(crate) struct Devnet {
+    child: Child,
+    base_port: u16,
+}
+
+/// What the validators used during a run.
+pub(crate) struct Usage {
+    /// Seconds of CPU, all validators together.
+    pub(crate) cpu_seconds: f64,
+    /// Most memory one validator had resident at any look, bytes.
+    pub(crate) resident_bytes_max: f64,
+}
+
+/// Looks at the validators until [`Watch::finish`].
+pub(crate) struct Watch {
+    base_port: u16,
+    cpu_before: f64,
+    stop: Arc<AtomicBool>,
+    sampler: JoinHandle<f64>,
+}
+
+impl Devnet {
+    pub(crate) fn start(arguments: &Arguments, folder: &Path) -> Result<Self, BenchError> {
+        let child = Command::new(&arguments.node)
+            .args(["devnet", "--validators", &VALIDATORS.to_string(), "--accounts", &arguments.accounts.to_string()])
+            .args(["--base-port", &arguments.base_port.to_string(), "--dir"])
+            .arg(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| BenchError::Io(arguments.node.display().to_string(), error))?;
+        let mut network = Self { child, base_port: arguments.base_port };
+        let deadline = Instant::now() + START;
+        while !network.is_ready() {
+            if Instant::now() > deadline || network.child.try_wait().is_ok_and(|status| status.is_some()) {
+                let log = std::fs::read_to_string(folder.join("v0").join("node.log")).unwrap_or_default();
+                return Err(BenchError::Devnet(format!("the validators did not become ready\n{log}")));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(network)
+    }
+
+    fn is_ready(&self) -> bool {
+        monitoring_ports(self.base_port).all(|port| get(port, "/readyz").is_some_and(|(status, _)| status == 200))
+    }
+
+    pub(crate) fn targets(&self) -> Vec<String> {
+        node_ports(self.base_port, GRPC).map(|port| format!("http://127.0.0.1:{port}")).collect()
+    }
+
+    pub(crate) fn watch(&self) -> Result<Watch, BenchError> {
+        let base_port = self.base_port;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let cpu_before = cpu_seconds(base_port)?;
+        let sampler = std::thread::spawn(move || {
+            let mut most = 0.0_f64;
+            while !stopped.load(Ordering::Relaxed) {
+                let resident = monitoring_ports(base_port).filter_map(|port| metric(port, "process_resident_memory_bytes"));
+                most = resident.fold(most, f64::max);
+                std::thread::sleep(SAMPLE);
+            }
+            most
+        });
+        Ok(Watch { base_port, cpu_before, stop, sampler })
+    }
+
+    /// Stops the validators as a user would: the end of their parent's standard input is the end of them.
+    pub(crate) fn stop(&mut self) -> Result<(), BenchError> {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").arg(&pid).status();
+        status.map_err(|error| BenchError::Io("kill".to_owned(), error))?;
+        self.child.wait().map_err(|error| BenchError::Io("the validators".to_owned(), error))?;
+        Ok(())
+    }
+}
+
+impl Drop for Devnet {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            // Nothing more can be done if even this fails.
+            let _ = self.stop();
+        }
+    }
+}
+
+impl Watch {
+    pub(crate) fn finish(self) -> Result<Usage, BenchError> {
+        self.stop.store(true, Ordering::Relaxed);
+        let resident_bytes_max = self.sampler.join().unwrap_or_default();
+        Ok(Usage { cpu_seconds: cpu_seconds(self.base_port)? - self.cpu_before, resident_bytes_max })
+    }
+}
+
+fn node_ports(base_port: u16, offset: u16) -> impl Iterator<Item = u16> {
+    (0..VALIDATORS as u16).map(move |node| base_port + node * PORTS_PER_NODE + offset)
+}
+
+fn monitoring_ports(base_port: u16) -> impl Iterator<Item = u16> {
+    node_ports(base_port, MONITORING)
+}
+
+fn cpu_seconds(base_port: u16) -> Result<f64, BenchError> {
+    monitoring_ports(base_port)
+        .map(|port| metric(port, "process_cpu_seconds_total"))
+        .sum::<Option<f64>>()
+        .ok_or_else(|| BenchError::Devnet("a validator does not answer any more".to_owned()))
+}
+
+fn metric(port: u16, name: &str) -> Option<f64> {
+    let (_, text) = get(port, "/metrics")?;
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A plain HTTP/1.0 GET: status and body.
+fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    Some((status, body))
+}

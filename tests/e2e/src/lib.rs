@@ -1,0 +1,7 @@
+//! What the end-to-end tests share: a namespace of their own on a real cluster, patience, and the nodes' own word.
+//!
+//! The cluster is the one of `KUBECONFIG`, with the operator installed; `tests/e2e/test.sh` sees to both.
+
+pub mod load;
+pub mod node;
+pub mod scene;

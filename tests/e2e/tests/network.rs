@@ -1,0 +1,161 @@
+//! A network's life on a real cluster.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use bizra_e2e::scene::{Scene, SceneError, sample, small_network};
+use bizra_operator::api::{BizraNode, Network};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+
+type Outcome = Result<(), SceneError>;
+
+const VALIDATORS: [&str; 4] = ["demo-v0", "demo-v1", "demo-v2", "demo-v3"];
+
+fn operators(client: &Client) -> Api<Pod> {
+    Api::namespaced(client.clone(), "bizra-system")
+}
+
+async fn kill_operator(scene: &Scene) -> Outcome {
+    let selector = ListParams::default().labels("app.kubernetes.io/name=bizra-operator");
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    operators(&scene.client).delete_collection(&now, &selector).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn four_validators_agree_on_every_block_and_survive_a_killed_one() -> Outcome {
+    let scene = Scene::start("life").await?;
+    let mut network = sample("network-demo")?;
+    network["spec"]["storage"] = json!({ "size": "1Gi" });
+    scene.apply(&network).await?;
+    scene.wait_ready("demo", 120).await?;
+
+    // Transactions from outside the cluster are finalised.
+    let report = scene.transact("demo", 2_000, 1_000).await?;
+    assert!(report.contains("\"applied\": 2000"), "{report}");
+
+    // A killed validator comes back under its own name, on its own volume, and votes; the chain never stops.
+    let pods = scene.api::<Pod>();
+    let before = pods.get("demo-v1").await?;
+    let height = scene.height("demo-v0").await?;
+    pods.delete("demo-v1", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await?;
+    scene.wait_height("demo-v0", height + 5, 30).await?;
+    scene
+        .wait("demo-v1 is back and votes", 90, || async {
+            let after = pods.get("demo-v1").await?;
+            let node = scene.api::<BizraNode>().get("demo-v1").await?.status.unwrap_or_default();
+            let voted = node.last_voted_height.unwrap_or_default() > i64::try_from(height).unwrap_or(i64::MAX);
+            let ready = node.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+            let new = after.uid() != before.uid();
+            Ok(if new && ready && voted { Ok(()) } else { Err(format!("{node:?}")) })
+        })
+        .await?;
+
+    // Every block, by every node's own word.
+    let mut lowest = u64::MAX;
+    for pod in VALIDATORS {
+        lowest = lowest.min(scene.height(pod).await?);
+    }
+    assert!(lowest > height, "{lowest} is not above {height}");
+    for height in 0..=lowest {
+        let first = scene.block_hash(VALIDATORS[0], height).await?;
+        for pod in &VALIDATORS[1..] {
+            assert_eq!(scene.block_hash(pod, height).await?, first, "{pod} disagrees at height {height}");
+        }
+    }
+    scene.remove().await
+}
+
+#[tokio::test]
+async fn an_operator_killed_over_and_over_while_it_creates_a_network_still_makes_one() -> Outcome {
+    let scene = Scene::start("killed").await?;
+    scene.apply(&small_network("killed-1")?).await?;
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        kill_operator(&scene).await?;
+    }
+    scene.wait_ready("demo", 150).await?;
+    let (claims, genesis) = scene.retained().await?;
+    assert_eq!(claims.len(), 4, "{claims:?}");
+    assert!(genesis.is_some());
+    assert_eq!(scene.names::<BizraNode>().await?, VALIDATORS);
+    scene.remove().await
+}
+
+#[tokio::test]
+async fn a_deleted_network_keeps_its_data_and_continues_when_applied_again() -> Outcome {
+    let scene = Scene::start("retained").await?;
+    let network = small_network("retained-1")?;
+    scene.apply(&network).await?;
+    scene.wait_ready("demo", 120).await?;
+    scene.wait_height("demo-v0", 3, 30).await?;
+    let height = scene.height("demo-v0").await?;
+    let hash = scene.block_hash("demo-v0", 2).await?;
+    let (claims, genesis) = scene.retained().await?;
+
+    scene.wait_deleted("demo").await?;
+    let (claims_after, genesis_after) = scene.retained().await?;
+    assert_eq!(claims_after, claims);
+    assert_eq!(genesis_after.as_ref().map(|map| &map.data), genesis.as_ref().map(|map| &map.data));
+    let left: Vec<String> = scene.names::<ConfigMap>().await?;
+    assert!(left.iter().all(|name| name == "kube-root-ca.crt" || name.ends_with("-genesis")), "{left:?}");
+
+    scene.apply(&network).await?;
+    scene.wait_ready("demo", 120).await?;
+    scene.wait_height("demo-v0", height + 2, 30).await?;
+    assert_eq!(scene.block_hash("demo-v0", 2).await?, hash);
+
+    // The same volumes under another chain are refused and not touched.
+    scene.wait_deleted("demo").await?;
+    scene.apply(&small_network("another-1")?).await?;
+    let message = scene.wait_condition("demo", "Stalled", "DataFromAnotherChain", 60).await?;
+    assert!(message.contains("retained-1"), "{message}");
+    let (claims_after, _) = scene.retained().await?;
+    assert_eq!(claims_after, claims);
+    scene.remove().await
+}
+
+#[tokio::test]
+async fn an_invalid_network_is_refused_with_a_sentence_that_helps() -> Outcome {
+    let scene = Scene::start("invalid").await?;
+    let refusal = |result: Result<Network, kube::Error>| match result {
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        other => panic!("not refused: {other:?}"),
+    };
+    let mut three = small_network("invalid-1")?;
+    three["spec"]["validators"] = json!(3);
+    let message = refusal(scene.apply(&three).await);
+    assert!(message.contains("four are the least that survive one fault"), "{message}");
+
+    let mut unknown = small_network("invalid-1")?;
+    unknown["spec"]["colour"] = json!("red");
+    let message = refusal(scene.apply(&unknown).await);
+    assert!(message.contains("colour"), "{message}");
+
+    let network = small_network("invalid-1")?;
+    scene.apply(&network).await?;
+    let mut smaller = network.clone();
+    smaller["spec"]["storage"]["size"] = json!("500Mi");
+    let message = refusal(scene.apply(&smaller).await);
+    assert!(message.contains("shrink"), "{message}");
+    let message = refusal(scene.apply(&small_network("invalid-2")?).await);
+    assert!(message.contains("chain id of a network cannot change"), "{message}");
+    scene.remove().await
+}
+
+#[tokio::test]
+async fn every_sample_is_accepted_by_the_api_server() -> Outcome {
+    let client = Client::try_default().await?;
+    let networks = Api::<Network>::namespaced(client, "default");
+    let dry_run = PatchParams { dry_run: true, force: true, field_manager: Some("e2e".to_owned()), ..PatchParams::default() }
+        .validation_strict();
+    for name in ["network-smallest", "network-demo", "network-production"] {
+        let sample = sample(name)?;
+        let name = sample["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        networks.patch(&name, &dry_run, &Patch::Apply(&sample)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# run.sh: every test of the project, and one line with the sum. Logs are in target/log/.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+passed=0
+failed=0
+started=$SECONDS
+
+# counted NAME COMMAND...: runs a step and adds up the tests its output reports; a step without such lines is one test.
+counted() {
+    local name=$1 status=0 ok bad log=$root/target/log/$1.log
+    tests/step.sh "$@" || status=1
+    ok=$(sed -nE 's/^test result: .* ([0-9]+) passed; .*/\1/p; s/^ok +[^ ]+\t.*/1/p' "$log" 2>/dev/null | awk '{s += $1} END {print s + 0}')
+    bad=$(sed -nE 's/^test result: .* ([0-9]+) failed; .*/\1/p; s/^FAIL\t.*/1/p' "$log" 2>/dev/null | awk '{s += $1} END {print s + 0}')
+    if [[ $((ok + bad)) -eq 0 ]]; then
+        [[ $status -eq 0 ]] && ok=1
+    fi
+    [[ $status -ne 0 && $bad -eq 0 ]] && bad=1
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+    return $status
+}
+
+tests/setup.sh || exit 1
+cluster=$(tests/e2e/cluster/build.sh) || exit 1
+export BIZRA_CLUSTER_BIN=$cluster
+export BIZRA_HELM=$cluster/helm
+
+counted lint tests/lint.sh
+counted unit cargo test --release --locked --workspace --exclude bizra-e2e
+counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
+counted e2e tests/e2e/test.sh
+
+echo "total: $((SECONDS - started)) s; logs in $root/target/log"
+echo "$passed passed, $failed failed"
+[[ $failed -eq 0 && $passed -gt 0 ]]
