@@ -29,6 +29,8 @@ echo "submitting $transactions signed transactions through the Service demo-api 
 "$node" load --target "http://$address:$port" --count "$transactions" --rate 2000 --accounts 500 \
     --sponsor-key "$key" --require-all
 echo
+"$node" blocks --node "http://$address:$port" --limit 1
+echo
 kubectl get networks,bizranodes
 echo
 echo "done in $((SECONDS - started)) s. Try next:"

@@ -102,19 +102,23 @@ impl Data {
         self.held.get(&digest)
     }
 
-    /// True if all bodies are held; the missing ones are fetched from now on.
+    /// Whether all bodies are held and within [`BLOCK_BYTES_MAX`]; the missing ones are fetched from now on.
     pub(crate) fn examine(&mut self, now: Millis, block: &Block, leader: ValidatorIndex) -> Bodies {
         let mut bodies = Bodies::Held;
+        let mut bytes = 0;
         for digest in &block.batches {
             if self.invalid.contains(digest) {
                 return Bodies::Invalid;
             }
-            if !self.held.contains_key(digest) {
+            if let Some(batch) = self.held.get(digest) {
+                bytes += batch.payload.len();
+            } else {
                 bodies = Bodies::Missing;
                 self.fetch(*digest, Some(leader), now.plus(FETCH_PATIENCE));
             }
         }
-        bodies
+        // The leader's own limit is nobody's protection from a leader that ignores it.
+        if bytes > BLOCK_BYTES_MAX { Bodies::Invalid } else { bodies }
     }
 
     pub(crate) fn fetch(&mut self, digest: Digest, hint: Option<ValidatorIndex>, due: Millis) {

@@ -161,13 +161,12 @@ impl State {
         }
     }
 
-    /// When the leader of the current view may propose (T4).
+    /// When the leader of the current view may propose (T4). The proposal before came before the view was entered; a
+    /// later one is for a view to come, and its Byzantine leader must not hold this one up until it is nullified.
     fn proposal_due(&self) -> Millis {
         let timing = &self.config.timing;
-        match self.work_since {
-            Some(_) => self.last_proposal.plus(timing.min_view_milliseconds),
-            None => self.last_proposal.plus(timing.heartbeat_milliseconds),
-        }
+        let last = self.last_proposal.min(self.entered);
+        last.plus(self.work_since.map_or(timing.heartbeat_milliseconds, |_| timing.min_view_milliseconds))
     }
 
     /// V1: one proposal a view. It is recorded before it is signed, and notarized in the same turn.

@@ -276,3 +276,79 @@ fn a_range_that_does_not_link_or_is_not_certified_is_ignored() {
     cluster.feed(0, Event::Range(vec![child], Certificate { vote, signatures: three }));
     assert_eq!(cluster.heights()[0], 1);
 }
+
+fn child(parent: &Block, batches: Vec<Digest>) -> Block {
+    Block { height: parent.height.next(), parent: parent.digest(), batches, ..parent.clone() }
+}
+
+fn certificate(kind: VoteKind, view: u64, digest: Digest) -> Certificate {
+    let signatures = (1..4).map(|signer| (ValidatorIndex(signer), Signature([0; 64]))).collect();
+    Certificate { vote: Vote { epoch: Epoch(0), view: View(view), kind, digest }, signatures }
+}
+
+/// T1: ranges bring finalizations below the highest one seen; each must move the last finalised block.
+#[test]
+fn a_node_far_behind_catches_up_range_by_range_below_the_finalization_it_aims_for() {
+    let mut cluster = Cluster::start();
+    let mut chain = vec![genesis().block];
+    for _ in 0..20 {
+        let block = child(chain.last().unwrap(), Vec::new());
+        chain.push(block);
+    }
+    let finalize = |height: usize| certificate(VoteKind::Finalize, height as u64, chain[height].digest());
+    cluster.feed(0, Event::Received(Message::Certificate(finalize(20))));
+    cluster.feed(0, Event::Fetched(chain[20].clone()));
+    assert_eq!(cluster.heights()[0], 0);
+    cluster.feed(0, Event::Range(chain[1..=8].to_vec(), finalize(8)));
+    assert_eq!(cluster.heights()[0], 8);
+    cluster.feed(0, Event::Range(chain[9..=16].to_vec(), finalize(16)));
+    cluster.feed(0, Event::Range(chain[17..=20].to_vec(), finalize(20)));
+    assert_eq!(cluster.heights()[0], 20);
+}
+
+/// D3: the comparison with ancestors belongs to the moment of the check, not to the later one of the vote.
+#[test]
+fn a_batch_is_not_ordered_again_because_the_ancestor_became_final_before_the_vote() {
+    let mut cluster = Cluster::start();
+    let batch = Digest([7; 32]);
+    let first = child(&genesis().block, vec![batch]);
+    let second = child(&first, vec![batch]);
+    cluster.feed(0, Event::Received(Message::Certificate(certificate(VoteKind::Notarize, 1, first.digest()))));
+    cluster.feed(0, Event::Fetched(first.clone()));
+    // View 3 is entered without a nullification of view 2, which the proposal skips: it waits for one.
+    cluster.feed(0, Event::Received(Message::Certificate(certificate(VoteKind::Notarize, 2, Digest([5; 32])))));
+    let proposal = bizra_simplex::Proposal {
+        view: View(3),
+        parent_view: View(1),
+        block: second.clone(),
+        justification: Some(certificate(VoteKind::Notarize, 1, first.digest())),
+        signature: Signature([0; 64]),
+    };
+    cluster.feed(0, Event::Received(Message::Proposal(proposal)));
+    cluster.feed(0, Event::Received(Message::Certificate(certificate(VoteKind::Finalize, 1, first.digest()))));
+    assert_eq!(cluster.heights()[0], 1);
+    cluster.feed(0, Event::Received(Message::Certificate(certificate(VoteKind::Nullify, 2, Digest::default()))));
+    let in_view_3: Vec<VoteKind> =
+        cluster.nodes[0].signed.iter().filter(|vote| vote.view == View(3)).map(|vote| vote.kind).collect();
+    assert_eq!(in_view_3, [VoteKind::Nullify]);
+}
+
+/// T4: the clock of a leader is not moved by proposals for views to come.
+#[test]
+fn a_proposal_for_a_later_view_does_not_hold_up_the_present_leader() {
+    let mut cluster = Cluster::start();
+    let validators = cluster.nodes[0].state.config().validators.clone();
+    let leader = usize::from(validators.leader(View(1)).0);
+    cluster.now = 900;
+    let proposal = bizra_simplex::Proposal {
+        view: View(3),
+        parent_view: View(0),
+        block: child(&genesis().block, Vec::new()),
+        justification: None,
+        signature: Signature([0; 64]),
+    };
+    cluster.feed(leader, Event::Received(Message::Proposal(proposal)));
+    cluster.now = 1_000;
+    cluster.feed(leader, Event::Tick);
+    assert!(cluster.nodes[leader].signed.iter().any(|vote| vote.kind == VoteKind::Propose && vote.view == View(1)));
+}

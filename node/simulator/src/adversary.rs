@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Destination};
-use bizra_simplex::types::{Digest, Height, Signature, ValidatorIndex, View};
-use bizra_simplex::{Message, Proposal, SignedVote, Vote, VoteKind};
+use bizra_simplex::types::{Digest, Signature, ValidatorIndex, View};
+use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, Vote, VoteKind};
 use bytes::Bytes;
 
 use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
+use crate::lies::{forged, lie};
 use crate::random::Random;
 
 /// One habit of a Byzantine validator.
@@ -21,6 +22,8 @@ pub enum Behaviour {
     Equivocate,
     /// Proposals that break a rule.
     ProposeUnsound,
+    /// Proposals that skip a view that may be final.
+    Fork,
     /// Two notarizations of one view.
     DoubleNotarize,
     /// Nullifies and finalizes one view.
@@ -46,6 +49,7 @@ impl Behaviour {
     pub const ALL: &'static [Self] = &[
         Self::Equivocate,
         Self::ProposeUnsound,
+        Self::Fork,
         Self::DoubleNotarize,
         Self::NullifyAndFinalize,
         Self::Silence,
@@ -70,14 +74,17 @@ pub(crate) type Sends = Vec<(usize, Bytes)>;
 /// A Byzantine validator's mind.
 pub(crate) struct Adversary {
     me: usize,
-    nodes: usize,
+    pub(crate) nodes: usize,
     book: Arc<KeyBook>,
-    genesis_hash: Digest,
+    pub(crate) genesis_hash: Digest,
     behaviours: Vec<Behaviour>,
     /// Digests proposed lately, by view.
     proposed: BTreeMap<View, Vec<Digest>>,
+    /// Blocks that were notarized lately, each with its proof: old parents to build upon.
+    pub(crate) parents: VecDeque<(Block, Certificate)>,
+    blocks: VecDeque<Block>,
     /// Batches that were or will be ordered, to order them again.
-    ordered: VecDeque<Digest>,
+    pub(crate) ordered: VecDeque<Digest>,
     archive: VecDeque<Bytes>,
     sequence: u64,
 }
@@ -97,6 +104,8 @@ impl Adversary {
             genesis_hash,
             behaviours: behaviours.to_vec(),
             proposed: BTreeMap::new(),
+            parents: VecDeque::new(),
+            blocks: VecDeque::new(),
             ordered: VecDeque::new(),
             archive: VecDeque::new(),
             sequence: 1,
@@ -134,7 +143,13 @@ impl Adversary {
     }
 
     /// Learns from what it hears, and may react faster than an honest node would.
-    pub(crate) fn hear(&mut self, random: &mut Random, faults: &mut Faults, frame: &Bytes, message: &PeerMessage) -> Sends {
+    pub(crate) fn hear(
+        &mut self,
+        random: &mut Random,
+        faults: &mut Faults,
+        frame: &Bytes,
+        message: &PeerMessage,
+    ) -> Sends {
         let mut sends = Sends::new();
         if random.chance(100) {
             self.archive.push_back(frame.clone());
@@ -143,7 +158,11 @@ impl Adversary {
             }
         }
         match message {
-            PeerMessage::Consensus(Message::Proposal(proposal)) => self.remember(proposal),
+            PeerMessage::Consensus(Message::Proposal(proposal)) => {
+                self.remember(proposal);
+                self.support(random, faults, proposal.vote(), &mut sends);
+            }
+            PeerMessage::Consensus(Message::Certificate(certificate)) => self.remember_parent(certificate),
             PeerMessage::Batch(batch) if self.does(random, Behaviour::Forge, 500) => {
                 faults.count(Fault::ForgedBatch);
                 self.to_all(&PeerMessage::Batch(forged(random, batch)), &mut sends);
@@ -160,9 +179,40 @@ impl Adversary {
         while self.proposed.len() > VIEWS_REMEMBERED {
             self.proposed.pop_first();
         }
+        self.blocks.push_back(proposal.block.clone());
+        if self.blocks.len() > 16 {
+            self.blocks.pop_front();
+        }
+        if let Some(certificate) = &proposal.justification {
+            self.remember_parent(certificate);
+        }
         self.ordered.extend(proposal.block.batches.iter().copied().take(2));
         while self.ordered.len() > 32 {
             self.ordered.pop_front();
+        }
+    }
+
+    fn remember_parent(&mut self, certificate: &Certificate) {
+        let block = self.blocks.iter().find(|block| block.digest() == certificate.vote.digest);
+        let known = self.parents.iter().any(|(_, known)| known.vote == certificate.vote);
+        if let Some(block) = block.filter(|_| !known && certificate.vote.kind == VoteKind::Notarize) {
+            self.parents.push_back((block.clone(), certificate.clone()));
+            if self.parents.len() > 8 {
+                self.parents.pop_front();
+            }
+        }
+    }
+
+    /// Votes at once for whatever anybody proposes, also for two proposals of one view.
+    fn support(&self, random: &mut Random, faults: &mut Faults, proposed: Vote, sends: &mut Sends) {
+        if self.does(random, Behaviour::DoubleNotarize, 500) {
+            faults.count(Fault::DoubleNotarize);
+            self.to_some(random, &self.vote(proposed, VoteKind::Notarize, proposed.digest), sends);
+        }
+        if self.does(random, Behaviour::NullifyAndFinalize, 300) {
+            faults.count(Fault::NullifyAndFinalize);
+            self.to_some(random, &self.vote(proposed, VoteKind::Finalize, proposed.digest), sends);
+            self.to_some(random, &self.vote(proposed, VoteKind::Nullify, Digest::default()), sends);
         }
     }
 
@@ -197,7 +247,7 @@ impl Adversary {
                     PeerMessage::Batch(forged(random, &batch))
                 }
                 other if self.does(random, Behaviour::Lie, 400) => {
-                    let lie = self.lie(random, other.clone());
+                    let lie = lie(random, other.clone());
                     if lie != other {
                         faults.count(Fault::LyingAnswer);
                     }
@@ -222,13 +272,22 @@ impl Adversary {
             self.to_all(&PeerMessage::Consensus(Message::Proposal(unsound)), sends);
             return;
         }
+        let mut proposal = proposal.clone();
+        if self.does(random, Behaviour::Fork, 600)
+            && let Some(fork) = self.fork(&proposal)
+        {
+            faults.count(Fault::ForkingProposal);
+            self.remember(&fork);
+            self.support(random, faults, fork.vote(), sends);
+            proposal = fork;
+        }
         let message = PeerMessage::Consensus(Message::Proposal(proposal.clone()));
         if !self.does(random, Behaviour::Equivocate, 800) {
             self.to_all(&message, sends);
             return;
         }
         faults.count(Fault::EquivocatingProposal);
-        let mut rival = proposal.clone();
+        let mut rival = proposal;
         rival.block.time_milliseconds += 1;
         if random.chance(500) {
             rival.block.batches.clear();
@@ -245,36 +304,9 @@ impl Adversary {
         }
     }
 
-    fn signed(&self, mut proposal: Proposal) -> Proposal {
+    pub(crate) fn signed(&self, mut proposal: Proposal) -> Proposal {
         proposal.signature = self.sign(&proposal.vote().signed_bytes(self.genesis_hash));
         proposal
-    }
-
-    /// A proposal with a valid signature that breaks some rule.
-    fn unsound(&mut self, random: &mut Random, proposal: &Proposal) -> Proposal {
-        let mut proposal = proposal.clone();
-        let stranger = Digest([random.next() as u8; 32]);
-        let block = &mut proposal.block;
-        match random.below(9) {
-            0 => block.height = Height(block.height.0 + random.between(1, 3)),
-            1 => block.batches.push(stranger),
-            2 => block.batches.extend(self.ordered.iter().copied().take(4)),
-            3 => proposal.parent_view = View(random.below(proposal.view.0)),
-            4 => proposal.justification = None,
-            5 => block.time_milliseconds = 0,
-            6 => block.parent = stranger,
-            7 => block.batches.extend([stranger, stranger]),
-            _ => {
-                // A batch that everybody can have and nobody may accept.
-                let batch = self.invalid_batch();
-                let digest = Batch::digest(self.genesis_hash, batch.origin, batch.sequence, &batch.payload);
-                proposal.block.batches.push(digest);
-            }
-        }
-        let mut seen = proposal.block.batches.clone();
-        seen.truncate(bizra_simplex::block::BATCHES_PER_BLOCK_MAX);
-        proposal.block.batches = seen;
-        self.signed(proposal)
     }
 
     fn contradict(&mut self, random: &mut Random, faults: &mut Faults, vote: Vote, sends: &mut Sends) {
@@ -282,7 +314,7 @@ impl Adversary {
         match vote.kind {
             VoteKind::Notarize if self.does(random, Behaviour::DoubleNotarize, 800) => {
                 faults.count(Fault::DoubleNotarize);
-                let invented = Digest([random.next() as u8; 32]);
+                let invented = Digest([random.number() as u8; 32]);
                 let rival = known.into_iter().find(|digest| *digest != vote.digest).unwrap_or(invented);
                 self.to_some(random, &self.vote(vote, VoteKind::Notarize, rival), sends);
             }
@@ -301,51 +333,7 @@ impl Adversary {
         }
     }
 
-    fn lie(&self, random: &mut Random, message: PeerMessage) -> PeerMessage {
-        match message {
-            PeerMessage::Status(_) => PeerMessage::Status(Height(random.pick(&[0, 1_000, u64::MAX]))),
-            PeerMessage::HighestVote(validator, Some(mut vote)) => {
-                if random.chance(500) {
-                    return PeerMessage::HighestVote(validator, None);
-                }
-                // A claim without a valid signature counts for nothing.
-                vote.vote.view = View(vote.vote.view.0 + 1_000);
-                PeerMessage::HighestVote(validator, Some(vote))
-            }
-            PeerMessage::Block(mut block) => {
-                block.time_milliseconds ^= 1;
-                PeerMessage::Block(block)
-            }
-            PeerMessage::Range(mut blocks, mut certificate) => {
-                match random.below(4) {
-                    0 => drop(blocks.pop()),
-                    1 => certificate.signatures.truncate(1),
-                    2 => certificate.vote.view = View(certificate.vote.view.0 + 100),
-                    _ => {
-                        if let Some(block) = blocks.first_mut() {
-                            block.time_milliseconds ^= 1;
-                        }
-                    }
-                }
-                PeerMessage::Range(blocks, certificate)
-            }
-            PeerMessage::Consensus(Message::Certificate(mut certificate)) => {
-                match random.below(4) {
-                    0 => certificate.vote.view = View(certificate.vote.view.0 + random.between(1, 1_000)),
-                    1 => certificate.vote.kind = VoteKind::Finalize,
-                    2 => certificate.signatures.rotate_left(1),
-                    _ => {
-                        let first = certificate.signatures.first().copied();
-                        certificate.signatures.iter_mut().for_each(|entry| *entry = first.unwrap_or(*entry));
-                    }
-                }
-                PeerMessage::Consensus(Message::Certificate(certificate))
-            }
-            other => other,
-        }
-    }
-
-    fn invalid_batch(&mut self) -> Batch {
+    pub(crate) fn invalid_batch(&mut self) -> Batch {
         let origin = ValidatorIndex(self.me as u16);
         self.sequence += 1;
         let payload = Bytes::from(vec![0xff, self.sequence as u8, (self.sequence >> 8) as u8]);
@@ -365,7 +353,7 @@ impl Adversary {
         }
         if self.does(random, Behaviour::Noise, 600) {
             faults.count(Fault::Garbage);
-            let mut noise: Vec<u8> = (0..random.below(120)).map(|_| random.next() as u8).collect();
+            let mut noise: Vec<u8> = (0..random.below(120)).map(|_| random.number() as u8).collect();
             if random.chance(700) && !self.archive.is_empty() {
                 noise = self.archive[random.index(self.archive.len())].to_vec();
                 let position = random.index(noise.len());
@@ -383,17 +371,4 @@ impl Adversary {
         }
         sends
     }
-}
-
-/// The batch with another payload or a broken signature.
-fn forged(random: &mut Random, batch: &Batch) -> Batch {
-    let mut batch = batch.clone();
-    if random.chance(500) {
-        batch.signature.0[random.index(64)] ^= 1;
-    } else {
-        let mut payload = batch.payload.to_vec();
-        payload.push(random.next() as u8);
-        batch.payload = payload.into();
-    }
-    batch
 }

@@ -39,6 +39,8 @@ pub struct Campaign {
     pub hash: u64,
     /// Real time.
     pub elapsed: Duration,
+    /// Processor time of all threads; real time where the system does not tell.
+    pub busy: Duration,
     /// Threads.
     pub jobs: u64,
 }
@@ -74,9 +76,11 @@ pub fn run(start: u64, seeds: u64, jobs: u64) -> Campaign {
     let began = Instant::now();
     let next = AtomicU64::new(start);
     let reports = Mutex::new(Vec::new());
+    let busy = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
+                let thread_began = Instant::now();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= start.saturating_add(seeds) {
@@ -85,18 +89,28 @@ pub fn run(start: u64, seeds: u64, jobs: u64) -> Campaign {
                     let report = run_seed(seed, Trace::Off);
                     reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(report);
                 }
+                let spent = processor_nanoseconds().unwrap_or_else(|| thread_began.elapsed().as_nanos() as u64);
+                busy.fetch_add(spent, Ordering::Relaxed);
             });
         }
     });
     let mut reports = reports.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     reports.sort_by_key(|report| report.seed);
-    collect(&reports, jobs.max(1), began.elapsed())
+    let busy = Duration::from_nanos(busy.into_inner());
+    collect(&reports, jobs.max(1), began.elapsed(), busy)
 }
 
-fn collect(reports: &[Report], jobs: u64, elapsed: Duration) -> Campaign {
+/// What this thread has used of a processor, by Linux' account. Other work on the machine does not count.
+fn processor_nanoseconds() -> Option<u64> {
+    std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> Campaign {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum();
     let mut faults = Faults::default();
-    reports.iter().for_each(|report| faults.add(&report.faults));
+    for report in reports {
+        faults.add(&report.faults);
+    }
     let all = reports.iter().flat_map(|report| report.violations.iter().map(|what| (report.seed, what.clone())));
     Campaign {
         seeds: reports.len() as u64,
@@ -105,20 +119,25 @@ fn collect(reports: &[Report], jobs: u64, elapsed: Duration) -> Campaign {
         steps: sum(|report| report.steps),
         evidence: sum(|report| report.evidence),
         virtual_milliseconds: sum(|report| report.virtual_milliseconds),
-        slowest_recovery: reports.iter().map(|report| (report.recovery_milliseconds, report.seed)).max().unwrap_or((0, 0)),
+        slowest_recovery: reports
+            .iter()
+            .map(|report| (report.recovery_milliseconds, report.seed))
+            .max()
+            .unwrap_or((0, 0)),
         faults,
         violations: all.collect(),
         hash: reports.iter().fold(0, |hash, report| fold(fold(hash, report.seed), report.hash)),
         elapsed,
+        busy,
         jobs,
     }
 }
 
 impl Campaign {
-    /// Turns of drivers per second of one thread.
+    /// Turns of drivers per second of one core.
     pub fn steps_per_second(&self) -> u64 {
-        let seconds = self.elapsed.as_secs_f64() * self.jobs as f64;
-        if seconds > 0.0 { (self.steps as f64 / seconds) as u64 } else { 0 }
+        let rate = u128::from(self.steps) * 1_000_000 / self.busy.as_micros().max(1);
+        u64::try_from(rate).unwrap_or(u64::MAX)
     }
 
     /// Kinds of faults that a campaign of this size should have injected and did not.

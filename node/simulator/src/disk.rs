@@ -163,7 +163,7 @@ fn tear(store: &mut Store, (index, block): BlockWrite, random: &mut Random, faul
                 torn[..cut].copy_from_slice(&block[..cut]);
             } else {
                 for byte in &mut torn[..64] {
-                    *byte = random.next() as u8;
+                    *byte = random.number() as u8;
                 }
             }
             store.write((index, torn));

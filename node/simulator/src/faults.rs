@@ -55,6 +55,8 @@ faults! {
     EquivocatingProposal = "equivocating_proposal",
     /// A Byzantine leader proposed a block that breaks a rule.
     UnsoundProposal = "unsound_proposal",
+    /// A Byzantine leader proposed to skip a view that may be final.
+    ForkingProposal = "forking_proposal",
     /// A Byzantine validator notarized two blocks of a view.
     DoubleNotarize = "double_notarize",
     /// A Byzantine validator nullified and finalized one view.

@@ -17,7 +17,7 @@ pub struct KeyBook {
 impl KeyBook {
     /// Makes keys for this many validators.
     pub fn new(random: &mut Random, validators: usize) -> Arc<Self> {
-        Arc::new(Self { secrets: (0..validators).map(|_| random.next()).collect() })
+        Arc::new(Self { secrets: (0..validators).map(|_| random.number()).collect() })
     }
 
     /// Signs as this validator; `None` if there is no such key.

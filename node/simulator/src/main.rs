@@ -69,7 +69,7 @@ fn print_text(campaign: &Campaign, start: u64) {
     println!("payloads executed {}", campaign.payloads);
     println!("virtual hours     {:.2}", virtual_hours(campaign));
     println!("steps             {}", campaign.steps);
-    println!("steps per second  {} on each of {} threads", campaign.steps_per_second(), campaign.jobs);
+    println!("steps per second  {} a core", campaign.steps_per_second());
     println!("slowest recovery  {recovery} ms of {LIVENESS_BOUND} ms allowed (seed {slowest})");
     println!("evidence found    {}", campaign.evidence);
     println!("faults            {}", campaign.faults_injected());
@@ -86,7 +86,8 @@ fn print_text(campaign: &Campaign, start: u64) {
     println!("trace hash        {:016x}", campaign.hash);
     let replay = campaign.violations.first().map_or(start, |(seed, _)| *seed);
     println!("replay one seed   make sim SEED={replay}   (or bizra-sim --seed {replay} --trace)");
-    println!("real time         {:.1} s", campaign.elapsed.as_secs_f64());
+    let (real, busy) = (campaign.elapsed.as_secs_f64(), campaign.busy.as_secs_f64());
+    println!("time              {real:.1} s on {} threads, {busy:.1} s of processor", campaign.jobs);
 }
 
 fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
@@ -106,7 +107,7 @@ fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
         "payloads_executed": campaign.payloads,
         "virtual_hours": virtual_hours(campaign),
         "steps": campaign.steps,
-        "steps_per_second_per_thread": campaign.steps_per_second(),
+        "steps_per_second_per_core": campaign.steps_per_second(),
         "slowest_recovery_milliseconds": campaign.slowest_recovery.0,
         "slowest_recovery_seed": campaign.slowest_recovery.1,
         "evidence_found": campaign.evidence,
@@ -115,5 +116,6 @@ fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
         "violations": violations,
         "trace_hash": format!("{:016x}", campaign.hash),
         "real_seconds": campaign.elapsed.as_secs_f64(),
+        "processor_seconds": campaign.busy.as_secs_f64(),
     })
 }

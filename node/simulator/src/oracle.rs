@@ -152,7 +152,8 @@ impl Oracle {
         let signers: BTreeSet<u16> = certificate.signatures.iter().map(|(signer, _)| signer.0).collect();
         let bytes = vote_bytes(self.genesis_hash, &certificate.vote);
         let sound = certificate.signatures.iter().all(|(signer, mark)| self.keys.verify(*signer, &bytes, *mark));
-        let power: u128 = signers.iter().filter_map(|signer| self.powers.get(usize::from(*signer))).map(|p| u128::from(*p)).sum();
+        let power: u128 =
+            signers.iter().filter_map(|signer| self.powers.get(usize::from(*signer))).map(|p| u128::from(*p)).sum();
         let total: u128 = self.powers.iter().map(|power| u128::from(*power)).sum();
         if certificate.vote.kind != VoteKind::Finalize || last != Some(certificate.vote.digest) {
             self.accuse(time, node, "the certificate does not finalise the committed block");
@@ -166,7 +167,11 @@ impl Oracle {
         let height = block.height.0;
         let before = std::mem::replace(&mut self.nodes[node].executed, height);
         if height != before + 1 || height > self.nodes[node].tip {
-            self.accuse(time, node, format!("executed height {height} after {before}, finalised {}", self.nodes[node].tip));
+            self.accuse(
+                time,
+                node,
+                format!("executed height {height} after {before}, finalised {}", self.nodes[node].tip),
+            );
         }
         if self.chain.get(height as usize) != Some(&block_digest(block)) {
             self.accuse(time, node, format!("executed a block at {height} that is not the finalised one"));

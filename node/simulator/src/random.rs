@@ -17,7 +17,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         let result = self.0[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = self.0[1] << 17;
         self.0[2] ^= self.0[0];
@@ -31,7 +31,7 @@ impl Random {
 
     /// A number below `bound`; 0 if the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.number()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A position in something of this length.
@@ -83,6 +83,6 @@ mod tests {
             assert!((3..=9).contains(&number));
             assert_eq!(number, right.between(3, 9));
         }
-        assert_ne!(Random::new(1).next(), Random::new(2).next());
+        assert_ne!(Random::new(1).number(), Random::new(2).number());
     }
 }

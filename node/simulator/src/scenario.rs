@@ -72,11 +72,13 @@ impl Scenario {
         let powers: Vec<u64> = (0..count).map(|_| if equal { 10 } else { random.between(5, 15) }).collect();
         let byzantine = byzantine(random, &powers);
         let full_nodes = usize::from(random.chance(150));
-        let delay_min = random.between(0, 20);
-        let delay_max = delay_min + random.between(1, 60);
+        // Some networks are local: views follow each other fast, and hundreds of slots of a signing record wrap around.
+        let local = random.chance(80);
+        let distant = !local && random.chance(100);
+        let delay_min = if local { 0 } else { random.between(0, if distant { 150 } else { 20 }) };
+        let delay_max = delay_min + if local { 3 } else { random.between(1, 60) };
         let order = if random.chance(600) { Order::Mixed } else { Order::Kept };
-        let calm =
-            Weather { delay_min, delay_max, loss: 0, duplication: 0, spikes: 0, spike_max: delay_max, order };
+        let calm = Weather { delay_min, delay_max, loss: 0, duplication: 0, spikes: 0, spike_max: delay_max, order };
         let sometimes = |random: &mut Random, most: u64| if random.chance(500) { random.between(1, most) } else { 0 };
         let weather = Weather {
             loss: sometimes(random, 200),
@@ -88,7 +90,8 @@ impl Scenario {
         // Each seed leaves some kinds of trouble out: rare combinations come up that a uniform mix would drown.
         let troubles: Vec<Trouble> = TROUBLES.into_iter().filter(|_| random.chance(600)).collect();
         let wrong_clocks = random.chance(200);
-        let skew = |random: &mut Random| if wrong_clocks { random.between(0, 600_000).cast_signed() - 300_000 } else { 0 };
+        let skew =
+            |random: &mut Random| if wrong_clocks { random.between(0, 600_000).cast_signed() - 300_000 } else { 0 };
         let skews = (0..count + full_nodes).map(|_| skew(random)).collect();
         Self {
             seed,
@@ -98,8 +101,8 @@ impl Scenario {
             weather,
             calm,
             troubles,
-            trouble_interval: random.pick(&[400, 1_500, 4_000, 10_000]),
-            payload_interval: random.pick(&[20, 100, 400, 2_000]),
+            trouble_interval: random.pick(&[200, 500, 1_500, 4_000, 10_000]),
+            payload_interval: if local { 20 } else { random.pick(&[20, 100, 400, 2_000]) },
             skews,
             heal_at: random.between(20_000, 60_000),
         }

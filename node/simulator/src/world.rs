@@ -1,11 +1,9 @@
 //! The loop: takes the earliest event, lets it happen, and writes down what follows from it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Batch, Destination, DiskError, Halt, Input, Output};
+use bizra_driver::{Destination, DiskError, Halt, Input, Output};
 use bizra_simplex::types::Digest;
 use bizra_simplex::{Block, ValidatorSetError};
 use bytes::Bytes;
@@ -15,9 +13,10 @@ use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
 use crate::network::Network;
 use crate::node::Node;
-use crate::oracle::{Oracle, VALID_PAYLOAD, Violation};
+use crate::oracle::{Oracle, Violation};
+use crate::queue::{Happening, Queue};
 use crate::random::{Random, fold, fold_bytes};
-use crate::scenario::{Scenario, Trouble};
+use crate::scenario::Scenario;
 
 /// Virtual milliseconds after the end of faults within which everything owed must have happened. Long enough for some
 /// capped timeouts (8 s each) of Byzantine leaders in a row.
@@ -60,63 +59,24 @@ pub struct Report {
     pub faults: Faults,
 }
 
-enum Happening {
-    Frame { from: usize, to: usize, frame: Bytes },
-    Wake { node: usize, incarnation: u64 },
-    Release { node: usize },
-    Verified { node: usize, incarnation: u64, batch: Batch },
-    Restart { node: usize },
-    Reconnect,
-    Trouble,
-    Payload,
-    Mischief { node: usize },
-}
-
-struct Entry {
-    time: u64,
-    sequence: u64,
-    happening: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.time, self.sequence) == (other.time, other.sequence)
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.sequence).cmp(&(other.time, other.sequence))
-    }
-}
-
 /// Everything there is in one run.
 pub struct World {
-    scenario: Scenario,
-    random: Random,
-    now: u64,
-    queue: BinaryHeap<Reverse<Entry>>,
-    sequence: u64,
-    network: Network,
+    pub(crate) scenario: Scenario,
+    pub(crate) random: Random,
+    pub(crate) now: u64,
+    pub(crate) queue: Queue,
+    pub(crate) network: Network,
     pub(crate) nodes: Vec<Node>,
-    oracle: Oracle,
-    faults: Faults,
-    trace: Trace,
-    hash: u64,
-    steps: u64,
-    evidence: u64,
-    payloads: u64,
+    pub(crate) oracle: Oracle,
+    pub(crate) faults: Faults,
+    pub(crate) trace: Trace,
+    pub(crate) hash: u64,
+    pub(crate) steps: u64,
+    pub(crate) evidence: u64,
+    pub(crate) payloads: u64,
     /// Clients send until then, pause, and go on.
-    clients_busy: bool,
-    healed: bool,
+    pub(crate) clients_busy: bool,
+    pub(crate) healed: bool,
 }
 
 impl World {
@@ -145,8 +105,7 @@ impl World {
             scenario,
             random,
             now: 0,
-            queue: BinaryHeap::new(),
-            sequence: 0,
+            queue: Queue::default(),
             network,
             nodes,
             oracle,
@@ -209,32 +168,32 @@ impl World {
         }
     }
 
-    fn schedule(&mut self, delay: u64, happening: Happening) {
+    pub(crate) fn schedule(&mut self, delay: u64, happening: Happening) {
         self.schedule_at(self.now + delay, happening);
     }
 
     fn schedule_at(&mut self, time: u64, happening: Happening) {
-        self.sequence += 1;
-        self.queue.push(Reverse(Entry { time, sequence: self.sequence, happening }));
+        self.queue.push(time, happening);
     }
 
-    fn note(&mut self, code: u64, node: usize, detail: u64) {
+    pub(crate) fn note(&mut self, code: u64, node: usize, detail: u64) {
         for number in [self.now, code, node as u64, detail] {
             self.hash = fold(self.hash, number);
         }
     }
 
-    fn say(&self, node: usize, what: impl FnOnce() -> String) {
+    pub(crate) fn say(&self, node: usize, what: impl FnOnce() -> String) {
         if self.trace == Trace::Print {
             println!("{:>7} {node} {}", self.now, what());
         }
     }
 
     fn run_until(&mut self, end: u64) {
-        while self.oracle.violations().is_empty() && self.queue.peek().is_some_and(|Reverse(entry)| entry.time <= end) {
-            let Some(Reverse(entry)) = self.queue.pop() else { break };
-            self.now = entry.time;
-            self.happen(entry.happening);
+        while self.oracle.violations().is_empty()
+            && let Some((time, happening)) = self.queue.pop(end)
+        {
+            self.now = time;
+            self.happen(happening);
         }
         self.now = self.now.max(end);
     }
@@ -295,7 +254,7 @@ impl World {
         self.give(to, Input::Message(from as u16, message));
     }
 
-    fn give(&mut self, node: usize, input: Input) {
+    pub(crate) fn give(&mut self, node: usize, input: Input) {
         self.nodes[node].inbox.push(input);
         self.turn(node);
     }
@@ -311,7 +270,7 @@ impl World {
         }
     }
 
-    fn start(&mut self, node: usize) {
+    pub(crate) fn start(&mut self, node: usize) {
         if self.nodes[node].is_up() {
             return;
         }
@@ -358,7 +317,7 @@ impl World {
         }
     }
 
-    fn busy_until(&mut self, node: usize, time: u64) {
+    pub(crate) fn busy_until(&mut self, node: usize, time: u64) {
         let until = self.nodes[node].busy.map_or(time, |busy| busy.max(time));
         self.nodes[node].busy = Some(until);
         self.schedule_at(until, Happening::Release { node });
@@ -419,124 +378,6 @@ impl World {
             for arrival in arrivals.into_iter().flatten() {
                 self.schedule_at(arrival, Happening::Frame { from, to, frame: frame.clone() });
             }
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        if !self.nodes[node].is_up() {
-            return;
-        }
-        self.note(4, node, 0);
-        self.say(node, || "loses power".into());
-        self.nodes[node].stop();
-        self.nodes[node].disk.crash(&mut self.random, &mut self.faults);
-        if self.random.chance(100) && self.nodes[node].disk.rot(&mut self.random) {
-            self.faults.count(Fault::RottenSigningBlock);
-        }
-        let holds: BTreeSet<Vec<u8>> = self.nodes[node].disk.with(|store| {
-            let own = store.batches.values().filter(|batch| usize::from(batch.origin.0) == node);
-            own.map(|batch| batch.payload.to_vec()).collect()
-        });
-        self.oracle.survived(node, &holds);
-        let down = self.random.between(10, 6_000);
-        self.schedule(down, Happening::Restart { node });
-    }
-
-    fn trouble(&mut self) {
-        if self.healed {
-            return;
-        }
-        let trouble = self.random.pick(&self.scenario.troubles);
-        let node = self.random.index(self.nodes.len());
-        let long = self.random.between(100, 12_000);
-        self.note(5, node, trouble as u64);
-        self.say(node, || format!("{trouble:?} {long}"));
-        match trouble {
-            Trouble::Crash => {
-                self.faults.count(Fault::Crash);
-                self.crash(node);
-            }
-            Trouble::CrashInCommit => self.nodes[node].disk.fail_commit(self.random.below(8)),
-            Trouble::CrashOfAll => {
-                self.faults.count(Fault::CrashOfAll);
-                (0..self.nodes.len()).for_each(|node| self.crash(node));
-            }
-            Trouble::SlowDisk => {
-                self.faults.count(Fault::SlowDisk);
-                self.nodes[node].slow_until = self.now + long;
-                self.nodes[node].slow_milliseconds = self.random.between(20, 800);
-            }
-            Trouble::Pause if self.nodes[node].is_up() => {
-                self.faults.count(Fault::Pause);
-                self.busy_until(node, self.now + long / 2);
-            }
-            Trouble::Pause => {}
-            Trouble::Partition => {
-                self.faults.count(Fault::Partition);
-                let part = self.random.between(1, (1 << self.nodes.len()) - 2);
-                self.network.split(part);
-                self.schedule(long, Happening::Reconnect);
-            }
-            Trouble::OneWayPartition => {
-                self.faults.count(Fault::OneWayPartition);
-                let deaf = self.random.chance(500);
-                for other in (0..self.nodes.len()).filter(|other| *other != node) {
-                    let (from, to) = if deaf { (other, node) } else { (node, other) };
-                    self.network.block(from, to);
-                }
-                self.schedule(long, Happening::Reconnect);
-            }
-            Trouble::Reconnect => self.network.reconnect(),
-        }
-        let delay = self.random.between(1, 2 * self.scenario.trouble_interval);
-        self.schedule(delay, Happening::Trouble);
-    }
-
-    /// Clients: some time busy, some time not; one last payload a node after the end of faults.
-    fn inject(&mut self) {
-        if self.healed {
-            return;
-        }
-        if self.random.chance(10) {
-            self.clients_busy = !self.clients_busy;
-        }
-        if self.clients_busy {
-            let node = self.random.index(self.scenario.powers.len());
-            self.inject_at(node);
-        }
-        let delay = self.random.between(1, 2 * self.scenario.payload_interval);
-        self.schedule(delay, Happening::Payload);
-    }
-
-    fn inject_at(&mut self, node: usize) {
-        if !self.nodes[node].is_up() {
-            return;
-        }
-        self.payloads += 1;
-        let mut payload = vec![VALID_PAYLOAD];
-        payload.extend(self.payloads.to_be_bytes());
-        payload.resize(9 + self.random.index(60), 0);
-        self.note(6, node, self.payloads);
-        self.say(node, || format!("gets payload {}", self.payloads));
-        if self.nodes[node].adversary.is_none() {
-            self.oracle.injected(payload.clone(), node);
-        }
-        self.give(node, Input::Payload(payload.into()));
-    }
-
-    /// Faults end: all nodes up, all links calm.
-    fn heal(&mut self) {
-        self.healed = true;
-        self.say(0, || "faults end".into());
-        self.network.reconnect();
-        self.network.weather = self.scenario.calm;
-        for node in 0..self.nodes.len() {
-            self.nodes[node].slow_until = 0;
-            self.nodes[node].disk.disarm();
-            self.start(node);
-        }
-        for node in 0..self.scenario.powers.len() {
-            self.inject_at(node);
         }
     }
 }

@@ -20,6 +20,12 @@ pub enum RecordFileError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// It is gone.
+    #[error(
+        "the signing record {0} is missing: what this key signed is no longer known, and it must not sign any more; \
+         restore the volume, or rotate the key"
+    )]
+    Missing(PathBuf),
     /// The content refuses.
     #[error("{0}; this key must not sign any more: rotate it, or restore the volume")]
     Refused(#[from] RecordError),
@@ -45,7 +51,10 @@ impl RecordFile {
 
     /// Opens the file and reads the record.
     pub fn open(path: &Path, binding: &Binding) -> Result<(Self, SigningRecord), RecordFileError> {
-        let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(io("open", path))?;
+        let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => RecordFileError::Missing(path.to_owned()),
+            _ => io("open", path)(error),
+        })?;
         let mut bytes = Vec::new();
         // One block more than there should be shows a file that is too long.
         let limit = (FILE_BLOCKS + 1) * BLOCK_BYTES as u64;

@@ -71,9 +71,8 @@ impl From<ConsensusError> for Termination {
     fn from(error: ConsensusError) -> Self {
         let reason = match &error {
             ConsensusError::Identity(error) => error.reason(),
-            ConsensusError::Record(RecordFileError::Refused(_)) | ConsensusError::Halt(Halt::Record(_)) => {
-                ExitReason::SigningRecordRefused
-            }
+            ConsensusError::Record(RecordFileError::Refused(_) | RecordFileError::Missing(_))
+            | ConsensusError::Halt(Halt::Record(_)) => ExitReason::SigningRecordRefused,
             ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_))) => ExitReason::DatabaseCorrupt,
             ConsensusError::Halt(Halt::SignedElsewhere(_)) => ExitReason::SignedElsewhere,
             ConsensusError::Validators(_) | ConsensusError::Key(_) | ConsensusError::ChainId => ExitReason::WrongGenesis,

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::queries::QueryError;
 use super::trace::{TRACEPARENT, trace_id};
-use super::{Gateway, GatewayError};
+use super::{Gateway, GatewayError, SHUTDOWN_GRACE};
 use crate::blockchain::Receipt;
 use crate::transaction::{
     Address, Admission, REQUEST_TRANSACTIONS_MAX, StreamEvent, StreamEvents, StreamSubmitter, TraceId, TransactionId,
@@ -28,8 +28,6 @@ const CALLS_PER_CONNECTION_MAX: u32 = 256;
 /// A silent connection is asked whether it lives, and closed if it does not answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long open calls may go on after the node was told to stop.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves gRPC until `shutdown`; calls still open two seconds later are cut. `ready` drives the health service.
 pub async fn serve_grpc(

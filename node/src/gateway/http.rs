@@ -15,11 +15,12 @@ use bizra_proto::ceremony::decode_hex;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::problem::Problem;
 use super::queries::{FinalizedBlock, WAIT_MAX};
 use super::trace::{TRACEPARENT, trace_id};
-use super::{Gateway, GatewayError};
+use super::{Gateway, GatewayError, SHUTDOWN_GRACE};
 use crate::transaction::{Address, TransactionId};
 
 /// Largest request body: the longest transaction in hex, and JSON around it.
@@ -30,13 +31,26 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(3);
 const BLOCKS_MAX: u64 = 100;
 const BLOCKS_DEFAULT: u64 = 20;
 
-/// Serves REST until `shutdown`, then finishes what was asked already.
+/// Serves REST until `shutdown`; requests still open two seconds later are cut.
 pub async fn serve_http(
     gateway: Gateway,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), GatewayError> {
-    Ok(axum::serve(listener, router(gateway)).with_graceful_shutdown(shutdown).await?)
+    let (stop, mut stopped) = watch::channel(false);
+    let server = axum::serve(listener, router(gateway)).with_graceful_shutdown(async move {
+        // An error means the sender is gone: then there is nobody left to serve for either.
+        let _ = stopped.wait_for(|&stopped| stopped).await;
+    });
+    let cut = async move {
+        shutdown.await;
+        stop.send_replace(true);
+        tokio::time::sleep(SHUTDOWN_GRACE).await;
+    };
+    tokio::select! {
+        result = server => Ok(result?),
+        () = cut => Ok(()),
+    }
 }
 
 /// The routes, for serving them elsewhere.

@@ -15,6 +15,7 @@ mod tests;
 mod trace;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bizra_simplex::types::{Digest, Height};
 use bytes::Bytes;
@@ -27,6 +28,9 @@ use crate::transaction::{ChainId, TransactionPool};
 pub use grpc::serve_grpc;
 pub use http::{router, serve_http};
 pub use metrics::GatewayMetrics;
+
+/// How long open requests may go on after the node was told to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// Most reads of the database under way, each on a thread of its own; the others wait their turn.
 const READS_AT_ONCE_MAX: usize = 16;

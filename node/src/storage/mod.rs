@@ -87,6 +87,12 @@ impl Database {
             let mut options = Options::default();
             options.set_compression_type(rocksdb::DBCompressionType::Lz4);
             options.set_write_buffer_size(32 << 20);
+            if family == Family::Transactions {
+                // Every transaction is looked up twice before it exists; a filter answers most of that from memory.
+                let mut table = rocksdb::BlockBasedOptions::default();
+                table.set_bloom_filter(10.0, false);
+                options.set_block_based_table_factory(&table);
+            }
             ColumnFamilyDescriptor::new(family.name(), options)
         });
         let db = DB::open_cf_descriptors(&options, directory, families)?;

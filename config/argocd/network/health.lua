@@ -1,0 +1,29 @@
+-- Health of a Network: healthy when every validator is ready, degraded when somebody has to act or no block can be
+-- finalised.
+if obj.metadata.deletionTimestamp ~= nil then
+  return { status = "Progressing", message = "being deleted" }
+end
+if obj.status == nil or obj.status.conditions == nil or obj.status.observedGeneration ~= obj.metadata.generation then
+  return { status = "Progressing", message = "waiting for the operator" }
+end
+local conditions = {}
+for _, condition in ipairs(obj.status.conditions) do
+  conditions[condition.type] = condition
+end
+local function is(type, status)
+  return conditions[type] ~= nil and conditions[type].status == status
+end
+if is("Stalled", "True") then
+  return { status = "Degraded", message = conditions.Stalled.message }
+end
+if is("Ready", "True") then
+  return { status = "Healthy", message = conditions.Ready.message }
+end
+-- A network that has been at work once, and has no quorum now, needs a look.
+if is("QuorumSafe", "False") and obj.status.height ~= nil and obj.status.height > 0 then
+  return { status = "Degraded", message = conditions.QuorumSafe.message }
+end
+if conditions.Ready ~= nil then
+  return { status = "Progressing", message = conditions.Ready.message }
+end
+return { status = "Progressing", message = "waiting for the operator" }

@@ -1,0 +1,141 @@
+//! What chance does to the nodes and links: crashes, slow disks, pauses, partitions; and what clients do.
+
+use std::collections::BTreeSet;
+
+use bizra_driver::Input;
+
+use crate::faults::Fault;
+use crate::oracle::VALID_PAYLOAD;
+use crate::queue::Happening;
+use crate::scenario::Trouble;
+use crate::world::World;
+
+impl World {
+    pub(crate) fn crash(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.note(4, node, 0);
+        self.say(node, || "loses power".into());
+        self.nodes[node].stop();
+        self.nodes[node].disk.crash(&mut self.random, &mut self.faults);
+        if self.random.chance(100) && self.nodes[node].disk.rot(&mut self.random) {
+            self.faults.count(Fault::RottenSigningBlock);
+        }
+        let holds: BTreeSet<Vec<u8>> = self.nodes[node].disk.with(|store| {
+            let own = store.batches.values().filter(|batch| usize::from(batch.origin.0) == node);
+            own.map(|batch| batch.payload.to_vec()).collect()
+        });
+        self.oracle.survived(node, &holds);
+        // Now and then long enough to miss more than one range of blocks.
+        let longest = self.random.pick(&[300, 3_000, 6_000, 25_000]);
+        let down = self.random.between(10, longest);
+        self.schedule(down, Happening::Restart { node });
+    }
+
+    pub(crate) fn trouble(&mut self) {
+        if self.healed {
+            return;
+        }
+        let trouble = self.random.pick(&self.scenario.troubles);
+        let node = self.random.index(self.nodes.len());
+        let long = self.random.between(100, 12_000);
+        self.note(5, node, trouble as u64);
+        self.say(node, || format!("{trouble:?} {long}"));
+        match trouble {
+            Trouble::Crash => {
+                self.faults.count(Fault::Crash);
+                self.crash(node);
+            }
+            Trouble::CrashInCommit => self.nodes[node].disk.fail_commit(self.random.below(8)),
+            Trouble::CrashOfAll => {
+                self.faults.count(Fault::CrashOfAll);
+                // Half of the time inside their commits: signing records may be ahead of databases everywhere.
+                let in_commit = self.random.chance(500);
+                for node in 0..self.nodes.len() {
+                    if in_commit {
+                        self.nodes[node].disk.fail_commit(self.random.below(3));
+                    } else {
+                        self.crash(node);
+                    }
+                }
+            }
+            Trouble::SlowDisk => {
+                self.faults.count(Fault::SlowDisk);
+                self.nodes[node].slow_until = self.now + long;
+                self.nodes[node].slow_milliseconds = self.random.between(20, 800);
+            }
+            Trouble::Pause if self.nodes[node].is_up() => {
+                self.faults.count(Fault::Pause);
+                self.busy_until(node, self.now + long / 2);
+            }
+            Trouble::Pause => {}
+            Trouble::Partition => {
+                self.faults.count(Fault::Partition);
+                let part = self.random.between(1, (1 << self.nodes.len()) - 2);
+                self.network.split(part);
+                self.schedule(long, Happening::Reconnect);
+            }
+            Trouble::OneWayPartition => {
+                self.faults.count(Fault::OneWayPartition);
+                let deaf = self.random.chance(500);
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    let (from, to) = if deaf { (other, node) } else { (node, other) };
+                    self.network.block(from, to);
+                }
+                self.schedule(long, Happening::Reconnect);
+            }
+            Trouble::Reconnect => self.network.reconnect(),
+        }
+        let delay = self.random.between(1, 2 * self.scenario.trouble_interval);
+        self.schedule(delay, Happening::Trouble);
+    }
+
+    /// Clients: some time busy, some time not; one last payload a node after the end of faults.
+    pub(crate) fn inject(&mut self) {
+        if self.healed {
+            return;
+        }
+        if self.random.chance(10) {
+            self.clients_busy = !self.clients_busy;
+        }
+        if self.clients_busy {
+            let node = self.random.index(self.scenario.powers.len());
+            self.inject_at(node);
+        }
+        let delay = self.random.between(1, 2 * self.scenario.payload_interval);
+        self.schedule(delay, Happening::Payload);
+    }
+
+    fn inject_at(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.payloads += 1;
+        let mut payload = vec![VALID_PAYLOAD];
+        payload.extend(self.payloads.to_be_bytes());
+        payload.resize(9 + self.random.index(60), 0);
+        self.note(6, node, self.payloads);
+        self.say(node, || format!("gets payload {}", self.payloads));
+        if self.nodes[node].adversary.is_none() {
+            self.oracle.injected(payload.clone(), node);
+        }
+        self.give(node, Input::Payload(payload.into()));
+    }
+
+    /// Faults end: all nodes up, all links calm.
+    pub(crate) fn heal(&mut self) {
+        self.healed = true;
+        self.say(0, || "faults end".into());
+        self.network.reconnect();
+        self.network.weather = self.scenario.calm;
+        for node in 0..self.nodes.len() {
+            self.nodes[node].slow_until = 0;
+            self.nodes[node].disk.disarm();
+            self.start(node);
+        }
+        for node in 0..self.scenario.powers.len() {
+            self.inject_at(node);
+        }
+    }
+}

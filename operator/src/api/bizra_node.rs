@@ -1,0 +1,103 @@
+//! `BizraNode`: one node of a network; one pod, one volume.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::NodeTemplate;
+
+/// Columns of `kubectl get`: name, type and path.
+pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
+    ("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status"),
+    ("Reason", "string", ".status.conditions[?(@.type==\"Ready\")].reason"),
+    ("Height", "integer", ".status.height"),
+    ("Lag", "integer", ".status.lag"),
+    ("Peers", "integer", ".status.peers"),
+    ("Version", "string", ".status.version"),
+    ("Age", "date", ".metadata.creationTimestamp"),
+];
+
+/// What a node is meant to be. Whether it validates is not said here: the chain knows.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[kube(
+    group = "bizra.io",
+    version = "v1alpha1",
+    kind = "BizraNode",
+    plural = "bizranodes",
+    shortname = "bnode",
+    category = "bizra",
+    namespaced,
+    status = "BizraNodeStatus",
+    derive = "PartialEq",
+    doc = "One node of a validator network: a pod with its volume."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BizraNodeSpec {
+    /// The Network this node belongs to, in the same namespace.
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "self.name == oldSelf.name",
+        "message": "a node cannot move to another network, because its volume belongs to one chain; set spec.networkRef.name back, or create a new BizraNode"
+    }]))]
+    pub network_ref: NetworkReference,
+
+    /// Settings of the pod and volume.
+    #[serde(flatten)]
+    pub template: NodeTemplate,
+}
+
+/// A Network in the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct NetworkReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+}
+
+/// What a node is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BizraNodeStatus {
+    /// Generation of the spec this status is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Conditions, by type.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// Highest block this node has finalised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<i64>,
+    /// Blocks by which it is behind the highest height it knows of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<i64>,
+    /// Height of the latest finalised block whose certificate carries this node's signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_voted_height: Option<i64>,
+    /// Number of connected peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<i32>,
+    /// Version of the running binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub version: Option<String>,
+    /// Voting power, a decimal number; "0" for a full node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    pub power: Option<String>,
+    /// Consensus public key, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub public_key: Option<String>,
+    /// Genesis the node has pinned, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub genesis_hash: Option<String>,
+    /// The node's TLS signing request, PEM; kept so that certificates can be renewed while the pod runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub certificate_request: Option<String>,
+    /// Uid of the volume claim in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub volume_id: Option<String>,
+}

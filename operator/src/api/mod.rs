@@ -1,0 +1,40 @@
+//! The custom resources, one kind a file. Nothing here knows how to reconcile.
+
+mod bizra_node;
+mod network;
+mod node_template;
+mod schema;
+
+pub use bizra_node::{BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference};
+pub use network::{
+    DeletionPolicy, GenesisAccountSpec, GenesisSpec, Network, NetworkSpec, NetworkStatus, Offender, QuorumStatus,
+    ServiceSpec, ServiceType, ValidatorCounts,
+};
+pub use node_template::{
+    HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
+};
+pub use schema::{definitions, validate, validate_update};
+
+/// API group of every kind.
+pub const GROUP: &str = "bizra.io";
+
+/// Version of every kind.
+pub const VERSION: &str = "v1alpha1";
+
+/// Types of the conditions in a status. `Reconciling` and `Stalled` are true only when abnormal (kstatus).
+pub mod condition {
+    /// The object is what its spec says, as far as the nodes themselves say so.
+    pub const READY: &str = "Ready";
+    /// The operator is still working towards the spec.
+    pub const RECONCILING: &str = "Reconciling";
+    /// The operator cannot go on without a change by somebody.
+    pub const STALLED: &str = "Stalled";
+    /// More than two thirds of the voting power are in sync and able to vote.
+    pub const QUORUM_SAFE: &str = "QuorumSafe";
+    /// At the head of the chain.
+    pub const SYNCED: &str = "Synced";
+    /// The pod runs what the spec asks for.
+    pub const UP_TO_DATE: &str = "UpToDate";
+    /// The node's key is not among the genesis validators although it is meant to be one: it runs as a full node.
+    pub const KEY_NOT_IN_GENESIS: &str = "KeyNotInGenesis";
+}

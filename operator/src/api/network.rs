@@ -1,0 +1,230 @@
+//! `Network`: a validator network. It controls its genesis validators and holds what all nodes share.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::NodeTemplate;
+
+/// Columns of `kubectl get`: name, type and path.
+pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
+    ("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status"),
+    ("Reason", "string", ".status.conditions[?(@.type==\"Ready\")].reason"),
+    ("Validators", "integer", ".status.validators.ready"),
+    ("Height", "integer", ".status.height"),
+    ("Lag", "integer", ".status.lag"),
+    ("Version", "string", ".status.version"),
+    ("Age", "date", ".metadata.creationTimestamp"),
+];
+
+/// What a validator network is meant to be.
+#[derive(CustomResource, Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[kube(
+    group = "bizra.io",
+    version = "v1alpha1",
+    kind = "Network",
+    plural = "networks",
+    shortname = "bnet",
+    category = "bizra",
+    namespaced,
+    status = "NetworkStatus",
+    derive = "PartialEq",
+    doc = "A network of Byzantine-fault-tolerant validators."
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.chainId == oldSelf.chainId",
+        "message": "the chain id of a network cannot change; create a new Network for a new chain, or set spec.chainId back"
+    },
+    {
+        "rule": "self.validators == oldSelf.validators",
+        "message": "the genesis fixes the number of validators; set spec.validators back, or create a new Network with another number"
+    },
+    {
+        "rule": "self.genesis == oldSelf.genesis",
+        "message": "the genesis cannot change once the network exists; set spec.genesis back, and move money by transactions"
+    }
+]))]
+pub struct NetworkSpec {
+    /// Name of the chain, signed into every transaction and vote.
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub chain_id: String,
+
+    /// Number of validators the genesis names, each with the same power. 3f + 1 validators survive f faults.
+    #[serde(default = "default_validators")]
+    #[schemars(extend("x-kubernetes-validations" = [
+        {
+            "rule": "self >= 4",
+            "message": "a network needs at least four validators, because four are the least that survive one fault; set spec.validators to 4 or more"
+        },
+        {
+            "rule": "self <= 31",
+            "message": "a network has at most 31 genesis validators; set spec.validators to 31 or less"
+        }
+    ]))]
+    pub validators: i32,
+
+    /// What the chain starts from, besides the validators.
+    #[serde(default)]
+    pub genesis: GenesisSpec,
+
+    /// Settings of every validator's pod and volume.
+    #[serde(flatten)]
+    pub template: NodeTemplate,
+
+    /// The Service for clients, `<network>-api`.
+    #[serde(default)]
+    pub service: ServiceSpec,
+
+    /// What happens to volumes and genesis when the Network is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+fn default_validators() -> i32 {
+    4
+}
+
+/// What the chain starts from.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct GenesisSpec {
+    /// Accounts with money at height 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
+    pub accounts: Vec<GenesisAccountSpec>,
+}
+
+/// An account of height 0.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct GenesisAccountSpec {
+    /// Ed25519 public key of the owner, 64 lower-case hex digits.
+    #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub address: String,
+    /// Balance in base units: a decimal number of at most 18 digits, as a string.
+    #[schemars(length(min = 1, max = 18), regex(pattern = r"^(0|[1-9][0-9]*)$"))]
+    pub balance: String,
+}
+
+/// The Service for clients.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// How the Service is published.
+    #[serde(default, rename = "type")]
+    pub type_: ServiceType,
+    /// Annotations of the Service, for load balancers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How a Service is published.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ServiceType {
+    #[default]
+    ClusterIP,
+    NodePort,
+    LoadBalancer,
+}
+
+/// What happens to the data of a deleted Network.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// Volumes and genesis stay; a Network of the same name and chain continues the chain.
+    #[default]
+    Retain,
+    /// Volumes and genesis are deleted. The chain is lost.
+    Delete,
+}
+
+/// What a validator network is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkStatus {
+    /// Generation of the spec this status is about.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Conditions, by type.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// How many validators are wanted, exist, and work.
+    #[serde(default)]
+    pub validators: ValidatorCounts,
+    /// Voting power, as the nodes report it.
+    #[serde(default)]
+    pub quorum: QuorumStatus,
+    /// Highest finalised height any node reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<i64>,
+    /// Blocks by which the slowest reporting validator is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<i64>,
+    /// Version of the running nodes; several, if they differ, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub version: Option<String>,
+    /// SHA-256 of the genesis file, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub genesis_hash: Option<String>,
+    /// Nodes that are not as they should be, at most ten.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub offenders: Vec<Offender>,
+}
+
+/// Numbers of validators.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ValidatorCounts {
+    /// Wanted by the spec.
+    #[serde(default)]
+    pub desired: i32,
+    /// In sync and able to vote, by their own word.
+    #[serde(default)]
+    pub ready: i32,
+    /// Whose signature is in a recent certificate.
+    #[serde(default)]
+    pub voting: i32,
+}
+
+/// Voting power as decimal strings.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct QuorumStatus {
+    /// Power of all validators.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    pub total_power: String,
+    /// Power of the validators that are in sync and able to vote.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    pub ready_power: String,
+    /// The least power that finalises a block.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    pub needed_power: String,
+}
+
+impl Default for QuorumStatus {
+    fn default() -> Self {
+        Self { total_power: "0".to_owned(), ready_power: "0".to_owned(), needed_power: "0".to_owned() }
+    }
+}
+
+/// A node that is not as it should be.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct Offender {
+    /// Name of the `BizraNode`.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Reason of its `Ready` condition.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Message of its `Ready` condition, shortened.
+    #[schemars(length(max = 256))]
+    pub message: String,
+}

@@ -1,0 +1,245 @@
+//! Certificates of a network: two authorities, the certificates of its nodes, and the operator's client certificate.
+//!
+//! The *network authority* signs what nodes show each other and the operator. The *operator authority* signs only the
+//! operator's client certificate: the admin port accepts nothing else, so that no node can ask another one for what
+//! only the operator may. Private keys of nodes are born on their volumes; only requests come here.
+
+mod inspect;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use inspect::{CertificateFacts, inspect};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    date_time_ymd,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::resources::names;
+
+/// Validity of an authority.
+const AUTHORITY_VALIDITY: Duration = Duration::from_hours(10 * 365 * 24);
+/// Validity of a node's certificate. It is renewed when two thirds are over.
+const NODE_VALIDITY: Duration = Duration::from_hours(90 * 24);
+/// Validity of the operator's client certificate, which lives in memory only.
+const CLIENT_VALIDITY: Duration = Duration::from_hours(24);
+/// Clocks of hosts may differ by this much.
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
+
+/// What can go wrong with certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The Secret lacks a part.
+    #[error("the authority Secret lacks {0}; delete the Secret to have a new authority made")]
+    Incomplete(&'static str),
+    /// Making or signing failed.
+    #[error("failed to {what}: {source}")]
+    Crypto {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rcgen::Error,
+    },
+}
+
+fn crypto(what: &'static str) -> impl FnOnce(rcgen::Error) -> CertificateError {
+    move |source| CertificateError::Crypto { what, source }
+}
+
+/// The two authorities of a network, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// Certificate of the network authority.
+    pub certificate: String,
+    key: String,
+    /// Certificate of the operator authority.
+    pub operator_certificate: String,
+    operator_key: String,
+}
+
+/// Keys of the Secret, in the order of the fields of [`Authority`].
+const PARTS: [&str; 4] = ["ca.crt", "ca.key", "operator-ca.crt", "operator-ca.key"];
+
+impl Authority {
+    /// Makes new authorities for a network. `now` is in seconds since 1970.
+    pub fn generate(namespace: &str, network: &str, now: u64) -> Result<Self, CertificateError> {
+        let (certificate, key) = self_signed(&format!("BIZRA network {namespace}/{network}"), now)?;
+        let (operator_certificate, operator_key) = self_signed(&format!("BIZRA operator {namespace}/{network}"), now)?;
+        Ok(Self { certificate, key, operator_certificate, operator_key })
+    }
+
+    /// Reads authorities from the data of their Secret.
+    pub fn from_data(data: &BTreeMap<String, Vec<u8>>) -> Result<Self, CertificateError> {
+        let part = |index: usize| {
+            data.get(PARTS[index])
+                .and_then(|bytes| String::from_utf8(bytes.clone()).ok())
+                .ok_or(CertificateError::Incomplete(PARTS[index]))
+        };
+        Ok(Self { certificate: part(0)?, key: part(1)?, operator_certificate: part(2)?, operator_key: part(3)? })
+    }
+
+    /// The data of their Secret.
+    pub fn to_data(&self) -> BTreeMap<String, Vec<u8>> {
+        let parts = [&self.certificate, &self.key, &self.operator_certificate, &self.operator_key];
+        PARTS.iter().zip(parts).map(|(&name, part)| (name.to_owned(), part.clone().into_bytes())).collect()
+    }
+
+    /// Signs a node's request. Only its key is taken from the request; what the certificate says is said here.
+    pub fn sign(&self, request: &str, node: &NodeNames<'_>, now: u64) -> Result<String, CertificateError> {
+        let request =
+            CertificateSigningRequestParams::from_pem(request).map_err(crypto("read a certificate request"))?;
+        let issuer = issuer(&self.certificate, &self.key)?;
+        let mut parameters = leaf(node.node, now, NODE_VALIDITY, request.public_key.der_bytes());
+        parameters.subject_alt_names = node.host_names()?;
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate =
+            parameters.signed_by(&request.public_key, &issuer).map_err(crypto("sign a node's certificate"))?;
+        Ok(certificate.pem())
+    }
+
+    /// Makes a client certificate for the operator: certificate and key as PEM, and the time to make the next one.
+    pub fn client(&self, now: u64) -> Result<ClientIdentity, CertificateError> {
+        let key = KeyPair::generate().map_err(crypto("make the operator's key"))?;
+        let issuer = issuer(&self.operator_certificate, &self.operator_key)?;
+        let mut parameters = leaf("bizra-operator", now, CLIENT_VALIDITY, key.der_bytes());
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = parameters.signed_by(&key, &issuer).map_err(crypto("sign the operator's certificate"))?;
+        Ok(ClientIdentity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            renew_at: now.saturating_add(CLIENT_VALIDITY.as_secs() * 2 / 3),
+        })
+    }
+}
+
+/// The operator's client certificate.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// PEM.
+    pub certificate: String,
+    /// PEM.
+    pub key: String,
+    /// Seconds since 1970 after which another one should be made.
+    pub renew_at: u64,
+}
+
+/// What a node is called.
+pub struct NodeNames<'a> {
+    /// Its own name.
+    pub node: &'a str,
+    /// Its network.
+    pub network: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+}
+
+impl NodeNames<'_> {
+    fn host_names(&self) -> Result<Vec<SanType>, CertificateError> {
+        let host = names::host(self.node, self.network, self.namespace);
+        let api = format!("{}.{}.svc", names::api_service(self.network), self.namespace);
+        [self.node.to_owned(), format!("{host}.cluster.local"), host, format!("{api}.cluster.local"), api]
+            .into_iter()
+            .map(|name| {
+                let name = name.try_into().map_err(crypto("name a node in its certificate"))?;
+                Ok(SanType::DnsName(name))
+            })
+            .collect()
+    }
+}
+
+/// True if a node needs a (new) certificate: it has none, has another key, or two thirds of its validity are over.
+/// A request that cannot be read needs none: there is nothing to sign.
+pub fn needs_issue(current: Option<&str>, request: &str, now: u64) -> bool {
+    let Ok(request) = CertificateSigningRequestParams::from_pem(request) else { return false };
+    let Some(facts) = current.and_then(inspect) else { return true };
+    facts.public_key != request.public_key.der_bytes() || now >= facts.renew_at()
+}
+
+fn self_signed(name: &str, now: u64) -> Result<(String, String), CertificateError> {
+    let key = KeyPair::generate().map_err(crypto("make an authority's key"))?;
+    let mut parameters = validity(now, AUTHORITY_VALIDITY);
+    parameters.distinguished_name = named(name);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = parameters.self_signed(&key).map_err(crypto("sign an authority's certificate"))?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, CertificateError> {
+    let key = KeyPair::from_pem(key).map_err(crypto("read an authority's key"))?;
+    Issuer::from_ca_cert_pem(certificate, key).map_err(crypto("read an authority's certificate"))
+}
+
+fn leaf(name: &str, now: u64, validity_time: Duration, public_key: &[u8]) -> CertificateParams {
+    let mut parameters = validity(now, validity_time);
+    parameters.distinguished_name = named(name);
+    parameters.is_ca = IsCa::ExplicitNoCa;
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.use_authority_key_identifier_extension = true;
+    // An issuer never uses a serial number twice: it comes from what is signed and when.
+    let mut serial: [u8; 16] = [0; 16];
+    let digest = Sha256::new().chain_update(public_key).chain_update(now.to_be_bytes()).finalize();
+    serial.iter_mut().zip(digest).for_each(|(byte, random)| *byte = random);
+    serial[0] = serial[0] & 0x7f | 0x40;
+    parameters.serial_number = Some(SerialNumber::from_slice(&serial));
+    parameters
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut distinguished_name = DistinguishedName::new();
+    // A common name holds 64 characters.
+    distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    distinguished_name
+}
+
+fn validity(now: u64, validity_time: Duration) -> CertificateParams {
+    let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
+    let mut parameters = CertificateParams::default();
+    parameters.not_before = now - CLOCK_SKEW;
+    parameters.not_after = now + validity_time;
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn request() -> String {
+        let key = KeyPair::generate().unwrap();
+        CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
+    }
+
+    const NAMES: NodeNames<'_> = NodeNames { node: "demo-v0", network: "demo", namespace: "default" };
+
+    #[test]
+    fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
+        let authority = Authority::generate("default", "demo", NOW).unwrap();
+        let request = request();
+        let certificate = authority.sign(&request, &NAMES, NOW).unwrap();
+        assert!(needs_issue(None, &request, NOW));
+        assert!(!needs_issue(Some(&certificate), &request, NOW));
+        assert!(!needs_issue(Some(&certificate), &request, NOW + 59 * 86_400));
+        assert!(needs_issue(Some(&certificate), &request, NOW + 61 * 86_400));
+    }
+
+    #[test]
+    fn a_new_key_needs_a_new_certificate() {
+        let authority = Authority::generate("default", "demo", NOW).unwrap();
+        let certificate = authority.sign(&request(), &NAMES, NOW).unwrap();
+        assert!(needs_issue(Some(&certificate), &request(), NOW));
+        assert!(!needs_issue(Some(&certificate), "nonsense", NOW));
+    }
+
+    #[test]
+    fn authorities_survive_their_secret() {
+        let authority = Authority::generate("default", "demo", NOW).unwrap();
+        assert!(Authority::from_data(&authority.to_data()).unwrap() == authority);
+        assert!(Authority::from_data(&BTreeMap::new()).is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! `BizraNode`: one pod of the same name, its volume and configuration.
+
+mod act;
+pub mod observe;
+pub mod plan;
+pub mod report;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{Resource as _, ResourceExt as _, runtime::controller::Action};
+
+use super::{Context, ReconcileError};
+use crate::{api::BizraNode, probe::Word};
+
+/// How soon a node is looked at again that is not as it should be.
+const SOON: Duration = Duration::from_secs(15);
+
+/// How soon a node is looked at again that is about to be asked. The answer itself comes as a wake-up call.
+const UNASKED: Duration = Duration::from_secs(5);
+
+/// One reconciliation.
+pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let uid = node.uid().unwrap_or_default();
+    // What the watch delivered may be old; the plan is made from what is there now.
+    let Some(node) = observe::node(&context, &node).await? else {
+        let key = (node.namespace().unwrap_or_default(), node.name_any());
+        context.probes.forget(&key);
+        context.forget(&uid);
+        return Ok(Action::await_change());
+    };
+    if node.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let observed = observe::observe(&context, &node).await?;
+    let plan = plan::plan(&node, &observed, &context.settings.default_image)?;
+    let outcome = act::act(&context, &node, &plan.steps).await;
+    if observed.word == Word::Unasked && node.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
+        // Its status stands until it has been asked, else every start of the operator would shake every status.
+        outcome?;
+        return Ok(Action::requeue(UNASKED));
+    }
+    let ready = report::report(&context, &node, &observed, &plan, outcome.as_ref()).await?;
+    outcome?;
+    context.succeeded(&uid);
+    let wait = if ready { context.settings.status_interval } else { SOON.min(context.settings.status_interval) };
+    Ok(Action::requeue(super::context::jittered(wait, &uid)))
+}

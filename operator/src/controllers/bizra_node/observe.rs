@@ -1,0 +1,84 @@
+//! What there is: live reads, and the node's own latest word.
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
+    jiff::Timestamp,
+};
+use kube::ResourceExt as _;
+
+use crate::{
+    api::{BizraNode, Network},
+    controllers::{Context, ReconcileError, reading},
+    probe::{ProbeTarget, Word},
+    resources::{names, pod},
+};
+
+/// All a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Time of the observation.
+    pub now: Timestamp,
+    /// The node's Network, if it is there.
+    pub network: Option<Network>,
+    /// The volume claim of the node's name.
+    pub claim: Option<PersistentVolumeClaim>,
+    /// The configuration.
+    pub config: Option<ConfigMap>,
+    /// The genesis of the network.
+    pub genesis: Option<ConfigMap>,
+    /// The certificates of the network.
+    pub certificates: Option<ConfigMap>,
+    /// The pod of the node's name.
+    pub pod: Option<Pod>,
+    /// What the node in that pod says.
+    pub word: Word,
+}
+
+/// The node as it is now; none if it is gone or another one.
+pub async fn node(context: &Context, node: &BizraNode) -> Result<Option<BizraNode>, ReconcileError> {
+    let namespace = node.namespace().unwrap_or_default();
+    let live: Option<BizraNode> = reading::get(&context.client, &namespace, &node.name_any(), "the BizraNode").await?;
+    Ok(live.filter(|live| live.uid() == node.uid()))
+}
+
+/// Reads everything.
+pub async fn observe(context: &Context, node: &BizraNode) -> Result<Observed, ReconcileError> {
+    let client = &context.client;
+    let namespace = node.namespace().unwrap_or_default();
+    let name = node.name_any();
+    let network_name = &node.spec.network_ref.name;
+
+    let network: Option<Network> = reading::get(client, &namespace, network_name, "the Network").await?;
+    let claim = reading::get(client, &namespace, &names::claim(&name), "the volume claim").await?;
+    let config = reading::get(client, &namespace, &names::config(&name), "the configuration").await?;
+    let genesis = reading::get(client, &namespace, &names::genesis(network_name), "the genesis").await?;
+    let certificates = reading::get(client, &namespace, &names::certificates(network_name), "the certificates").await?;
+    let pod: Option<Pod> = reading::get(client, &namespace, &name, "the pod").await?;
+
+    let key = (namespace, name);
+    let word = if let Some(target) = pod.as_ref().and_then(|pod| probe_target(pod, network.as_ref())) {
+        let pod_uid = target.pod_uid.clone();
+        context.probes.ask(key.clone(), target);
+        context.probes.latest(&key, &pod_uid)
+    } else {
+        context.probes.forget(&key);
+        Word::Unknown("its container is not running".to_owned())
+    };
+    Ok(Observed { now: Timestamp::now(), network, claim, config, genesis, certificates, pod, word })
+}
+
+/// Where to ask, once the node's container runs.
+fn probe_target(pod: &Pod, network: Option<&Network>) -> Option<ProbeTarget> {
+    let status = pod.status.as_ref()?;
+    let running = status.container_statuses.iter().flatten().any(|container| {
+        container.name == pod::NODE_CONTAINER && container.state.as_ref().is_some_and(|state| state.running.is_some())
+    });
+    if !running {
+        return None;
+    }
+    Some(ProbeTarget {
+        pod_uid: pod.uid()?,
+        address: status.pod_ip.as_ref()?.parse().ok()?,
+        network_uid: network?.uid()?,
+    })
+}

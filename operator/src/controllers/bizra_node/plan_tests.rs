@@ -1,0 +1,167 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use k8s_openapi::api::core::v1::Pod;
+
+use super::*;
+use crate::controllers::fixtures::{
+    claim_of, default_image, deleting, genesis_map, network, node, node_observed, pod_of, report, written,
+};
+
+fn plan_of(observed: &Observed) -> Plan {
+    plan(&node(0), observed, &default_image()).unwrap()
+}
+
+fn targets(plan: &Plan) -> Vec<String> {
+    plan.steps.iter().map(|step| step.write.describe()).collect()
+}
+
+fn obstacle(plan: &Plan) -> &str {
+    match &plan.obstacle {
+        Some(Obstacle::Stalled(reason) | Obstacle::Waiting(reason)) => &reason.word,
+        None => "",
+    }
+}
+
+/// A node whose claim, configuration and pod are as planned.
+fn settled() -> Observed {
+    let mut observed = node_observed();
+    observed.claim = Some(claim_of(0));
+    let plan = plan_of(&observed);
+    observed.config = Some(written(&plan.steps[0].write));
+    let mut pod: Pod = written(&plan.steps[1].write);
+    pod.metadata.uid = Some("pod-0".to_owned());
+    observed.pod = Some(pod);
+    observed
+}
+
+#[test]
+fn the_claim_comes_first_and_the_pod_knows_its_uid() {
+    let mut observed = node_observed();
+    assert_eq!(targets(&plan_of(&observed)), ["create PersistentVolumeClaim default/demo-v0-data"]);
+    observed.claim = Some(claim_of(0));
+    let plan = plan_of(&observed);
+    assert_eq!(targets(&plan), ["apply ConfigMap default/demo-v0-config", "create Pod default/demo-v0"]);
+    let pod: Pod = written(&plan.steps[1].write);
+    let arguments = pod.spec.unwrap().init_containers.unwrap()[0].args.clone().unwrap();
+    assert_eq!(arguments.last().map(String::as_str), Some("volume-0"));
+}
+
+#[test]
+fn nothing_is_planned_at_rest() {
+    let plan = plan_of(&settled());
+    assert_eq!((targets(&plan), plan.up_to_date, plan.obstacle), (Vec::new(), Some(true), None));
+}
+
+#[test]
+fn after_a_crash_between_configuration_and_pod_only_the_pod_is_planned() {
+    let mut observed = settled();
+    observed.pod = None;
+    assert_eq!(targets(&plan_of(&observed)), ["create Pod default/demo-v0"]);
+}
+
+#[test]
+fn a_changed_spec_does_not_restart_a_running_pod() {
+    let mut changed = node(0);
+    changed.spec.template.image.tag = Some("next".to_owned());
+    let plan = plan(&changed, &settled(), &default_image()).unwrap();
+    assert_eq!((targets(&plan), plan.up_to_date), (Vec::new(), Some(false)));
+}
+
+#[test]
+fn an_ended_pod_is_replaced_but_an_ending_one_is_waited_for() {
+    let mut observed = settled();
+    let phase = |phase: &str| serde_json::from_value(json!({"phase": phase})).unwrap();
+    observed.pod.as_mut().unwrap().status = Some(phase("Failed"));
+    let plan = plan_of(&observed);
+    assert_eq!(targets(&plan), ["delete Pod default/demo-v0"]);
+    let Write::Delete { uid, .. } = &plan.steps[0].write else { panic!("no delete") };
+    assert_eq!(uid, "pod-0");
+    observed.pod = observed.pod.map(deleting);
+    assert_eq!(targets(&plan_of(&observed)), Vec::<String>::new());
+}
+
+#[test]
+fn new_documents_touch_the_pod() {
+    let mut observed = settled();
+    let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
+    observed.genesis = Some(genesis_map(&reports));
+    let planned = targets(&plan_of(&observed));
+    assert_eq!(planned, ["patch PersistentVolumeClaim default/demo-v0-data", "patch Pod default/demo-v0"]);
+}
+
+#[test]
+fn a_volume_of_another_chain_is_refused() {
+    let mut observed = node_observed();
+    observed.network = Some(network("demo-2"));
+    observed.claim = Some(claim_of(0));
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), "DataFromAnotherChain"));
+
+    let mut observed = node_observed();
+    observed.genesis = Some(genesis_map(&(1..=4).map(|seed| report(seed, "demo-1", None)).collect::<Vec<_>>()));
+    let mut claim = claim_of(0);
+    claim.metadata.annotations.get_or_insert_default().insert(labels::GENESIS_HASH.to_owned(), "a".repeat(64));
+    observed.claim = Some(claim);
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), "DataFromAnotherChain"));
+}
+
+#[test]
+fn what_belongs_to_others_is_left_alone() {
+    let mut observed = node_observed();
+    let mut claim = claim_of(0);
+    claim.metadata.labels = None;
+    observed.claim = Some(claim);
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), "NameTaken"));
+
+    let mut observed = settled();
+    observed.pod.as_mut().unwrap().metadata.owner_references = None;
+    assert_eq!(obstacle(&plan_of(&observed)), "NameTaken");
+    let mut observed = settled();
+    observed.pod.as_mut().unwrap().metadata.owner_references.as_mut().unwrap()[0].uid = "node-before".to_owned();
+    assert_eq!(obstacle(&plan_of(&observed)), "FormerTerminating");
+}
+
+#[test]
+fn without_its_network_a_node_goes_on_unchanged_but_makes_no_volume() {
+    let mut observed = settled();
+    observed.network = None;
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), ""));
+    observed.pod = None;
+    assert_eq!(targets(&plan_of(&observed)), ["create Pod default/demo-v0"]);
+    observed.claim = None;
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), "NetworkMissing"));
+}
+
+#[test]
+fn a_network_that_ends_gets_nothing_new() {
+    let mut observed = node_observed();
+    observed.network = Some(deleting(network("demo-1")));
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), "NetworkTerminating"));
+}
+
+#[test]
+fn a_bound_volume_grows_and_never_shrinks() {
+    let mut grown = node(0);
+    let mut observed = settled();
+    observed.claim.as_mut().unwrap().status = Some(serde_json::from_value(json!({"phase": "Bound"})).unwrap());
+    grown.spec.template.storage.size = "20Gi".to_owned();
+    let planned = targets(&plan(&grown, &observed, &default_image()).unwrap());
+    assert_eq!(planned, ["patch PersistentVolumeClaim default/demo-v0-data"]);
+    grown.spec.template.storage.size = "1Gi".to_owned();
+    assert_eq!(targets(&plan(&grown, &observed, &default_image()).unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn a_fresh_key_in_an_existing_chain_is_not_in_the_genesis() {
+    let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
+    let mut observed = settled();
+    observed.genesis = Some(genesis_map(&reports));
+    observed.pod = Some(pod_of(0, Some(&reports[0])));
+    assert!(!plan_of(&observed).key_not_in_genesis);
+    observed.pod = Some(pod_of(0, Some(&report(9, "demo-1", None))));
+    assert!(plan_of(&observed).key_not_in_genesis);
+}

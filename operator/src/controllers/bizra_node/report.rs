@@ -1,0 +1,336 @@
+//! What to say of a node: a pure function of spec, observation and outcome, written last and only if it changed.
+
+use bizra_proto::{
+    exit::{ExitReason, Termination},
+    v1::{NodeStatus, SigningState, SyncState},
+};
+use k8s_openapi::{
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+    jiff::Timestamp,
+};
+use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
+
+use super::{
+    observe::Observed,
+    plan::{Obstacle, Plan},
+};
+use crate::{
+    api::{BizraNode, BizraNodeStatus, condition},
+    controllers::{
+        Context, ReconcileError,
+        conditions::{Conditions, Reason, Truth, announcements, is_true},
+        key_report::KeyReading,
+    },
+    kubernetes::WriteError,
+    probe::Word,
+    resources::pod,
+};
+
+/// Writes the status if it changed; true if the node is ready.
+pub async fn report(
+    context: &Context,
+    node: &BizraNode,
+    observed: &Observed,
+    plan: &Plan,
+    outcome: Result<&(), &WriteError>,
+) -> Result<bool, ReconcileError> {
+    let uid = node.uid().unwrap_or_default();
+    let old = node.status.clone().unwrap_or_default();
+    let new = status(node, observed, plan, outcome.err());
+    let ready = is_true(&new.conditions, condition::READY);
+    let changed = without_numbers(&old) != without_numbers(&new);
+    if !changed && (old == new || !context.numbers_are_due(&uid)) {
+        return Ok(ready);
+    }
+    let api: Api<BizraNode> = Api::namespaced(context.client.clone(), &node.namespace().unwrap_or_default());
+    let mut written = node.clone();
+    let news = announcements(&old.conditions, &new.conditions);
+    written.status = Some(new);
+    // The observed resourceVersion goes along: a status of a spec that has changed since is not written.
+    match api.replace_status(&node.name_any(), &PostParams::default(), &written).await {
+        Ok(_) => {
+            context.reported(&uid);
+            for announcement in news {
+                context.announcer.announce(node.object_ref(&()), announcement);
+            }
+            Ok(ready)
+        }
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(false),
+        Err(error) => Err(ReconcileError::Report(error)),
+    }
+}
+
+/// The part of a status that is written at once when it changes.
+fn without_numbers(status: &BizraNodeStatus) -> BizraNodeStatus {
+    BizraNodeStatus { height: None, lag: None, last_voted_height: None, peers: None, ..status.clone() }
+}
+
+/// The status.
+pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Option<&WriteError>) -> BizraNodeStatus {
+    let old = node.status.clone().unwrap_or_default();
+    let generation = node.metadata.generation.unwrap_or(0);
+    let (ready, reason) = readiness(observed, plan);
+    let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
+    conditions.set(condition::READY, ready, &reason);
+    set_progress(&mut conditions, ready, &reason, plan, failure);
+    set_synced(&mut conditions, &observed.word);
+    let (up_to_date, why) = match plan.up_to_date {
+        Some(true) => (Truth::True, Reason::new("RevisionCurrent", "the pod was made from the present spec")),
+        Some(false) => (
+            Truth::False,
+            Reason::new(
+                "RevisionPending",
+                "the spec has changed since the pod was made; the pod takes it over when it is made anew",
+            ),
+        ),
+        None => (Truth::Unknown, Reason::new("PodMissing", "there is no pod")),
+    };
+    conditions.set(condition::UP_TO_DATE, up_to_date, &why);
+    if plan.key_not_in_genesis {
+        conditions.set(
+            condition::KEY_NOT_IN_GENESIS,
+            Truth::True,
+            &Reason::new(
+                "KeyNotInGenesis",
+                "the key on the volume is not among the genesis validators (a new volume has a new key): the node runs as a full node and does not vote",
+            ),
+        );
+    }
+
+    let said = match &observed.word {
+        Word::Status(status) => Some(status.as_ref()),
+        Word::Unasked | Word::Unknown(_) => None,
+    };
+    let report = match &plan.key {
+        KeyReading::Reported(report) => Some(report),
+        _ => None,
+    };
+    let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+    BizraNodeStatus {
+        observed_generation: generation,
+        conditions: conditions.finish(),
+        height: said.map(|said| signed(said.finalized_height)).or(old.height),
+        lag: said.map(lag),
+        last_voted_height: said.map(|said| signed(said.last_voted_height)).or(old.last_voted_height),
+        peers: said.map(connected_peers),
+        version: said.and_then(|said| text(&said.version)).or(old.version),
+        power: said.map(|said| said.power.to_string()).or(old.power),
+        public_key: report.map(|report| report.public_key.clone()).or(old.public_key),
+        genesis_hash: said
+            .and_then(|said| text(&said.genesis_hash))
+            .or_else(|| report.and_then(|report| report.genesis_hash.clone()))
+            .or(old.genesis_hash),
+        certificate_request: report.map(|report| report.certificate_request.clone()).or(old.certificate_request),
+        volume_id: observed.claim.as_ref().and_then(kube::ResourceExt::uid),
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn lag(said: &NodeStatus) -> i64 {
+    signed(said.network_height.saturating_sub(said.finalized_height))
+}
+
+fn connected_peers(said: &NodeStatus) -> i32 {
+    i32::try_from(said.peers.iter().filter(|peer| peer.connected).count()).unwrap_or(i32::MAX)
+}
+
+fn set_progress(
+    conditions: &mut Conditions<'_>,
+    ready: Truth,
+    reason: &Reason,
+    plan: &Plan,
+    failure: Option<&WriteError>,
+) {
+    let idle = Reason::new("AsSpecified", "nothing is left to do");
+    let stalled = match &plan.obstacle {
+        Some(Obstacle::Stalled(reason)) => Some(reason),
+        _ => None,
+    };
+    match (failure, stalled) {
+        (Some(failure), _) => {
+            conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
+        }
+        (None, Some(_)) => {
+            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
+        }
+        (None, None) if ready == Truth::True && plan.steps.is_empty() => {
+            conditions.set(condition::RECONCILING, Truth::False, &idle);
+        }
+        (None, None) => conditions.set(condition::RECONCILING, Truth::from(ready != Truth::True), reason),
+    }
+    match stalled {
+        Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
+        None => conditions.set(condition::STALLED, Truth::False, &Reason::new("NotStalled", "nobody has to act")),
+    }
+}
+
+fn set_synced(conditions: &mut Conditions<'_>, word: &Word) {
+    let (truth, reason) = match word {
+        Word::Unasked => (Truth::Unknown, Reason::new("Unasked", "the node is about to be asked")),
+        Word::Unknown(why) => (Truth::Unknown, Reason::new("Unreachable", why.clone())),
+        Word::Status(said) => match said.sync_state() {
+            SyncState::InSync => (Truth::True, Reason::new("InSync", "at the head of the chain")),
+            SyncState::CatchingUp => (Truth::False, Reason::new("CatchingUp", "fetching finalised blocks from peers")),
+            SyncState::Starting | SyncState::Unspecified => (Truth::False, Reason::new("Starting", "opening storage")),
+        },
+    };
+    conditions.set(condition::SYNCED, truth, &reason);
+}
+
+/// Whether the node is ready, and why not. The first thing in the way is told.
+fn readiness(observed: &Observed, plan: &Plan) -> (Truth, Reason) {
+    match &plan.obstacle {
+        Some(Obstacle::Stalled(reason) | Obstacle::Waiting(reason)) => return (Truth::False, reason.clone()),
+        None => {}
+    }
+    let Some(pod) = &observed.pod else {
+        return (Truth::False, Reason::new("PodMissing", "the pod is being made"));
+    };
+    if pod.metadata.deletion_timestamp.is_some() {
+        return (Truth::False, Reason::new("PodTerminating", terminating(pod, observed.now)));
+    }
+    if let KeyReading::Invalid(why) = &plan.key {
+        return (Truth::False, Reason::new("InvalidKeyReport", why.clone()));
+    }
+    if let Some(reason) = pod_trouble(pod) {
+        return (Truth::False, reason);
+    }
+    match &observed.word {
+        Word::Unasked => (Truth::Unknown, Reason::new("Unasked", "the node is about to be asked how it is")),
+        Word::Unknown(why) => {
+            (Truth::Unknown, Reason::new("Unreachable", format!("the node does not say how it is: {why}")))
+        }
+        Word::Status(said) => said_readiness(said, pod, plan),
+    }
+}
+
+fn terminating(pod: &Pod, now: Timestamp) -> String {
+    let since = pod.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
+    let overdue = now.as_second().saturating_sub(since.as_second());
+    let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    if overdue > 60 {
+        format!(
+            "the pod should have ended {overdue} s ago; host {host} may be down (a pod is never deleted by force, because its process may still run)"
+        )
+    } else {
+        "the pod is ending".to_owned()
+    }
+}
+
+/// What the node's own words mean.
+fn said_readiness(said: &NodeStatus, pod: &Pod, plan: &Plan) -> (Truth, Reason) {
+    let no = |word: &str, message: &str| (Truth::False, Reason::new(word, message));
+    if plan.genesis_hash.as_ref().is_some_and(|hash| *hash != said.genesis_hash) {
+        return no("WrongGenesis", "the node runs another genesis than the network's");
+    }
+    match said.signing_state() {
+        SigningState::Refused => {
+            return no(
+                "SignedElsewhere",
+                "a peer has seen a later signature of this key than the signing record holds; the key must be rotated",
+            );
+        }
+        SigningState::Locked => {
+            return no("SigningLocked", "waiting for a quorum of peers to say which view this key signed last");
+        }
+        SigningState::Allowed | SigningState::NotAValidator | SigningState::Unspecified => {}
+    }
+    match said.sync_state() {
+        SyncState::Starting | SyncState::Unspecified => no("Starting", "the node is starting"),
+        SyncState::CatchingUp => no("CatchingUp", "the node is fetching finalised blocks from its peers"),
+        SyncState::InSync if !pod_is_ready(pod) => {
+            no("NotReady", "the node is in sync, but its readiness probe does not succeed yet")
+        }
+        SyncState::InSync => (Truth::True, Reason::new("InSync", "in sync and able to do its part")),
+    }
+}
+
+fn pod_is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What keeps the node's container from running.
+fn pod_trouble(pod: &Pod) -> Option<Reason> {
+    let status = pod.status.as_ref();
+    let unscheduled = status
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unscheduled {
+        let message = condition.message.clone().unwrap_or_default();
+        return Some(Reason::new("Unschedulable", format!("no host takes the pod: {message}")));
+    }
+    let empty = Vec::new();
+    let init = status.and_then(|status| status.init_container_statuses.as_ref()).unwrap_or(&empty);
+    let main = status.and_then(|status| status.container_statuses.as_ref()).unwrap_or(&empty);
+    let named = |list: &'_ [ContainerStatus], name: &str| list.iter().find(|status| status.name == name).cloned();
+
+    for name in [pod::KEY_CONTAINER, pod::GENESIS_CONTAINER] {
+        let Some(container) = named(init, name) else {
+            return Some(Reason::new("PodPending", "the pod is waiting for its host and volume"));
+        };
+        if let Some(reason) = container_trouble(&container) {
+            return Some(reason);
+        }
+        let done = container
+            .state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref())
+            .is_some_and(|terminated| terminated.exit_code == 0);
+        if !done {
+            return Some(match name {
+                pod::KEY_CONTAINER => Reason::new("KeyPending", "the node is making or finding its keys"),
+                _ => Reason::new("WaitingForGenesis", "the node waits for the genesis and its certificate"),
+            });
+        }
+    }
+    match named(main, pod::NODE_CONTAINER) {
+        None => Some(Reason::new("PodPending", "the container is about to start")),
+        Some(container) => container_trouble(&container).or_else(|| {
+            let running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+            (!running).then(|| Reason::new("PodPending", "the container is about to start"))
+        }),
+    }
+}
+
+/// What a container that is not running says: its last words if it had any, else the kubelet's.
+fn container_trouble(container: &ContainerStatus) -> Option<Reason> {
+    let state = container.state.as_ref()?;
+    if let Some(terminated) = state.terminated.as_ref().filter(|terminated| terminated.exit_code != 0) {
+        return Some(last_words(&container.name, terminated));
+    }
+    let waiting = state.waiting.as_ref()?;
+    let word = waiting.reason.clone().unwrap_or_default();
+    if matches!(word.as_str(), "" | "PodInitializing" | "ContainerCreating") {
+        return None;
+    }
+    let before = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    Some(match before.filter(|before| before.exit_code != 0) {
+        Some(before) => last_words(&container.name, before),
+        None => Reason::new(&word, format!("{}: {}", container.name, waiting.message.clone().unwrap_or_default())),
+    })
+}
+
+/// The reason and message a stopped node left behind.
+fn last_words(container: &str, terminated: &ContainerStateTerminated) -> Reason {
+    let message = terminated.message.as_deref().unwrap_or_default();
+    if let Ok(words) = serde_json::from_str::<Termination>(message) {
+        return Reason::new(&words.reason.to_string(), words.message);
+    }
+    match ExitReason::from_code(terminated.exit_code) {
+        Some(reason) => Reason::new(&reason.to_string(), message),
+        None => Reason::new(
+            "ContainerFailed",
+            format!("container {container} ended with exit code {}: {message}", terminated.exit_code),
+        ),
+    }
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use serde_json::json;
+
+use super::*;
+use crate::controllers::{
+    bizra_node::plan::plan,
+    conditions::find,
+    fixtures::{claim_of, container, default_image, node, node_observed, pod_of, report as key_report},
+};
+
+fn observed_with(main: Option<serde_json::Value>, word: Word) -> Observed {
+    let mut observed = node_observed();
+    observed.claim = Some(claim_of(0));
+    let mut pod = pod_of(0, Some(&key_report(1, "demo-1", None)));
+    if let Some(main) = main {
+        let mut status = serde_json::to_value(pod.status.take()).unwrap();
+        status["initContainerStatuses"][1] = container("genesis", &json!({"terminated": {"exitCode": 0}}));
+        status["containerStatuses"] = json!([main]);
+        status["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        pod.status = Some(serde_json::from_value(status).unwrap());
+    }
+    observed.pod = Some(pod);
+    observed.word = word;
+    observed
+}
+
+fn ready_of(observed: &Observed) -> String {
+    let node = node(0);
+    let status = status(&node, observed, &plan(&node, observed, &default_image()).unwrap(), None);
+    let ready = find(&status.conditions, condition::READY).unwrap();
+    format!("{}/{}/{}", ready.status, ready.reason, ready.message)
+}
+
+fn running() -> serde_json::Value {
+    container("node", &json!({"running": {}}))
+}
+
+fn says(sync: SyncState, signing: SigningState) -> Word {
+    Word::Status(Box::new(NodeStatus {
+        sync_state: sync.into(),
+        signing_state: signing.into(),
+        ..NodeStatus::default()
+    }))
+}
+
+#[test]
+fn a_node_is_ready_only_by_its_own_word() {
+    let silent = Word::Unknown("no answer".to_owned());
+    assert!(ready_of(&observed_with(None, silent.clone())).starts_with("False/WaitingForGenesis"));
+    assert!(ready_of(&observed_with(Some(running()), silent)).starts_with("Unknown/Unreachable"));
+    for (sync, signing, expected) in [
+        (SyncState::InSync, SigningState::Allowed, "True/InSync"),
+        (SyncState::InSync, SigningState::NotAValidator, "True/InSync"),
+        (SyncState::InSync, SigningState::Locked, "False/SigningLocked"),
+        (SyncState::InSync, SigningState::Refused, "False/SignedElsewhere"),
+        (SyncState::CatchingUp, SigningState::Allowed, "False/CatchingUp"),
+        (SyncState::Starting, SigningState::Unspecified, "False/Starting"),
+    ] {
+        let told = ready_of(&observed_with(Some(running()), says(sync, signing)));
+        assert!(told.starts_with(expected), "{told}");
+    }
+}
+
+#[test]
+fn the_last_words_of_a_stopped_node_are_told() {
+    let silent = || Word::Unknown("no answer".to_owned());
+    let message = r#"{"reason":"WrongGenesis","message":"this volume has pinned another genesis"}"#;
+    let mut crashed = container("node", &json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+    crashed["lastState"] = json!({"terminated": {"exitCode": 11, "message": message}});
+    let told = ready_of(&observed_with(Some(crashed.clone()), silent()));
+    assert_eq!(told, "False/WrongGenesis/this volume has pinned another genesis");
+    crashed["lastState"] = json!({"terminated": {"exitCode": 15, "message": "no JSON"}});
+    assert_eq!(ready_of(&observed_with(Some(crashed.clone()), silent())), "False/StorageFailed/no JSON");
+    crashed["lastState"] = json!({"terminated": {"exitCode": 139, "message": ""}});
+    assert!(ready_of(&observed_with(Some(crashed), silent())).starts_with("False/ContainerFailed"));
+    let unpulled = container("node", &json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}}));
+    assert!(ready_of(&observed_with(Some(unpulled), silent())).starts_with("False/ErrImagePull"));
+}
+
+#[test]
+fn heights_alone_do_not_change_the_part_that_is_written_at_once() {
+    let node = node(0);
+    let status_at = |height: u64| {
+        let mut word = says(SyncState::InSync, SigningState::Allowed);
+        if let Word::Status(said) = &mut word {
+            said.finalized_height = height;
+        }
+        let observed = observed_with(Some(running()), word);
+        let mut node = node.clone();
+        node.status = Some(status(&node, &observed, &plan(&node, &observed, &default_image()).unwrap(), None));
+        node.status.unwrap()
+    };
+    let (first, second) = (status_at(1), status_at(2));
+    assert_eq!((first.height, second.height), (Some(1), Some(2)));
+    let strip = |status: &BizraNodeStatus| BizraNodeStatus {
+        certificate_request: None,
+        public_key: None,
+        ..without_numbers(status)
+    };
+    assert_eq!(strip(&first), strip(&second));
+}

@@ -1,0 +1,148 @@
+//! Conditions of a status, and what their changes announce.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use crate::{
+    api::condition,
+    kubernetes::{Announcement, Severity, shorten},
+};
+
+/// Longest message of a condition, in bytes.
+const MESSAGE_MAX_BYTES: usize = 2048;
+
+/// A condition's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+impl Truth {
+    fn text(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+/// A reason and a message: the machine's word and the reader's sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// CamelCase.
+    pub word: String,
+    /// What is the case, and what to do if somebody must.
+    pub message: String,
+}
+
+impl Reason {
+    /// Shorthand.
+    pub fn new(word: &str, message: impl Into<String>) -> Self {
+        Self { word: word.to_owned(), message: message.into() }
+    }
+}
+
+/// Conditions being written, one of each type.
+pub struct Conditions<'a> {
+    old: &'a [Condition],
+    generation: i64,
+    now: Timestamp,
+    new: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    /// Starts from the conditions that were there, to keep their transition times.
+    pub fn new(old: &'a [Condition], generation: i64, now: Timestamp) -> Self {
+        Self { old, generation, now, new: Vec::new() }
+    }
+
+    /// Sets a condition.
+    pub fn set(&mut self, type_: &str, status: Truth, reason: &Reason) {
+        let kept = self.old.iter().find(|old| old.type_ == type_ && old.status == status.text());
+        self.new.push(Condition {
+            type_: type_.to_owned(),
+            status: status.text().to_owned(),
+            reason: reason.word.clone(),
+            message: shorten(&reason.message, MESSAGE_MAX_BYTES),
+            observed_generation: Some(self.generation),
+            last_transition_time: kept.map_or(Time(self.now), |old| old.last_transition_time.clone()),
+        });
+    }
+
+    /// The result.
+    pub fn finish(self) -> Vec<Condition> {
+        self.new
+    }
+}
+
+/// The condition of a type.
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// True if the condition is there and true.
+pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
+    find(conditions, type_).is_some_and(|condition| condition.status == "True")
+}
+
+/// What to announce of a change of conditions: `Ready` and the abnormal ones, when status or reason changed.
+pub fn announcements(old: &[Condition], new: &[Condition]) -> Vec<Announcement> {
+    [condition::READY, condition::STALLED, condition::QUORUM_SAFE, condition::KEY_NOT_IN_GENESIS]
+        .into_iter()
+        .filter_map(|type_| {
+            let now = find(new, type_)?;
+            let before = find(old, type_);
+            if before.is_some_and(|before| before.status == now.status && before.reason == now.reason) {
+                return None;
+            }
+            let abnormal_if_true = matches!(type_, condition::STALLED | condition::KEY_NOT_IN_GENESIS);
+            let good = (now.status == "True") != abnormal_if_true;
+            // A condition that begins as it should be is no news.
+            if good && before.is_none() && type_ != condition::READY {
+                return None;
+            }
+            let severity = if good || type_ == condition::READY && before.is_none_or(|before| before.status != "True") {
+                Severity::Normal
+            } else {
+                Severity::Warning
+            };
+            Some(Announcement { severity, reason: now.reason.clone(), note: now.message.clone() })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transition_time_is_kept_until_the_status_changes() {
+        let early = Timestamp::from_second(1).unwrap_or_default();
+        let late = Timestamp::from_second(2).unwrap_or_default();
+        let mut first = Conditions::new(&[], 1, early);
+        first.set(condition::READY, Truth::False, &Reason::new("PodMissing", "no pod"));
+        let first = first.finish();
+        let mut second = Conditions::new(&first, 1, late);
+        second.set(condition::READY, Truth::False, &Reason::new("Starting", "starting"));
+        let second = second.finish();
+        assert_eq!(second[0].last_transition_time, Time(early));
+        let mut third = Conditions::new(&second, 1, late);
+        third.set(condition::READY, Truth::True, &Reason::new("InSync", "in sync"));
+        let third = third.finish();
+        assert_eq!(third[0].last_transition_time, Time(late));
+        assert_eq!(announcements(&second, &third).len(), 1);
+        assert_eq!(announcements(&third, &third), Vec::new());
+    }
+}

@@ -1,0 +1,162 @@
+//! Objects for the tests of plans and reports.
+
+use bizra_proto::ceremony::{KeyReport, prove_possession};
+use ed25519_zebra::{SigningKey, VerificationKeyBytes};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::Resource;
+use serde_json::{Value, json};
+
+use super::{bizra_node, network};
+use crate::{
+    api::{BizraNode, ImageSpec, Network, StorageSpec},
+    kubernetes::{Manifest, Write},
+    probe::Word,
+    resources::{claim, labels, names, node as node_builder, pod},
+};
+
+pub(super) fn default_image() -> ImageSpec {
+    node_builder::parse_image("localhost/bizra:dev")
+}
+
+pub(super) fn network(chain_id: &str) -> Network {
+    serde_json::from_value(json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Network",
+        "metadata": {"name": "demo", "namespace": "default", "uid": "network-1", "resourceVersion": "1", "generation": 1},
+        "spec": {"chainId": chain_id},
+    }))
+    .unwrap()
+}
+
+pub(super) fn node(ordinal: i32) -> BizraNode {
+    let name = names::validator("demo", ordinal);
+    let mut node = node_builder::validator(&network("demo-1"), "demo", "default", &name, default_image());
+    node.metadata.uid = Some(format!("node-{ordinal}"));
+    node.metadata.resource_version = Some("1".to_owned());
+    node.metadata.generation = Some(1);
+    node
+}
+
+pub(super) fn claim_of(ordinal: i32) -> PersistentVolumeClaim {
+    let name = names::validator("demo", ordinal);
+    let mut claim = claim::claim(&name, "default", "demo", "demo-1", &StorageSpec::default());
+    claim.metadata.uid = Some(format!("volume-{ordinal}"));
+    claim
+}
+
+pub(super) fn report(seed: u8, chain_id: &str, pinned: Option<&str>) -> KeyReport {
+    let key = SigningKey::from([seed; 32]);
+    let tls = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&tls).unwrap();
+    KeyReport {
+        public_key: hex::encode(<[u8; 32]>::from(VerificationKeyBytes::from(&key))),
+        proof_of_possession: prove_possession(&key, chain_id),
+        certificate_request: request.pem().unwrap(),
+        genesis_hash: pinned.map(str::to_owned),
+    }
+}
+
+/// A pod of the ordinal's node whose init container `key` has reported.
+pub(super) fn pod_of(ordinal: i32, report: Option<&KeyReport>) -> Pod {
+    let owner = node(ordinal);
+    let name = names::validator("demo", ordinal);
+    let mut pod = pod::pod(
+        &owner,
+        &name,
+        &pod::Inputs {
+            namespace: "default",
+            chain_id: "demo-1",
+            volume_id: &format!("volume-{ordinal}"),
+            config: "",
+            image: &default_image(),
+            component: labels::Component::Validator,
+        },
+    )
+    .unwrap();
+    pod.metadata.uid = Some(format!("pod-{ordinal}"));
+    pod.metadata.resource_version = Some("1".to_owned());
+    let mut status = json!({"phase": "Pending"});
+    if let Some(report) = report {
+        let message = serde_json::to_string(report).unwrap();
+        status["initContainerStatuses"] = json!([
+            container("key", &json!({"terminated": {"exitCode": 0, "message": message}})),
+            container("genesis", &json!({"running": {}})),
+        ]);
+    }
+    pod.status = Some(serde_json::from_value(status).unwrap());
+    pod
+}
+
+pub(super) fn container(name: &str, state: &Value) -> Value {
+    json!({"name": name, "state": state, "ready": false, "restartCount": 0, "image": "", "imageID": ""})
+}
+
+pub(super) fn node_observed() -> bizra_node::observe::Observed {
+    bizra_node::observe::Observed {
+        now: now(),
+        network: Some(network("demo-1")),
+        claim: None,
+        config: None,
+        genesis: None,
+        certificates: None,
+        pod: None,
+        word: Word::Unknown("not asked yet".to_owned()),
+    }
+}
+
+pub(super) fn network_observed() -> network::observe::Observed {
+    network::observe::Observed {
+        now: now(),
+        nodes: Vec::new(),
+        pods: Vec::new(),
+        claims: Vec::new(),
+        genesis: None,
+        certificates: None,
+        nodes_service: None,
+        api_service: None,
+        budget: None,
+        authority: None,
+    }
+}
+
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+pub(super) fn deleting<K: Resource<DynamicType = ()>>(mut object: K) -> K {
+    object.meta_mut().deletion_timestamp = Some(Time(now()));
+    object
+}
+
+/// What is written by an apply or create, as a typed object.
+pub(super) fn written<K: serde::de::DeserializeOwned>(write: &Write) -> K {
+    match write {
+        Write::Apply(Manifest { body, .. }) | Write::Create(Manifest { body, .. }) => {
+            serde_json::from_value(body.clone()).unwrap()
+        }
+        other => panic!("{other:?} writes no whole object"),
+    }
+}
+
+pub(super) fn genesis_map(reports: &[KeyReport]) -> ConfigMap {
+    use bizra_proto::ceremony::{Genesis, GenesisValidator};
+    let genesis = Genesis {
+        version: 1,
+        chain_id: "demo-1".to_owned(),
+        time_milliseconds: 1,
+        validators: (0..)
+            .zip(reports)
+            .map(|(ordinal, report)| GenesisValidator {
+                name: names::validator("demo", ordinal),
+                public_key: report.public_key.clone(),
+                proof_of_possession: report.proof_of_possession.clone(),
+                power: "1".to_owned(),
+            })
+            .collect(),
+        accounts: Vec::new(),
+    };
+    crate::resources::genesis::config_map("demo", "default", &genesis).unwrap()
+}

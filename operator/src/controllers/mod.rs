@@ -1,0 +1,53 @@
+//! The controllers. Each has a folder with the same four files: observe, plan, act, report.
+
+pub mod bizra_node;
+pub mod conditions;
+mod context;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod fixtures;
+pub mod key_report;
+pub mod network;
+pub mod ownership;
+mod reading;
+mod run;
+
+pub use context::{Context, Settings};
+pub use run::{RunError, is_installed, run};
+
+use crate::kubernetes::WriteError;
+
+/// Why a reconciliation failed. It is tried again, later and later.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The API server could not be read.
+    #[error("failed to read {what}: {source}")]
+    Observe {
+        /// What was being read.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: kube::Error,
+    },
+    /// An object could not be written as JSON or TOML.
+    #[error("failed to build an object: {0}")]
+    Build(String),
+    /// A write failed.
+    #[error(transparent)]
+    Act(#[from] WriteError),
+    /// Certificates could not be made.
+    #[error(transparent)]
+    Certificate(#[from] crate::certificates::CertificateError),
+    /// It took too long; the API server may hang.
+    #[error("no end after {} s; the API server may be overloaded", .0.as_secs())]
+    TimedOut(std::time::Duration),
+    /// The status could not be written.
+    #[error("failed to write the status: {0}")]
+    Report(#[source] kube::Error),
+}
+
+impl From<serde_json::Error> for ReconcileError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Build(error.to_string())
+    }
+}

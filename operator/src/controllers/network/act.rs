@@ -1,0 +1,98 @@
+//! Does what was planned, one write at a time.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
+use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
+
+use super::{observe::Observed, plan::Step};
+use crate::{
+    api::Network,
+    certificates::{Authority, NodeNames},
+    controllers::{Context, ReconcileError, conditions::Reason},
+    kubernetes::{Announcement, Manifest, Severity, Write, WriteOutcome},
+    resources::{config_map, labels, names},
+};
+
+/// Executes the steps in order. Stops at the first that somebody else was faster with.
+pub(super) async fn act(
+    context: &Context,
+    network: &Network,
+    observed: &Observed,
+    steps: &[Step],
+) -> Result<(), ReconcileError> {
+    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+    for step in steps {
+        let (write, event) = match step {
+            Step::Write(write, event) => (write.as_ref().clone(), event.clone()),
+            Step::CreateAuthority => (create_authority(network, &context.settings.operator_namespace, now)?, None),
+            Step::IssueCertificates { requests, keep } => {
+                let Some(authority) = &observed.authority else { continue };
+                (issue(network, observed, authority, requests, keep, now)?, None)
+            }
+        };
+        match context.write(&write).await? {
+            WriteOutcome::Written => announce(context, network, event),
+            WriteOutcome::Superseded => break,
+        }
+    }
+    Ok(())
+}
+
+fn announce(context: &Context, network: &Network, event: Option<Reason>) {
+    if let Some(event) = event {
+        let announcement = Announcement { severity: Severity::Normal, reason: event.word, note: event.message };
+        context.announcer.announce(network.object_ref(&()), announcement);
+    }
+}
+
+/// The Secret is created, never replaced: of two that are made at once, the first is the authority.
+fn create_authority(network: &Network, operator_namespace: &str, now: u64) -> Result<Write, ReconcileError> {
+    let (namespace, name) = (network.namespace().unwrap_or_default(), network.name_any());
+    let uid = network.uid().unwrap_or_default();
+    let authority = Authority::generate(&namespace, &name, now)?;
+    let mut all_labels = labels::of_network(&name);
+    all_labels.insert(labels::NETWORK_NAMESPACE.to_owned(), namespace);
+    all_labels.insert(labels::NETWORK_UID.to_owned(), uid.clone());
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(names::authority(&uid)),
+            namespace: Some(operator_namespace.to_owned()),
+            labels: Some(all_labels),
+            ..ObjectMeta::default()
+        },
+        data: Some(authority.to_data().into_iter().map(|(key, value)| (key, ByteString(value))).collect()),
+        type_: Some("Opaque".to_owned()),
+        immutable: Some(true),
+        ..Secret::default()
+    };
+    Ok(Write::Create(Manifest::of(&secret)?))
+}
+
+fn issue(
+    network: &Network,
+    observed: &Observed,
+    authority: &Authority,
+    requests: &BTreeMap<String, String>,
+    keep: &[String],
+    now: u64,
+) -> Result<Write, ReconcileError> {
+    let (namespace, name) = (network.namespace().unwrap_or_default(), network.name_any());
+    let present = observed.certificates.as_ref().and_then(|certificates| certificates.data.as_ref());
+    let mut data = BTreeMap::from([
+        (config_map::AUTHORITY.to_owned(), authority.certificate.clone()),
+        (config_map::OPERATOR_AUTHORITY.to_owned(), authority.operator_certificate.clone()),
+    ]);
+    for node in keep {
+        let key = config_map::certificate_key(node);
+        if let Some(certificate) = present.and_then(|present| present.get(&key)) {
+            data.insert(key, certificate.clone());
+        }
+    }
+    for (node, request) in requests {
+        let names = NodeNames { node, network: &name, namespace: &namespace };
+        data.insert(config_map::certificate_key(node), authority.sign(request, &names, now)?);
+    }
+    let certificates = config_map::certificates(network, &name, &namespace, data);
+    Ok(Write::Apply(Manifest::of(&certificates)?.stamped()))
+}

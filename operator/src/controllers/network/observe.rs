@@ -1,0 +1,97 @@
+//! What there is of a network: live reads.
+
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
+        policy::v1::PodDisruptionBudget,
+    },
+    jiff::Timestamp,
+};
+use kube::{Api, ResourceExt as _, api::ListParams};
+
+use crate::{
+    api::{BizraNode, Network},
+    certificates::Authority,
+    controllers::{Context, ReconcileError, reading},
+    resources::{labels, names},
+};
+
+/// All a plan is made from.
+#[derive(Clone)]
+pub struct Observed {
+    /// Time of the observation.
+    pub now: Timestamp,
+    /// Every `BizraNode` that names this network, and every other one of a wanted name.
+    pub nodes: Vec<BizraNode>,
+    /// Pods of the network, from one list: the ceremony reads them all at once.
+    pub pods: Vec<Pod>,
+    /// Volume claims of the network.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// The genesis.
+    pub genesis: Option<ConfigMap>,
+    /// The certificates.
+    pub certificates: Option<ConfigMap>,
+    /// The headless Service.
+    pub nodes_service: Option<Service>,
+    /// The Service for clients.
+    pub api_service: Option<Service>,
+    /// The disruption budget.
+    pub budget: Option<PodDisruptionBudget>,
+    /// The certificate authority.
+    pub authority: Option<Authority>,
+}
+
+/// The network as it is now; none if it is gone or another one.
+pub async fn network(context: &Context, network: &Network) -> Result<Option<Network>, ReconcileError> {
+    let namespace = network.namespace().unwrap_or_default();
+    let live: Option<Network> = reading::get(&context.client, &namespace, &network.name_any(), "the Network").await?;
+    Ok(live.filter(|live| live.uid() == network.uid()))
+}
+
+/// Reads everything.
+pub async fn observe(context: &Context, network: &Network) -> Result<Observed, ReconcileError> {
+    let client = &context.client;
+    let namespace = network.namespace().unwrap_or_default();
+    let name = network.name_any();
+    let selector = format!("{}={name}", labels::NETWORK);
+
+    let wanted: Vec<String> = (0..network.spec.validators).map(|ordinal| names::validator(&name, ordinal)).collect();
+    let nodes: Vec<BizraNode> = Api::namespaced(client.clone(), &namespace)
+        .list(&ListParams::default())
+        .await
+        .map_err(|source| ReconcileError::Observe { what: "the BizraNodes", source })?
+        .items
+        .into_iter()
+        .filter(|node: &BizraNode| node.spec.network_ref.name == name || wanted.contains(&node.name_any()))
+        .collect();
+
+    // Claims first: a pod of the list then names a claim that was there before it was read.
+    let claims = reading::list(client, &namespace, &selector, "the volume claims").await?;
+    let pods = reading::list(client, &namespace, &selector, "the pods").await?;
+    let authority: Option<Secret> = reading::get(
+        client,
+        &context.settings.operator_namespace,
+        &names::authority(&network.uid().unwrap_or_default()),
+        "the certificate authority",
+    )
+    .await?;
+    let authority = match authority.and_then(|secret| secret.data) {
+        Some(data) => {
+            let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
+            Some(Authority::from_data(&data)?)
+        }
+        None => None,
+    };
+    Ok(Observed {
+        now: Timestamp::now(),
+        nodes,
+        pods,
+        claims,
+        genesis: reading::get(client, &namespace, &names::genesis(&name), "the genesis").await?,
+        certificates: reading::get(client, &namespace, &names::certificates(&name), "the certificates").await?,
+        nodes_service: reading::get(client, &namespace, &names::nodes_service(&name), "the Services").await?,
+        api_service: reading::get(client, &namespace, &names::api_service(&name), "the Services").await?,
+        budget: reading::get(client, &namespace, &names::disruption_budget(&name), "the disruption budget").await?,
+        authority,
+    })
+}

@@ -1,0 +1,293 @@
+//! What to do next for a network. Pure and total.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt as _;
+use serde_json::json;
+
+use super::{
+    ceremony::{Ceremony, assess, wanted_names},
+    observe::Observed,
+};
+use crate::{
+    api::{BizraNode, DeletionPolicy, ImageSpec, Network},
+    certificates,
+    controllers::{
+        ReconcileError,
+        conditions::Reason,
+        key_report::{self, KeyReading},
+        ownership::{Ownership, ownership},
+    },
+    kubernetes::{Manifest, Write, needs_apply},
+    resources::{budget, config_map, genesis, labels, names, node as node_builder, service},
+};
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// A write to the API server, and what to tell people when it is done.
+    Write(Box<Write>, Option<Reason>),
+    /// Make the certificate authority and keep it in its Secret, unless there is one.
+    CreateAuthority,
+    /// Sign these requests and publish the certificates; those of other nodes of the network stay.
+    IssueCertificates {
+        /// Requests by node name.
+        requests: BTreeMap<String, String>,
+        /// Nodes whose present certificates stay.
+        keep: Vec<String>,
+    },
+}
+
+/// What to do, and what was found on the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// What somebody has to change.
+    pub stalled: Option<Reason>,
+    /// What will pass.
+    pub waiting: Option<Reason>,
+    /// Where the ceremony is.
+    pub ceremony: Ceremony,
+    /// Names of the validators the spec asks for.
+    pub validators: Vec<String>,
+}
+
+/// Makes the plan.
+pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -> Result<Plan, ReconcileError> {
+    let now_milliseconds = u64::try_from(observed.now.as_millisecond()).unwrap_or(0);
+    let ceremony = assess(network, observed.genesis.as_ref(), &observed.pods, &observed.claims, now_milliseconds);
+    let mut planner = Planner {
+        network,
+        observed,
+        name: network.name_any(),
+        namespace: network.namespace().unwrap_or_default(),
+        plan: Plan { steps: Vec::new(), stalled: None, waiting: None, ceremony, validators: wanted_names(network) },
+    };
+    if network.metadata.deletion_timestamp.is_some() {
+        planner.clean_up();
+    } else {
+        planner.run(default_image)?;
+    }
+    Ok(planner.plan)
+}
+
+struct Planner<'a> {
+    network: &'a Network,
+    observed: &'a Observed,
+    name: String,
+    namespace: String,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn write(&mut self, write: Write, event: Option<Reason>) {
+        self.plan.steps.push(Step::Write(Box::new(write), event));
+    }
+
+    fn has_finalizer(&self) -> bool {
+        self.network.finalizers().iter().any(|finalizer| finalizer == labels::DATA_FINALIZER)
+    }
+
+    fn set_finalizer(&mut self, wanted: bool) {
+        let mut finalizers = self.network.finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != labels::DATA_FINALIZER);
+        if wanted {
+            finalizers.push(labels::DATA_FINALIZER.to_owned());
+        }
+        self.write(Write::merge(self.network, json!({"metadata": {"finalizers": finalizers}})), None);
+    }
+
+    /// Deletes the data if that is the policy. It only deletes, so it works in a terminating namespace, and it waits
+    /// for nobody: Kubernetes keeps a claim until no pod uses it.
+    fn clean_up(&mut self) {
+        if !self.has_finalizer() {
+            return;
+        }
+        if self.network.spec.deletion_policy == DeletionPolicy::Delete {
+            let observed = self.observed;
+            // Nodes first, lest one makes a new volume.
+            let nodes = observed.nodes.iter().filter(|node| node.spec.network_ref.name == self.name);
+            let nodes: Vec<&BizraNode> = nodes.filter(|node| node.metadata.deletion_timestamp.is_none()).collect();
+            for node in nodes {
+                if ownership(&node.metadata, self.network) == Ownership::Ours {
+                    self.write(Write::delete(node), None);
+                }
+            }
+            for claim in observed.claims.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none()) {
+                self.write(Write::delete(claim), None);
+            }
+            if let Some(genesis) = &observed.genesis {
+                self.write(Write::delete(genesis), None);
+            }
+        }
+        self.set_finalizer(false);
+    }
+
+    fn run(&mut self, default_image: &ImageSpec) -> Result<(), ReconcileError> {
+        let wants_finalizer = self.network.spec.deletion_policy == DeletionPolicy::Delete;
+        if wants_finalizer != self.has_finalizer() {
+            self.set_finalizer(wants_finalizer);
+            // The patch changes the Network, so everything else waits for a fresh look.
+            return Ok(());
+        }
+        if let Ceremony::Stalled(reason) = &self.plan.ceremony {
+            self.plan.stalled = Some(reason.clone());
+            return Ok(());
+        }
+        if self.observed.authority.is_none() {
+            self.plan.steps.push(Step::CreateAuthority);
+        }
+        self.services()?;
+        self.budget()?;
+        self.validators(default_image)?;
+        if self.plan.stalled.is_none() {
+            self.ceremony()?;
+            self.certificates();
+        }
+        Ok(())
+    }
+
+    /// False, with the reason noted, if an object of this name is not ours.
+    fn may_have(&mut self, metadata: Option<&kube::api::ObjectMeta>, kind: &str, name: &str) -> bool {
+        match metadata.map(|metadata| ownership(metadata, self.network)) {
+            None | Some(Ownership::Ours) => true,
+            Some(Ownership::Former) => {
+                let message = format!("{kind} {name} of the former Network is being removed");
+                self.plan.waiting = Some(Reason::new("FormerTerminating", message));
+                false
+            }
+            Some(Ownership::Foreign) => {
+                let message =
+                    format!("{kind} {name} belongs to somebody else; delete or rename it, or rename the Network");
+                self.plan.stalled = Some(Reason::new("NameTaken", message));
+                false
+            }
+        }
+    }
+
+    fn services(&mut self) -> Result<(), ReconcileError> {
+        let observed = self.observed;
+        let wanted = [
+            (&observed.nodes_service, service::nodes(self.network, &self.name, &self.namespace)),
+            (&observed.api_service, service::api(self.network, &self.name, &self.namespace)),
+        ];
+        for (live, desired) in wanted {
+            if self.may_have(live.as_ref().map(|live| &live.metadata), "Service", &desired.name_any())
+                && let Some(write) = needs_apply(live.as_ref(), &desired)?
+            {
+                self.write(write, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn budget(&mut self) -> Result<(), ReconcileError> {
+        let powers = match &self.plan.ceremony {
+            Ceremony::Done { genesis, .. } | Ceremony::Compose(genesis) => {
+                genesis.validators.iter().filter_map(bizra_proto::ceremony::GenesisValidator::power).collect()
+            }
+            Ceremony::Waiting(_) | Ceremony::Stalled(_) => vec![1; self.plan.validators.len()],
+        };
+        let live = self.observed.budget.as_ref();
+        let desired = budget::disruption_budget(self.network, &self.name, &self.namespace, &powers);
+        if self.may_have(live.map(|live| &live.metadata), "PodDisruptionBudget", &desired.name_any())
+            && let Some(write) = needs_apply(live, &desired)?
+        {
+            self.write(write, None);
+        }
+        Ok(())
+    }
+
+    fn validators(&mut self, default_image: &ImageSpec) -> Result<(), ReconcileError> {
+        let observed = self.observed;
+        // The image of the operator that made a network stays its image: a new operator restarts nobody.
+        let settled = observed
+            .nodes
+            .iter()
+            .filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours)
+            .map(|node| &node.spec.template.image)
+            .find(|image| image.repository.is_some());
+        let image = node_builder::complete_image(&self.network.spec.template.image, settled.unwrap_or(default_image));
+        for name in self.plan.validators.clone() {
+            let live = observed.nodes.iter().find(|node| node.name_any() == name);
+            if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)
+                || live.is_some_and(|live| live.metadata.deletion_timestamp.is_some())
+            {
+                continue;
+            }
+            let desired = node_builder::validator(self.network, &self.name, &self.namespace, &name, image.clone());
+            if let Some(write) = needs_apply(live, &desired)? {
+                let event =
+                    live.is_none().then(|| Reason::new("ValidatorCreated", format!("created BizraNode {name}")));
+                self.write(write, event);
+            }
+        }
+        Ok(())
+    }
+
+    fn ceremony(&mut self) -> Result<(), ReconcileError> {
+        if let Ceremony::Compose(genesis) = &self.plan.ceremony {
+            let config_map = genesis::config_map(&self.name, &self.namespace, genesis)?;
+            let message = format!(
+                "made the genesis of chain {} from the keys of {} validators",
+                genesis.chain_id,
+                genesis.validators.len()
+            );
+            self.write(Write::Create(Manifest::of(&config_map)?), Some(Reason::new("GenesisCreated", message)));
+        }
+        Ok(())
+    }
+
+    fn certificates(&mut self) {
+        // One publication for all at the end of the ceremony, not one for each report.
+        if matches!(self.plan.ceremony, Ceremony::Waiting(_)) {
+            return;
+        }
+        let Some(authority) = &self.observed.authority else { return };
+        let live = self.observed.certificates.as_ref();
+        if !self.may_have(live.map(|live| &live.metadata), "ConfigMap", &names::certificates(&self.name)) {
+            return;
+        }
+        let data = live.and_then(|live| live.data.as_ref());
+        let now = u64::try_from(self.observed.now.as_second()).unwrap_or(0);
+        let part = |key: &str| data.and_then(|data| data.get(key)).map(String::as_str);
+        let same_authority = part(config_map::AUTHORITY) == Some(&authority.certificate)
+            && part(config_map::OPERATOR_AUTHORITY) == Some(&authority.operator_certificate);
+
+        let mut requests = BTreeMap::new();
+        let mut keep = Vec::new();
+        let mine: Vec<&BizraNode> =
+            self.observed.nodes.iter().filter(|node| node.spec.network_ref.name == self.name).collect();
+        for node in mine {
+            let name = node.name_any();
+            let Some(request) = self.request_of(node) else { continue };
+            let current = part(&config_map::certificate_key(&name)).filter(|_| same_authority);
+            if certificates::needs_issue(current, &request, now) {
+                requests.insert(name, request);
+            } else if current.is_some() {
+                keep.push(name);
+            }
+        }
+        if !requests.is_empty() || (live.is_some() && !same_authority) {
+            self.plan.steps.push(Step::IssueCertificates { requests, keep });
+        }
+    }
+
+    /// A node's signing request: what its pod reports now, or else what its status has kept.
+    fn request_of(&self, node: &BizraNode) -> Option<String> {
+        let name = node.name_any();
+        let claim = self.observed.claims.iter().find(|claim| claim.name_any() == names::claim(&name));
+        let pod = self.observed.pods.iter().find(|pod| pod.name_any() == name);
+        if let (Some(pod), Some(volume_id)) = (pod, claim.and_then(kube::ResourceExt::uid))
+            && let KeyReading::Reported(report) = key_report::read(pod, &volume_id, &self.network.spec.chain_id)
+        {
+            return Some(report.certificate_request.clone());
+        }
+        node.status.as_ref().and_then(|status| status.certificate_request.clone())
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,250 @@
+//! What to say of a network: a pure function of spec, observation and outcome, written last and only if it changed.
+
+use std::collections::BTreeSet;
+
+use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
+
+use super::{ceremony::Ceremony, observe::Observed, plan::Plan};
+use crate::{
+    api::{BizraNode, BizraNodeStatus, Network, NetworkStatus, Offender, QuorumStatus, ValidatorCounts, condition},
+    controllers::{
+        Context, ReconcileError,
+        conditions::{Conditions, Reason, Truth, announcements, find, is_true},
+    },
+    kubernetes::shorten,
+};
+
+/// Most offenders a status names.
+const OFFENDERS_MAX: usize = 10;
+/// A validator votes if its signature is in a certificate at most this many blocks old.
+const VOTING_WINDOW_BLOCKS: i64 = 64;
+/// A node may be this many blocks behind and still count as in sync.
+const SYNCED_LAG_BLOCKS: i64 = 16;
+
+/// Writes the status if it changed; true if the network is ready.
+pub async fn report(
+    context: &Context,
+    network: &Network,
+    observed: &Observed,
+    plan: &Plan,
+    outcome: Result<&(), &ReconcileError>,
+) -> Result<bool, ReconcileError> {
+    let uid = network.uid().unwrap_or_default();
+    let old = network.status.clone().unwrap_or_default();
+    let new = status(network, observed, plan, outcome.err());
+    let ready = is_true(&new.conditions, condition::READY);
+    let changed = without_numbers(&old) != without_numbers(&new);
+    if !changed && (old == new || !context.numbers_are_due(&uid)) {
+        return Ok(ready);
+    }
+    let api: Api<Network> = Api::namespaced(context.client.clone(), &network.namespace().unwrap_or_default());
+    let mut written = network.clone();
+    let news = announcements(&old.conditions, &new.conditions);
+    written.status = Some(new);
+    match api.replace_status(&network.name_any(), &PostParams::default(), &written).await {
+        Ok(_) => {
+            context.reported(&uid);
+            for announcement in news {
+                context.announcer.announce(network.object_ref(&()), announcement);
+            }
+            Ok(ready)
+        }
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(false),
+        Err(error) => Err(ReconcileError::Report(error)),
+    }
+}
+
+/// The part of a status that is written at once when it changes.
+fn without_numbers(status: &NetworkStatus) -> NetworkStatus {
+    NetworkStatus { height: None, lag: None, ..status.clone() }
+}
+
+/// A validator as the report sees it.
+struct Validator<'a> {
+    name: &'a str,
+    power: u128,
+    node: Option<&'a BizraNode>,
+}
+
+impl Validator<'_> {
+    fn status(&self) -> Option<&BizraNodeStatus> {
+        self.node.and_then(|node| node.status.as_ref())
+    }
+
+    /// Ready by its own word, and with its key in the genesis.
+    fn is_ready(&self) -> bool {
+        self.status().is_some_and(|status| {
+            is_true(&status.conditions, condition::READY) && !is_true(&status.conditions, condition::KEY_NOT_IN_GENESIS)
+        })
+    }
+}
+
+/// The status.
+pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Option<&ReconcileError>) -> NetworkStatus {
+    let old = network.status.clone().unwrap_or_default();
+    let generation = network.metadata.generation.unwrap_or(0);
+    let validators = validators(observed, plan);
+    let all = |node: &BizraNode| node.spec.network_ref.name == network.name_any();
+    let statuses: Vec<&BizraNodeStatus> =
+        observed.nodes.iter().filter(|node| all(node)).filter_map(|node| node.status.as_ref()).collect();
+
+    let height = statuses.iter().filter_map(|status| status.height).max();
+    let lag = validators.iter().filter_map(|validator| validator.status()?.lag).max();
+    let ready: Vec<&Validator<'_>> = validators.iter().filter(|validator| validator.is_ready()).collect();
+    let voting = validators.iter().filter(|validator| votes(validator.status(), height)).count();
+    let total_power: u128 = validators.iter().map(|validator| validator.power).sum();
+    let ready_power: u128 = ready.iter().map(|validator| validator.power).sum();
+    let quorum = QuorumStatus {
+        total_power: total_power.to_string(),
+        ready_power: ready_power.to_string(),
+        needed_power: (total_power * 2 / 3 + 1).to_string(),
+    };
+    let versions: BTreeSet<&str> = statuses.iter().filter_map(|status| status.version.as_deref()).collect();
+    let versions = versions.into_iter().collect::<Vec<_>>().join(",");
+
+    let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
+    let (is_ready, reason) = readiness(plan, &validators, ready.len());
+    conditions.set(condition::READY, Truth::from(is_ready), &reason);
+    set_progress(&mut conditions, is_ready, &reason, plan, failure);
+    set_quorum(&mut conditions, plan, ready_power, total_power);
+    set_synced(&mut conditions, lag);
+
+    NetworkStatus {
+        observed_generation: generation,
+        conditions: conditions.finish(),
+        validators: ValidatorCounts {
+            desired: network.spec.validators,
+            ready: i32::try_from(ready.len()).unwrap_or(i32::MAX),
+            voting: i32::try_from(voting).unwrap_or(i32::MAX),
+        },
+        quorum,
+        height: height.or(old.height),
+        lag,
+        version: (!versions.is_empty()).then(|| shorten(&versions, 256)),
+        genesis_hash: match &plan.ceremony {
+            Ceremony::Done { hash, .. } => Some(hash.clone()),
+            _ => None,
+        },
+        offenders: offenders(&validators),
+    }
+}
+
+fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> {
+    let node = |name: &str| observed.nodes.iter().find(|node| node.name_any() == name);
+    match &plan.ceremony {
+        Ceremony::Done { genesis, .. } => genesis
+            .validators
+            .iter()
+            .map(|validator| Validator {
+                name: &validator.name,
+                power: u128::from(validator.power().unwrap_or(0)),
+                node: node(&validator.name),
+            })
+            .collect(),
+        _ => plan.validators.iter().map(|name| Validator { name, power: 1, node: node(name) }).collect(),
+    }
+}
+
+fn votes(status: Option<&BizraNodeStatus>, height: Option<i64>) -> bool {
+    let (Some(voted), Some(height)) = (status.and_then(|status| status.last_voted_height), height) else {
+        return false;
+    };
+    voted > 0 && height.saturating_sub(voted) <= VOTING_WINDOW_BLOCKS
+}
+
+fn readiness(plan: &Plan, validators: &[Validator<'_>], ready: usize) -> (bool, Reason) {
+    if let Some(reason) = plan.stalled.as_ref().or(plan.waiting.as_ref()) {
+        return (false, reason.clone());
+    }
+    match &plan.ceremony {
+        Ceremony::Stalled(reason) => (false, reason.clone()),
+        Ceremony::Waiting(missing) => {
+            let shown = missing.iter().take(OFFENDERS_MAX).cloned().collect::<Vec<_>>().join(", ");
+            (false, Reason::new("WaitingForKeys", format!("the genesis waits for the keys of {shown}")))
+        }
+        Ceremony::Compose(_) => (false, Reason::new("CreatingGenesis", "every validator has proven its key")),
+        Ceremony::Done { .. } if ready == validators.len() => {
+            (true, Reason::new("AllValidatorsReady", format!("all {ready} validators are in sync and able to vote")))
+        }
+        Ceremony::Done { .. } => (
+            false,
+            Reason::new(
+                "ValidatorsNotReady",
+                format!("{ready} of {} validators are in sync and able to vote", validators.len()),
+            ),
+        ),
+    }
+}
+
+fn set_progress(
+    conditions: &mut Conditions<'_>,
+    ready: bool,
+    reason: &Reason,
+    plan: &Plan,
+    failure: Option<&ReconcileError>,
+) {
+    match (failure, &plan.stalled) {
+        (Some(failure), _) => {
+            conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
+        }
+        (None, Some(_)) => {
+            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
+        }
+        (None, None) if ready && plan.steps.is_empty() => {
+            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("AsSpecified", "nothing is left to do"));
+        }
+        (None, None) => conditions.set(condition::RECONCILING, Truth::from(!ready), reason),
+    }
+    match &plan.stalled {
+        Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
+        None => conditions.set(condition::STALLED, Truth::False, &Reason::new("NotStalled", "nobody has to act")),
+    }
+}
+
+fn set_quorum(conditions: &mut Conditions<'_>, plan: &Plan, ready: u128, total: u128) {
+    let (truth, reason) = if !matches!(plan.ceremony, Ceremony::Done { .. }) {
+        (Truth::Unknown, Reason::new("NoGenesis", "there is no chain yet"))
+    } else if ready * 3 > total * 2 {
+        (Truth::True, Reason::new("QuorumInSync", format!("power {ready} of {total} is in sync and able to vote")))
+    } else {
+        let message = format!(
+            "power {ready} of {total} is in sync and able to vote, more than two thirds are needed to finalise blocks; see the offenders"
+        );
+        (Truth::False, Reason::new("NoQuorum", message))
+    };
+    conditions.set(condition::QUORUM_SAFE, truth, &reason);
+}
+
+/// The lag itself is in the status; here it would make a write of every block.
+fn set_synced(conditions: &mut Conditions<'_>, lag: Option<i64>) {
+    let (truth, reason) = match lag {
+        None => (Truth::Unknown, Reason::new("Unreachable", "no validator has said how far it is")),
+        Some(lag) if lag <= SYNCED_LAG_BLOCKS => {
+            (Truth::True, Reason::new("InSync", "every reporting validator is at the head"))
+        }
+        Some(_) => (Truth::False, Reason::new("CatchingUp", "a validator is behind; see status.lag")),
+    };
+    conditions.set(condition::SYNCED, truth, &reason);
+}
+
+fn offenders(validators: &[Validator<'_>]) -> Vec<Offender> {
+    validators
+        .iter()
+        .filter(|validator| !validator.is_ready())
+        .take(OFFENDERS_MAX)
+        .map(|validator| {
+            let told = validator.status().map(|status| status.conditions.as_slice()).unwrap_or_default();
+            let telling = find(told, condition::KEY_NOT_IN_GENESIS).or_else(|| find(told, condition::READY));
+            Offender {
+                name: validator.name.to_owned(),
+                reason: telling.map_or_else(|| "Missing".to_owned(), |condition| shorten(&condition.reason, 64)),
+                message: telling
+                    .map_or_else(|| "the node is being made".to_owned(), |condition| shorten(&condition.message, 256)),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+use bizra_proto::ceremony::KeyReport;
+use serde_json::json;
+
+use super::*;
+use crate::controllers::{
+    fixtures::{default_image, genesis_map, network, network_observed, node, report as key_report},
+    network::plan::plan,
+};
+
+fn said(type_: &str, status: &str, reason: &str) -> serde_json::Value {
+    json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
+fn node_saying(ordinal: i32, ready: &str, reason: &str, voted: i64) -> BizraNode {
+    let mut node = node(ordinal);
+    node.status = Some(
+        serde_json::from_value(json!({
+            "conditions": [said("Ready", ready, reason)],
+            "height": 100, "lag": 0, "lastVotedHeight": voted, "version": "0.1.0", "power": "1",
+        }))
+        .unwrap(),
+    );
+    node
+}
+
+fn status_of(nodes: Vec<BizraNode>) -> NetworkStatus {
+    let reports: Vec<KeyReport> = (1..=4).map(|seed| key_report(seed, "demo-1", None)).collect();
+    let mut observed = network_observed();
+    observed.genesis = Some(genesis_map(&reports));
+    observed.nodes = nodes;
+    let network = network("demo-1");
+    let plan = plan(&network, &observed, &default_image()).unwrap();
+    status(&network, &observed, &plan, None)
+}
+
+fn condition(status: &NetworkStatus, type_: &str) -> String {
+    let found = find(&status.conditions, type_).unwrap();
+    format!("{}/{}", found.status, found.reason)
+}
+
+#[test]
+fn a_network_is_ready_when_all_its_validators_are() {
+    let status = status_of((0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect());
+    assert_eq!(condition(&status, condition::READY), "True/AllValidatorsReady");
+    assert_eq!(condition(&status, condition::QUORUM_SAFE), "True/QuorumInSync");
+    assert_eq!((status.validators.ready, status.validators.voting), (4, 4));
+    assert_eq!(status.height, Some(100));
+    assert_eq!(status.offenders, Vec::new());
+}
+
+#[test]
+fn with_one_of_four_gone_the_quorum_is_safe_and_with_two_it_is_not() {
+    let mut nodes: Vec<BizraNode> = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    nodes[1] = node_saying(1, "Unknown", "Unreachable", 10);
+    let status = status_of(nodes.clone());
+    assert_eq!(condition(&status, condition::READY), "False/ValidatorsNotReady");
+    assert_eq!(condition(&status, condition::QUORUM_SAFE), "True/QuorumInSync");
+    assert_eq!((status.validators.ready, status.validators.voting), (3, 3));
+    assert_eq!(status.offenders[0].reason, "Unreachable");
+    nodes.remove(2);
+    let status = status_of(nodes);
+    assert_eq!(condition(&status, condition::QUORUM_SAFE), "False/NoQuorum");
+    assert_eq!(status.offenders.len(), 2);
+}
+
+#[test]
+fn a_validator_whose_key_is_not_in_the_genesis_does_not_count() {
+    let mut nodes: Vec<BizraNode> = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    let extra = said(condition::KEY_NOT_IN_GENESIS, "True", "KeyNotInGenesis");
+    nodes[0].status.as_mut().unwrap().conditions.push(serde_json::from_value(extra).unwrap());
+    let status = status_of(nodes);
+    assert_eq!(status.validators.ready, 3);
+    assert_eq!(status.offenders[0].reason, "KeyNotInGenesis");
+}
+
+#[test]
+fn a_network_without_genesis_says_what_it_waits_for() {
+    let network = network("demo-1");
+    let observed = network_observed();
+    let plan = plan(&network, &observed, &default_image()).unwrap();
+    let status = status(&network, &observed, &plan, None);
+    assert_eq!(condition(&status, condition::READY), "False/WaitingForKeys");
+    assert_eq!(condition(&status, condition::RECONCILING), "True/WaitingForKeys");
+    assert_eq!(condition(&status, condition::STALLED), "False/NotStalled");
+    assert_eq!(condition(&status, condition::QUORUM_SAFE), "Unknown/NoGenesis");
+    assert_eq!(status.observed_generation, 1);
+}

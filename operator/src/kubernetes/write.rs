@@ -1,0 +1,241 @@
+//! One write to the API server. Each is safe to repeat and to lose: names are fixed, creates meet `AlreadyExists`,
+//! deletes and patches carry the uid and version of what was observed.
+
+use std::fmt::Debug;
+
+use k8s_openapi::serde::de::DeserializeOwned;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::compare::covers;
+use crate::resources::{labels, short_hash};
+
+/// Where an object is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    resource: ApiResource,
+    namespace: String,
+    name: String,
+}
+
+impl Target {
+    /// The place of `object`.
+    pub fn of<K: Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self {
+            resource: ApiResource::erase::<K>(&()),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }
+    }
+
+    /// Kind and name, for people.
+    pub fn describe(&self) -> String {
+        format!("{} {}/{}", self.resource.kind, self.namespace, self.name)
+    }
+
+    /// Kind of the object.
+    pub fn kind(&self) -> &str {
+        &self.resource.kind
+    }
+
+    /// Name of the object.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn api(&self, client: &Client) -> Api<DynamicObject> {
+        Api::namespaced_with(client.clone(), &self.namespace, &self.resource)
+    }
+}
+
+/// An object to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// Where it goes.
+    pub target: Target,
+    /// The whole object.
+    pub body: Value,
+}
+
+impl Manifest {
+    /// Turns a typed object into a manifest.
+    pub fn of<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Result<Self, serde_json::Error> {
+        let target = Target::of(object);
+        let mut body = serde_json::to_value(object)?;
+        body["apiVersion"] = json!(target.resource.api_version);
+        body["kind"] = json!(target.resource.kind);
+        Ok(Self { target, body })
+    }
+
+    /// Annotates the manifest with its own hash, so that a field taken out of it is noticed too.
+    #[must_use]
+    pub fn stamped(mut self) -> Self {
+        let hash = short_hash(self.body.to_string().as_bytes());
+        self.body["metadata"]["annotations"][labels::APPLIED] = json!(hash);
+        self
+    }
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Server-side apply with force: the object is ours.
+    Apply(Manifest),
+    /// Create; an object that is there already stays as it is.
+    Create(Manifest),
+    /// JSON merge patch of an object that must still have this uid and, if given, this version.
+    Merge {
+        /// What to patch.
+        target: Target,
+        /// The patch, without preconditions.
+        patch: Value,
+        /// Uid the object must have.
+        uid: String,
+        /// Version the object must have.
+        resource_version: Option<String>,
+    },
+    /// Delete, in the background, of the object with this uid and version.
+    Delete {
+        /// What to delete.
+        target: Target,
+        /// Uid the object must have.
+        uid: String,
+        /// Version the object must have.
+        resource_version: Option<String>,
+    },
+}
+
+impl Write {
+    /// What the write does to what, for logs.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Apply(manifest) => format!("apply {}", manifest.target.describe()),
+            Self::Create(manifest) => format!("create {}", manifest.target.describe()),
+            Self::Merge { target, .. } => format!("patch {}", target.describe()),
+            Self::Delete { target, .. } => format!("delete {}", target.describe()),
+        }
+    }
+
+    /// The verb, for metrics.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+            Self::Create(_) => "create",
+            Self::Merge { .. } => "patch",
+            Self::Delete { .. } => "delete",
+        }
+    }
+
+    /// Deletes `object` as it was observed.
+    pub fn delete<K: Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self::Delete {
+            target: Target::of(object),
+            uid: object.uid().unwrap_or_default(),
+            resource_version: object.resource_version(),
+        }
+    }
+
+    /// Patches `object` as it was observed.
+    pub fn merge<K: Resource<DynamicType = ()>>(object: &K, patch: Value) -> Self {
+        Self::Merge {
+            target: Target::of(object),
+            patch,
+            uid: object.uid().unwrap_or_default(),
+            resource_version: object.resource_version(),
+        }
+    }
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The object was written.
+    Written,
+    /// Somebody was faster, or the object is gone or another one now: observe again.
+    Superseded,
+}
+
+/// A write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The API server refused it or could not be reached.
+    #[error("failed to {what}: {source}")]
+    Api {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+/// Executes one write.
+pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, WriteError> {
+    let result = match write {
+        Write::Apply(manifest) => {
+            let parameters = PatchParams::apply(labels::MANAGER).force();
+            let api = manifest.target.api(client);
+            api.patch(&manifest.target.name, &parameters, &Patch::Apply(&manifest.body)).await.map(drop)
+        }
+        Write::Create(manifest) => {
+            let object: DynamicObject = serde_json::from_value(manifest.body.clone())
+                .map_err(|error| WriteError::Api { what: write.describe(), source: kube::Error::SerdeError(error) })?;
+            let parameters = PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
+            manifest.target.api(client).create(&parameters, &object).await.map(drop)
+        }
+        Write::Merge { target, patch, uid, resource_version } => {
+            let mut patch = patch.clone();
+            patch["metadata"]["uid"] = json!(uid);
+            if let Some(version) = resource_version {
+                patch["metadata"]["resourceVersion"] = json!(version);
+            }
+            let parameters = PatchParams { field_manager: Some(labels::MANAGER.to_owned()), ..PatchParams::default() };
+            target.api(client).patch(&target.name, &parameters, &Patch::Merge(&patch)).await.map(drop)
+        }
+        Write::Delete { target, uid, resource_version } => {
+            let parameters = DeleteParams {
+                propagation_policy: Some(PropagationPolicy::Background),
+                preconditions: Some(Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: resource_version.clone(),
+                }),
+                ..DeleteParams::default()
+            };
+            target.api(client).delete(&target.name, &parameters).await.map(drop)
+        }
+    };
+    match result {
+        Ok(()) => Ok(WriteOutcome::Written),
+        // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(WriteOutcome::Superseded),
+        Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => Ok(WriteOutcome::Superseded),
+        Err(source) => Err(WriteError::Api { what: write.describe(), source }),
+    }
+}
+
+fn is_on_existing(write: &Write) -> bool {
+    matches!(write, Write::Merge { .. } | Write::Delete { .. })
+}
+
+/// True if the API server says that the object is not there, and nothing less certain.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The apply that makes `live` what `desired` says, or none if it is that already.
+pub fn needs_apply<K>(live: Option<&K>, desired: &K) -> Result<Option<Write>, serde_json::Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Debug,
+{
+    let manifest = Manifest::of(desired)?.stamped();
+    if let Some(live) = live
+        && covers(&Manifest::of(live)?.body, &manifest.body)
+    {
+        return Ok(None);
+    }
+    Ok(Some(Write::Apply(manifest)))
+}

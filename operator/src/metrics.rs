@@ -1,0 +1,59 @@
+//! Metrics of the operator. Labels never hold names of objects.
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector};
+
+/// All metrics.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reconciliations by kind and outcome.
+    pub reconciliations: IntCounterVec,
+    /// Their duration in seconds, by kind.
+    pub reconcile_seconds: HistogramVec,
+    /// Writes by verb and result.
+    pub writes: IntCounterVec,
+    /// Questions to nodes by result.
+    pub probes: IntCounterVec,
+    /// 1 while this process leads.
+    pub leader: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("bizra_operator".to_owned()), None)?;
+        let metrics = Self {
+            reconciliations: register(
+                &registry,
+                IntCounterVec::new(Opts::new("reconciliations_total", "Reconciliations."), &["kind", "outcome"])?,
+            )?,
+            reconcile_seconds: register(
+                &registry,
+                HistogramVec::new(HistogramOpts::new("reconcile_seconds", "Time of a reconciliation."), &["kind"])?,
+            )?,
+            writes: register(
+                &registry,
+                IntCounterVec::new(Opts::new("writes_total", "Writes to the API server."), &["verb", "result"])?,
+            )?,
+            probes: register(
+                &registry,
+                IntCounterVec::new(Opts::new("probes_total", "Questions to nodes' admin ports."), &["result"])?,
+            )?,
+            leader: register(&registry, IntGauge::new("leader", "1 while this process leads.")?)?,
+            registry,
+        };
+        Ok(metrics)
+    }
+
+    /// The text format of Prometheus.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(prometheus::gather());
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,134 @@
+//! `ConfigMap`s that are owned: a node's configuration and a network's certificates.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde::Serialize;
+
+use super::{controlled_by, labels, names, pod};
+use crate::api::{BizraNode, Network};
+
+/// Key of the configuration file.
+pub const FILE: &str = "node.toml";
+/// Key of the network's certificate authority.
+pub const AUTHORITY: &str = "ca.crt";
+/// Key of the authority that signs the operator's client certificate.
+pub const OPERATOR_AUTHORITY: &str = "operator-ca.crt";
+
+/// Key of a node's certificate.
+pub fn certificate_key(node: &str) -> String {
+    format!("{node}.crt")
+}
+
+/// The configuration file of a node.
+#[derive(Serialize)]
+struct NodeFile<'a> {
+    node_name: &'a str,
+    data_dir: &'a str,
+    volume_id: &'a str,
+    genesis_file: String,
+    tls: TlsSection,
+    peers: Vec<Peer>,
+}
+
+// The names are those of the file.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct TlsSection {
+    certificate_file: String,
+    ca_file: String,
+    operator_ca_file: String,
+}
+
+#[derive(Serialize)]
+struct Peer {
+    name: String,
+    address: String,
+}
+
+/// Text of a node's configuration file. Peers are the validators: whoever follows a chain gets it from them.
+pub fn node_file(
+    node: &str,
+    namespace: &str,
+    network: &str,
+    volume_id: &str,
+    validators: &[String],
+) -> Result<String, toml::ser::Error> {
+    let certificates = pod::CERTIFICATES_DIR;
+    toml::to_string(&NodeFile {
+        node_name: node,
+        data_dir: pod::DATA_DIR,
+        volume_id,
+        genesis_file: format!("{}/{}", pod::GENESIS_DIR, super::genesis::FILE),
+        tls: TlsSection {
+            certificate_file: format!("{certificates}/{}", certificate_key(node)),
+            ca_file: format!("{certificates}/{AUTHORITY}"),
+            operator_ca_file: format!("{certificates}/{OPERATOR_AUTHORITY}"),
+        },
+        peers: validators
+            .iter()
+            .filter(|validator| validator.as_str() != node)
+            .map(|validator| Peer {
+                name: validator.clone(),
+                address: format!("{}:{}", names::host(validator, network, namespace), bizra_proto::port::PEER),
+            })
+            .collect(),
+    })
+}
+
+/// The `ConfigMap` with a node's configuration file.
+pub fn config(node: &BizraNode, name: &str, namespace: &str, file: String) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(names::config(name)),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels::of_node(&node.spec.network_ref.name, name)),
+            owner_references: Some(vec![controlled_by(node)]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(FILE.to_owned(), file)])),
+        ..ConfigMap::default()
+    }
+}
+
+/// The `ConfigMap` with the certificates of a network's nodes.
+pub fn certificates(network: &Network, name: &str, namespace: &str, data: BTreeMap<String, String>) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(names::certificates(name)),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels::of_network(name)),
+            owner_references: Some(vec![controlled_by(network)]),
+            ..ObjectMeta::default()
+        },
+        data: Some(data),
+        ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_node_file_names_its_certificates_and_its_peers_but_not_itself() {
+        let validators = ["demo-v0", "demo-v1"].map(str::to_owned);
+        let file = node_file("demo-v0", "default", "demo", "uid-1", &validators).unwrap();
+        let expected = r#"node_name = "demo-v0"
+data_dir = "/var/lib/bizra"
+volume_id = "uid-1"
+genesis_file = "/etc/bizra/genesis/genesis.json"
+
+[tls]
+certificate_file = "/etc/bizra/certificates/demo-v0.crt"
+ca_file = "/etc/bizra/certificates/ca.crt"
+operator_ca_file = "/etc/bizra/certificates/operator-ca.crt"
+
+[[peers]]
+name = "demo-v1"
+address = "demo-v1.demo-nodes.default.svc:7100"
+"#;
+        assert_eq!(file, expected);
+    }
+}

@@ -1,0 +1,55 @@
+//! Names of everything the operator makes. They are fixed, so that a second creation meets the first.
+
+use sha2::{Digest as _, Sha256};
+
+/// The genesis validator with this ordinal.
+pub fn validator(network: &str, ordinal: i32) -> String {
+    format!("{network}-v{ordinal}")
+}
+
+/// The volume claim of a node.
+pub fn claim(node: &str) -> String {
+    format!("{node}-data")
+}
+
+/// The `ConfigMap` with a node's configuration.
+pub fn config(node: &str) -> String {
+    format!("{node}-config")
+}
+
+/// The `ConfigMap` with the genesis file.
+pub fn genesis(network: &str) -> String {
+    format!("{network}-genesis")
+}
+
+/// The `ConfigMap` with the certificates of a network's nodes.
+pub fn certificates(network: &str) -> String {
+    format!("{network}-certificates")
+}
+
+/// The headless Service that gives every node a host name.
+pub fn nodes_service(network: &str) -> String {
+    format!("{network}-nodes")
+}
+
+/// The Service for clients.
+pub fn api_service(network: &str) -> String {
+    format!("{network}-api")
+}
+
+/// The disruption budget of a network's validators.
+pub fn disruption_budget(network: &str) -> String {
+    format!("{network}-validators")
+}
+
+/// The Secret with a network's certificate authority, in the operator's namespace. The uid is part of it: a network
+/// that is deleted and applied again gets a new authority, and the old one can be swept without asking who uses it.
+pub fn authority(network_uid: &str) -> String {
+    let digest = hex::encode(Sha256::digest(network_uid.as_bytes()));
+    format!("bizra-authority-{}", digest.get(..16).unwrap_or(&digest))
+}
+
+/// Host name of a node inside the cluster, without the cluster domain.
+pub fn host(node: &str, network: &str, namespace: &str) -> String {
+    format!("{node}.{}.{namespace}.svc", nodes_service(network))
+}

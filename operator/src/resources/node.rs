@@ -1,0 +1,81 @@
+//! The `BizraNode`s a Network controls, and images.
+
+use kube::api::ObjectMeta;
+
+use super::{controlled_by, labels};
+use crate::api::{BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference};
+
+/// A genesis validator of a network.
+pub fn validator(network: &Network, network_name: &str, namespace: &str, name: &str, image: ImageSpec) -> BizraNode {
+    let mut all_labels = labels::of_node(network_name, name);
+    all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::Validator.label().to_owned());
+    let mut template = network.spec.template.clone();
+    template.image = image;
+    BizraNode {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(all_labels),
+            owner_references: Some(vec![controlled_by(network)]),
+            ..ObjectMeta::default()
+        },
+        spec: BizraNodeSpec { network_ref: NetworkReference { name: network_name.to_owned() }, template },
+        status: None,
+    }
+}
+
+/// Splits an image reference into an [`ImageSpec`].
+pub fn parse_image(reference: &str) -> ImageSpec {
+    let (rest, digest) = match reference.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest.to_owned())),
+        None => (reference, None),
+    };
+    // A colon before the last slash separates a port, not a tag.
+    let (repository, tag) = match rest.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag.to_owned())),
+        _ => (rest, None),
+    };
+    let tag = if digest.is_some() { None } else { Some(tag.unwrap_or_else(|| "latest".to_owned())) };
+    ImageSpec { repository: Some(repository.to_owned()), tag, digest, ..ImageSpec::default() }
+}
+
+/// Fills what an [`ImageSpec`] leaves out from another one.
+pub fn complete_image(image: &ImageSpec, default: &ImageSpec) -> ImageSpec {
+    let versioned = image.tag.is_some() || image.digest.is_some();
+    ImageSpec {
+        repository: image.repository.clone().or_else(|| default.repository.clone()),
+        tag: if versioned { image.tag.clone() } else { default.tag.clone() },
+        digest: if versioned { image.digest.clone() } else { default.digest.clone() },
+        pull_policy: image.pull_policy,
+    }
+}
+
+/// The reference a container names.
+pub fn image_reference(image: &ImageSpec) -> String {
+    let repository = image.repository.as_deref().unwrap_or_default();
+    match (&image.digest, &image.tag) {
+        (Some(digest), _) => format!("{repository}@{digest}"),
+        (None, Some(tag)) => format!("{repository}:{tag}"),
+        (None, None) => repository.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_references_survive_a_round_trip() {
+        for reference in ["localhost/bizra:dev", "localhost:5000/a/b:1.2.3", "example.test/x@sha256:ab"] {
+            assert_eq!(image_reference(&parse_image(reference)), reference);
+        }
+        assert_eq!(image_reference(&parse_image("localhost:5000/a")), "localhost:5000/a:latest");
+    }
+
+    #[test]
+    fn a_tag_alone_keeps_the_default_repository() {
+        let default = parse_image("localhost/bizra@sha256:ab");
+        let image = complete_image(&ImageSpec { tag: Some("2".to_owned()), ..ImageSpec::default() }, &default);
+        assert_eq!(image_reference(&image), "localhost/bizra:2");
+    }
+}

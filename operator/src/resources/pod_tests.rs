@@ -1,0 +1,106 @@
+#![allow(clippy::unwrap_used)]
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::{BizraNodeSpec, NetworkReference, NodeTemplate};
+
+fn built(template: NodeTemplate) -> Value {
+    let spec = BizraNodeSpec { network_ref: NetworkReference { name: "demo".to_owned() }, template };
+    let node = BizraNode::new("demo-v0", spec);
+    let image = node::parse_image("localhost/bizra:dev");
+    let inputs = Inputs {
+        namespace: "default",
+        chain_id: "demo-1",
+        volume_id: "volume-0",
+        config: "x",
+        image: &image,
+        component: labels::Component::Validator,
+    };
+    serde_json::to_value(pod(&node, "demo-v0", &inputs).unwrap()).unwrap()
+}
+
+#[test]
+fn every_container_is_restricted() {
+    let pod = built(NodeTemplate::default());
+    assert_eq!(pod["spec"]["automountServiceAccountToken"], json!(false));
+    assert_eq!(pod["spec"]["securityContext"]["runAsUser"], json!(65532));
+    let containers = pod["spec"]["initContainers"].as_array().unwrap().iter();
+    for container in containers.chain(pod["spec"]["containers"].as_array().unwrap()) {
+        let security = &container["securityContext"];
+        assert_eq!(security["readOnlyRootFilesystem"], json!(true));
+        assert_eq!(security["allowPrivilegeEscalation"], json!(false));
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(security["seccompProfile"]["type"], json!("RuntimeDefault"));
+        assert_eq!(container["resources"]["requests"]["memory"], container["resources"]["limits"]["memory"]);
+    }
+}
+
+#[test]
+fn kubernetes_does_not_move_a_node_and_hosts_are_not_shared() {
+    let pod = built(NodeTemplate::default());
+    for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let wanted = json!({"key": taint, "operator": "Exists", "effect": "NoExecute"});
+        assert!(pod["spec"]["tolerations"].as_array().unwrap().contains(&wanted));
+    }
+    let apart = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(apart["topologyKey"], json!("kubernetes.io/hostname"));
+    assert_eq!(apart["labelSelector"]["matchLabels"][labels::NETWORK], json!("demo"));
+    let soft = built(NodeTemplate { host_spread: HostSpread::Preferred, ..NodeTemplate::default() });
+    let apart = &soft["spec"]["affinity"]["podAntiAffinity"];
+    assert!(apart["requiredDuringSchedulingIgnoredDuringExecution"].is_null());
+    assert_eq!(apart["preferredDuringSchedulingIgnoredDuringExecution"][0]["weight"], json!(100));
+}
+
+#[test]
+fn the_containers_run_what_the_node_offers() {
+    let pod = built(NodeTemplate::default());
+    assert_eq!(
+        pod["spec"]["initContainers"][0]["args"],
+        json!([
+            "init-key",
+            "--data-dir",
+            "/var/lib/bizra",
+            "--chain-id",
+            "demo-1",
+            "--node-name",
+            "demo-v0",
+            "--volume-id",
+            "volume-0"
+        ])
+    );
+    assert_eq!(
+        pod["spec"]["initContainers"][1]["args"],
+        json!([
+            "init-genesis",
+            "--data-dir",
+            "/var/lib/bizra",
+            "--genesis-dir",
+            "/etc/bizra/genesis",
+            "--certificates-dir",
+            "/etc/bizra/certificates",
+            "--node-name",
+            "demo-v0"
+        ])
+    );
+    assert_eq!(pod["spec"]["containers"][0]["args"], json!(["run", "--config", "/etc/bizra/config/node.toml"]));
+    assert_eq!(pod["spec"]["subdomain"], json!("demo-nodes"));
+    assert_eq!(pod["spec"]["hostname"], json!("demo-v0"));
+}
+
+/// A changed revision means that pods will be restarted. If this fails because the pod has changed on purpose, say so in
+/// the changelog and take the new value over.
+#[test]
+fn a_new_operator_does_not_change_the_revision_of_an_unchanged_node() {
+    let pod = built(NodeTemplate::default());
+    assert_eq!(pod["metadata"]["annotations"][labels::REVISION], json!("0f9c022086b56cd4"));
+}
+
+#[test]
+fn custom_metadata_never_overrides_ours() {
+    let mut template = NodeTemplate::default();
+    template.pod.labels.insert("team".to_owned(), "ledger".to_owned());
+    template.pod.labels.insert(labels::NETWORK.to_owned(), "other".to_owned());
+    let pod = built(template);
+    assert_eq!(pod["metadata"]["labels"]["team"], json!("ledger"));
+    assert_eq!(pod["metadata"]["labels"][labels::NETWORK], json!("demo"));
+}

@@ -1,0 +1,229 @@
+//! Starts etcd, kube-apiserver and kube-controller-manager from `BIZRA_CLUSTER_BIN`, once for all tests.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use bizra_operator::api::definitions;
+use k8s_openapi::{
+    api::{
+        core::v1::Namespace,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config, Resource,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    config::AuthInfo,
+};
+use serde::de::DeserializeOwned;
+
+const ADMIN_TOKEN: &str = "admin";
+const OPERATOR_TOKEN: &str = "operator";
+pub(crate) const OPERATOR_NAMESPACE: &str = "bizra-system";
+
+/// The running programs. They end when this process does: each is a child of a shell that waits for its standard input
+/// to close.
+pub(crate) struct Cluster {
+    port: u16,
+    guards: Vec<Child>,
+}
+
+static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+
+/// The cluster, started by the first test that asks.
+pub(crate) fn cluster() -> &'static Cluster {
+    CLUSTER.get_or_init(|| std::thread::spawn(Cluster::start).join().unwrap())
+}
+
+impl Cluster {
+    /// A client that may do everything.
+    pub(crate) fn admin(&self) -> Client {
+        Client::try_from(self.config(ADMIN_TOKEN)).unwrap()
+    }
+
+    /// A client with exactly the operator's rights.
+    pub(crate) fn operator(&self) -> Client {
+        Client::try_from(self.config(OPERATOR_TOKEN)).unwrap()
+    }
+
+    fn config(&self, token: &str) -> Config {
+        let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
+        // The server's certificate is one it made for itself.
+        config.accept_invalid_certs = true;
+        config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+        config
+    }
+
+    fn start() -> Self {
+        let binaries = PathBuf::from(std::env::var_os("BIZRA_CLUSTER_BIN").expect(
+            "BIZRA_CLUSTER_BIN must name the folder with `etcd` and `kubeplane`; run `make test`, which builds them",
+        ));
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("api-server-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (etcd, etcd_peer, port) = (free_port(), free_port(), free_port());
+
+        let service = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:bizra-operator");
+        let tokens = format!(
+            "{ADMIN_TOKEN},admin,admin,\"system:masters\"\n{OPERATOR_TOKEN},{service},{service},\"system:serviceaccounts\"\n"
+        );
+        std::fs::write(folder.join("tokens.csv"), tokens).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(folder.join("service-account.key"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.join("service-account.pub"), key.public_key_pem()).unwrap();
+        std::fs::write(folder.join("kubeconfig"), kubeconfig(port)).unwrap();
+
+        let mut guards = vec![guarded(
+            &folder,
+            "etcd",
+            &binaries.join("etcd"),
+            &[
+                &format!("--data-dir={}/etcd", folder.display()),
+                &format!("--listen-client-urls=http://127.0.0.1:{etcd}"),
+                &format!("--advertise-client-urls=http://127.0.0.1:{etcd}"),
+                &format!("--listen-peer-urls=http://127.0.0.1:{etcd_peer}"),
+                &format!("--initial-advertise-peer-urls=http://127.0.0.1:{etcd_peer}"),
+                &format!("--initial-cluster=default=http://127.0.0.1:{etcd_peer}"),
+                "--unsafe-no-fsync",
+            ],
+        )];
+        let kubeplane = binaries.join("kubeplane");
+        guards.push(guarded(
+            &folder,
+            "kube-apiserver",
+            &kubeplane,
+            &[
+                "kube-apiserver",
+                &format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+                "--bind-address=127.0.0.1",
+                "--advertise-address=127.0.0.1",
+                &format!("--secure-port={port}"),
+                &format!("--cert-dir={}", folder.display()),
+                "--service-cluster-ip-range=10.0.0.0/16",
+                &format!("--token-auth-file={}/tokens.csv", folder.display()),
+                "--authorization-mode=RBAC",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                &format!("--service-account-key-file={}/service-account.pub", folder.display()),
+                &format!("--service-account-signing-key-file={}/service-account.key", folder.display()),
+                // There is nobody who would make the default service accounts.
+                "--disable-admission-plugins=ServiceAccount",
+                "--endpoint-reconciler-type=none",
+            ],
+        ));
+        let mut cluster = Self { port, guards };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(cluster.prepare(&folder));
+        cluster.guards.push(guarded(
+            &folder,
+            "kube-controller-manager",
+            &kubeplane,
+            &[
+                "kube-controller-manager",
+                &format!("--kubeconfig={}/kubeconfig", folder.display()),
+                "--leader-elect=false",
+                "--bind-address=127.0.0.1",
+                &format!("--secure-port={}", free_port()),
+                &format!("--cert-dir={}", folder.display()),
+                "--controllers=garbage-collector-controller,namespace-controller,persistentvolumeclaim-protection-controller,disruption-controller",
+            ],
+        ));
+        cluster
+    }
+
+    /// Waits for the API server and installs what `config/default` installs, except the Deployment.
+    async fn prepare(&self, folder: &Path) {
+        let client = self.admin();
+        let started = Instant::now();
+        while client.apiserver_version().await.is_err() {
+            assert!(
+                started.elapsed() < Duration::from_secs(120),
+                "the API server did not start; see the logs in {}",
+                folder.display()
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        // The roles of the system come a moment after the server.
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = Namespace {
+            metadata: ObjectMeta { name: Some(OPERATOR_NAMESPACE.to_owned()), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
+        while namespaces.create(&PostParams::default(), &namespace).await.is_err() {
+            assert!(started.elapsed() < Duration::from_secs(120), "no namespace could be created");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let definitions_api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for definition in definitions().unwrap() {
+            let name = definition.metadata.name.clone().unwrap();
+            let parameters = PatchParams::apply("test").force();
+            let applied = definitions_api.patch(&name, &parameters, &Patch::Apply(&definition)).await;
+            applied.expect("the API server accepts the generated definitions");
+            loop {
+                let live = definitions_api.get(&name).await.unwrap();
+                let conditions = live.status.and_then(|status| status.conditions).unwrap_or_default();
+                assert!(
+                    !conditions.iter().any(|condition| condition.type_ == "NonStructuralSchema"),
+                    "{name} is not structural: {conditions:?}"
+                );
+                if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/default/rbac.yaml");
+        for document in std::fs::read_to_string(rules).unwrap().split("---\n") {
+            let value: serde_json::Value = serde_yaml_ng::from_str(document).unwrap();
+            match value["kind"].as_str().unwrap() {
+                "ClusterRole" => create::<ClusterRole>(&Api::all(client.clone()), &value).await,
+                "ClusterRoleBinding" => create::<ClusterRoleBinding>(&Api::all(client.clone()), &value).await,
+                "Role" => create::<Role>(&Api::namespaced(client.clone(), OPERATOR_NAMESPACE), &value).await,
+                "RoleBinding" => {
+                    create::<RoleBinding>(&Api::namespaced(client.clone(), OPERATOR_NAMESPACE), &value).await
+                }
+                other => panic!("config/default/rbac.yaml has a {other}"),
+            }
+        }
+    }
+}
+
+async fn create<K>(api: &Api<K>, value: &serde_json::Value)
+where
+    K: Resource + Clone + DeserializeOwned + serde::Serialize + std::fmt::Debug,
+{
+    api.create(&PostParams::default(), &serde_json::from_value(value.clone()).unwrap()).await.unwrap();
+}
+
+fn kubeconfig(port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: test\ncontexts: [{{name: test, context: {{cluster: test, user: test}}}}]\nclusters: [{{name: test, cluster: {{server: \"https://127.0.0.1:{port}\", insecure-skip-tls-verify: true}}}}]\nusers: [{{name: test, user: {{token: {ADMIN_TOKEN}}}}}]\n"
+    )
+}
+
+/// Starts a program that ends with this process, however that ends: the shell's standard input closes then.
+fn guarded(folder: &Path, name: &str, program: &Path, arguments: &[&str]) -> Child {
+    assert!(program.exists(), "{} is missing; run `make test`, which builds it", program.display());
+    let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
+    Command::new("sh")
+        .arg("-c")
+        .arg("log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill $!; wait $!; rm -rf \"$folder\"")
+        .arg("sh")
+        .arg(name)
+        .arg(folder)
+        .arg(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,15 @@
+//! The operator against a real etcd and kube-apiserver (and the controller manager's garbage collector). The nodes are
+//! played by a small kubelet of the test: real keys, real reports, a real admin port over mutual TLS.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cluster;
+mod crash;
+mod kubelet;
+mod scenario;
+
+mod ceremony;
+mod crashes;
+mod lease;
+mod retention;
+mod validation;

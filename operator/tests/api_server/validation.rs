@@ -1,0 +1,111 @@
+//! Bad input is refused by the API server itself, with a sentence that says what to do.
+
+use bizra_operator::api::Network;
+use kube::{
+    api::{Patch, PatchParams},
+    core::params::ValidationDirective,
+};
+use serde_json::json;
+
+use crate::scenario::Scenario;
+
+fn said(result: Result<Network, kube::Error>) -> String {
+    match result {
+        Ok(network) => panic!("accepted: {:?}", network.spec),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_network_is_refused_with_a_sentence_that_says_what_to_do() {
+    let scenario = Scenario::new("validation").await;
+    for (spec, sentence) in [
+        (
+            json!({"chainId": "a-1", "validators": 3}),
+            "four are the least that survive one fault; set spec.validators to 4 or more",
+        ),
+        (json!({"chainId": "a-1", "validators": 1}), "set spec.validators to 4 or more"),
+        (json!({"chainId": "a-1", "validators": 32}), "set spec.validators to 31 or less"),
+        (json!({"chainId": "A_1"}), "spec.chainId"),
+        (
+            json!({"chainId": "a-1", "image": {"repository": "x", "tag": "1", "digest": format!("sha256:{}", "0".repeat(64))}}),
+            "not by both",
+        ),
+        (json!({"chainId": "a-1", "image": {"repository": "x"}}), "set image.tag or image.digest"),
+        (json!({"chainId": "a-1", "genesis": {"accounts": [{"address": "x", "balance": "1"}]}}), "address"),
+        (json!({"chainId": "a-1", "genesis": {"accounts": [{"address": "0".repeat(64), "balance": "-1"}]}}), "balance"),
+        (
+            json!({"chainId": "a-1", "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "2Gi"}}}),
+            "must be equal",
+        ),
+        (json!({"chainId": "a-1", "pod": {"labels": {"bizra.io/x": "y"}}}), "choose another prefix"),
+    ] {
+        let refused = said(scenario.try_create_network("bad", spec.clone()).await);
+        assert!(refused.contains(sentence), "{spec}: {refused}");
+    }
+    let refused = said(scenario.try_create_network(&"a".repeat(41), json!({"chainId": "a-1"})).await);
+    assert!(refused.contains("choose a shorter one"), "{refused}");
+    let refused = said(scenario.try_create_network("1st", json!({"chainId": "a-1"})).await);
+    assert!(refused.contains("starts with a letter"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_field_is_refused_under_strict_validation() {
+    let scenario = Scenario::new("validation-strict").await;
+    let parameters = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("test") };
+    let object = json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Network", "metadata": {"name": "typo"},
+        "spec": {"chainId": "a-1", "validator": 4},
+    });
+    let refused = said(scenario.api::<Network>().patch("typo", &parameters, &Patch::Apply(object)).await);
+    assert!(refused.contains("spec.validator"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_chain_is_made_of_cannot_change() {
+    let scenario = Scenario::new("validation-update").await;
+    let created = scenario.create_network("fixed", json!({"chainId": "a-1", "storage": {"size": "2Gi"}})).await;
+    assert_eq!(created.spec.validators, 4, "the default comes from the schema");
+    assert_eq!(created.status.map(|status| status.observed_generation), Some(-1));
+    let change = |spec: serde_json::Value| {
+        let api = scenario.api::<Network>();
+        async move { api.patch("fixed", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await }
+    };
+    for (spec, sentence) in [
+        (json!({"chainId": "b-1"}), "set spec.chainId back"),
+        (json!({"validators": 7}), "set spec.validators back"),
+        (json!({"genesis": {"accounts": [{"address": "0".repeat(64), "balance": "1"}]}}), "set spec.genesis back"),
+        (json!({"storage": {"size": "1Gi"}}), "a volume cannot shrink"),
+        (json!({"storage": {"className": "fast"}}), "set storage.className back"),
+    ] {
+        let refused = said(change(spec.clone()).await);
+        assert!(refused.contains(sentence), "{spec}: {refused}");
+    }
+    change(json!({"storage": {"size": "2048Mi"}})).await.unwrap();
+    change(json!({"storage": {"size": "3Gi"}})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_samples_are_accepted_under_strict_validation() {
+    let scenario = Scenario::new("samples").await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+    let mut applied = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        let object: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        // Two samples may have the same name.
+        let parameters = PatchParams {
+            dry_run: true,
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::apply("test")
+        };
+        scenario.api::<Network>().patch(&name, &parameters, &Patch::Apply(object)).await.unwrap();
+        applied += 1;
+    }
+    assert!(applied >= 2);
+}
