@@ -56,11 +56,11 @@ impl Node {
             ..NodeStatus::default()
         });
 
-        let registry = crate::monitoring::registry().map_err(metrics_error)?;
-        let metrics = ConsensusMetrics::new(&registry).map_err(metrics_error)?;
-        let ledger_metrics = LedgerMetrics::new(&registry).map_err(metrics_error)?;
-        let transaction_metrics = TransactionMetrics::new(&registry).map_err(metrics_error)?;
-        let gateway_metrics = GatewayMetrics::new(&registry).map_err(metrics_error)?;
+        let registry = crate::monitoring::registry().map_err(|error| metrics_error(&error))?;
+        let metrics = ConsensusMetrics::new(&registry).map_err(|error| metrics_error(&error))?;
+        let ledger_metrics = LedgerMetrics::new(&registry).map_err(|error| metrics_error(&error))?;
+        let transaction_metrics = TransactionMetrics::new(&registry).map_err(|error| metrics_error(&error))?;
+        let gateway_metrics = GatewayMetrics::new(&registry).map_err(|error| metrics_error(&error))?;
         // First of all, so that probes are answered while the database opens.
         let monitoring =
             MonitoringEndpoint::start(configuration.listen.monitoring, registry.clone(), status.clone()).await?;
@@ -167,7 +167,7 @@ async fn bind(purpose: &'static str, address: SocketAddr) -> Result<TcpListener,
     TcpListener::bind(address).await.map_err(|source| NetworkError::Bind { purpose, address, source })
 }
 
-fn metrics_error(error: prometheus::Error) -> Termination {
+fn metrics_error(error: &prometheus::Error) -> Termination {
     Termination { reason: ExitReason::InvalidConfiguration, message: format!("metrics cannot be registered: {error}") }
 }
 

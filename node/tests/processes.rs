@@ -69,7 +69,7 @@ impl Network {
     }
 
     fn wait_height(node: usize, height: u64) -> u64 {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             match Self::height(node) {
                 Some(at) if at >= height => return at,

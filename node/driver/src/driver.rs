@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bizra_simplex::types::{Digest, Height, Millis, Signature, ValidatorIndex, View};
-use bizra_simplex::{
-    Block, Certificate, Config, Effect, Event, SignedVote, State, Verdict, Vote, VoteKind, Want,
-};
+use bizra_simplex::{Block, Certificate, Config, Effect, Event, SignedVote, State, Verdict, Vote, VoteKind, Want};
 use bytes::Bytes;
 
 use crate::batch::Batch;
@@ -141,7 +139,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let mut to_execute = VecDeque::new();
         for height in recovered.executed.0 + 1..=recovered.anchor.height().0 {
             let block = disk.finalized_block(Height(height))?;
-            to_execute.push_back(block.ok_or_else(|| DiskError::Corrupt(format!("finalised block {height} is missing")))?);
+            to_execute
+                .push_back(block.ok_or_else(|| DiskError::Corrupt(format!("finalised block {height} is missing")))?);
         }
         let core = State::recover(config, recovered.anchor, recovered.anchor_certificate, recovered.records, safety);
         let mut driver = Self {
@@ -215,11 +214,16 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
         self.timers();
         self.output.sends.append(&mut self.held_back);
-        self.output.wake =
-            [self.core_timer, self.data.next_fetch(), self.lock.next_question(), self.range_due, Some(self.next_status)]
-                .into_iter()
-                .flatten()
-                .min();
+        self.output.wake = [
+            self.core_timer,
+            self.data.next_fetch(),
+            self.lock.next_question(),
+            self.range_due,
+            Some(self.next_status),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         Ok(std::mem::take(&mut self.output))
     }
 
@@ -323,10 +327,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     pub(crate) fn verify(&self, votes: &[SignedVote]) -> bool {
-        let checks: Vec<(ValidatorIndex, Vec<u8>, Signature)> = votes
-            .iter()
-            .map(|vote| (vote.signer, vote.vote.signed_bytes(self.genesis_hash), vote.signature))
-            .collect();
+        let checks: Vec<(ValidatorIndex, Vec<u8>, Signature)> =
+            votes.iter().map(|vote| (vote.signer, vote.vote.signed_bytes(self.genesis_hash), vote.signature)).collect();
         self.keys.verify(&checks)
     }
 

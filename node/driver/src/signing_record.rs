@@ -91,7 +91,8 @@ impl SigningRecord {
         if blocks.len() as u64 != FILE_BLOCKS {
             return Err(RecordError::Size(blocks.len() as u64));
         }
-        let found = [&blocks[0], &blocks[1]].into_iter().find_map(|block| open_seal(block)).ok_or(RecordError::Header)?;
+        let found =
+            [&blocks[0], &blocks[1]].into_iter().find_map(|block| open_seal(block)).ok_or(RecordError::Header)?;
         let found = read_header(found).ok_or(RecordError::Header)?;
         for (same, what) in [
             (found.genesis_hash == binding.genesis_hash, "chain"),

@@ -5,9 +5,7 @@ use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningReco
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change, Disk, DiskError, Driver, Input, Keys, Recovered};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{
-    Anchor, Block, Certificate, Config, Message, Record, Timing, ValidatorSet, Vote, VoteKind,
-};
+use bizra_simplex::{Anchor, Block, Certificate, Config, Message, Record, Timing, ValidatorSet, Vote, VoteKind};
 use bytes::Bytes;
 
 const GENESIS: Digest = Digest([9; 32]);
@@ -87,8 +85,12 @@ fn answers() -> Vec<Input> {
 #[test]
 fn a_wrong_signature_under_a_batch_says_nothing_about_the_batch() {
     let mut driver = validator(Vec::new());
-    let sound =
-        Batch { origin: ValidatorIndex(2), sequence: 1, payload: Bytes::from_static(b"x"), signature: Signature([2; 64]) };
+    let sound = Batch {
+        origin: ValidatorIndex(2),
+        sequence: 1,
+        payload: Bytes::from_static(b"x"),
+        signature: Signature([2; 64]),
+    };
     let forged = Batch { signature: Signature([3; 64]), ..sound.clone() };
     let output = driver.turn(Millis(1), 0, [Input::Message(3, PeerMessage::Batch(forged))]).unwrap();
     assert!(output.verify.is_empty());

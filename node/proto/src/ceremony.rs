@@ -224,6 +224,7 @@ fn add_within_63_bits(total: u64, amount: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -24,12 +24,7 @@ pub struct Proposal {
 impl Proposal {
     /// What the leader signs.
     pub fn vote(&self) -> Vote {
-        Vote {
-            epoch: self.block.epoch,
-            view: self.view,
-            kind: VoteKind::Propose,
-            digest: self.block.digest(),
-        }
+        Vote { epoch: self.block.epoch, view: self.view, kind: VoteKind::Propose, digest: self.block.digest() }
     }
 
     /// The leader's signature as a vote.

@@ -79,8 +79,10 @@ impl Round {
         digests.sort_unstable();
         digests.dedup();
         digests.into_iter().find_map(|digest| {
-            let signatures: Vec<_> =
-                of_kind().filter(|(_, of, _)| *of == digest).map(|(signer, _, signature)| (signer, signature)).collect();
+            let signatures: Vec<_> = of_kind()
+                .filter(|(_, of, _)| *of == digest)
+                .map(|(signer, _, signature)| (signer, signature))
+                .collect();
             validators
                 .is_quorum(signatures.iter().map(|(signer, _)| *signer))
                 .then_some(Certificate { vote: Vote { epoch, view, kind, digest }, signatures })

@@ -105,7 +105,11 @@ impl Safety {
     /// If the vote contradicts an earlier one. The core asks [`Self::may_sign`] first; reaching this is a bug, and
     /// stopping is the only safe answer.
     pub fn sign(&mut self, vote: &Vote) {
-        assert!(self.may_sign(vote), "refusing to contradict an earlier vote: {vote:?} after {:?}", self.votes(vote.view));
+        assert!(
+            self.may_sign(vote),
+            "refusing to contradict an earlier vote: {vote:?} after {:?}",
+            self.votes(vote.view)
+        );
         self.views.entry(vote.view).or_default().insert(vote);
     }
 
@@ -157,7 +161,12 @@ mod tests {
 
     #[test]
     fn at_or_below_the_floor_only_recorded_votes_are_repeated() {
-        let vote = |view, digest| Vote { epoch: Epoch(0), view: View(view), kind: VoteKind::Notarize, digest: Digest([digest; 32]) };
+        let vote = |view, digest| Vote {
+            epoch: Epoch(0),
+            view: View(view),
+            kind: VoteKind::Notarize,
+            digest: Digest([digest; 32]),
+        };
         let safety = Safety::restore(View(5), [vote(5, 1)]);
         assert!(safety.may_sign(&vote(5, 1)));
         assert!(!safety.may_sign(&vote(5, 2)));

@@ -72,7 +72,8 @@ impl ValidatorSet {
 
     /// True if these distinct validators hold strictly more than two thirds of the power. Unknown indices count nothing.
     pub fn is_quorum(&self, members: impl IntoIterator<Item = ValidatorIndex>) -> bool {
-        let power: u128 = members.into_iter().filter_map(|index| self.power(index)).map(|power| u128::from(power.0)).sum();
+        let power: u128 =
+            members.into_iter().filter_map(|index| self.power(index)).map(|power| u128::from(power.0)).sum();
         3 * power > 2 * u128::from(self.total.0)
     }
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, Block, Certificate, Config, Effect, Event, Message, Record, Safety, SignedVote, State, Timing, ValidatorSet,
-    Verdict, Vote, VoteKind,
+    Anchor, Block, Certificate, Config, Effect, Event, Message, Record, Safety, SignedVote, State, Timing,
+    ValidatorSet, Verdict, Vote, VoteKind,
 };
 
 struct Node {
@@ -70,7 +70,11 @@ impl Cluster {
                         assert!(node.signed.iter().all(|earlier| !earlier.conflicts_with(&vote)));
                         node.signed.push(vote);
                         let signer = ValidatorIndex(at as u16);
-                        events.push_back(Event::Signed(SignedVote { vote, signer, signature: Signature([at as u8; 64]) }));
+                        events.push_back(Event::Signed(SignedVote {
+                            vote,
+                            signer,
+                            signature: Signature([at as u8; 64]),
+                        }));
                     }
                     Effect::Persist(record) => self.nodes[at].records.push(record),
                     Effect::Broadcast(message) => {

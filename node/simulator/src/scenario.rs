@@ -73,13 +73,13 @@ impl Scenario {
         let byzantine = byzantine(random, &powers);
         let full_nodes = usize::from(random.chance(150));
         // Some networks are local: views follow each other fast, and hundreds of slots of a signing record wrap around.
-        let local = random.chance(80);
+        let local = random.chance(120);
         let distant = !local && random.chance(100);
         let delay_min = if local { 0 } else { random.between(0, if distant { 150 } else { 20 }) };
         let delay_max = delay_min + if local { 3 } else { random.between(1, 60) };
         let order = if random.chance(600) { Order::Mixed } else { Order::Kept };
         let calm = Weather { delay_min, delay_max, loss: 0, duplication: 0, spikes: 0, spike_max: delay_max, order };
-        let sometimes = |random: &mut Random, most: u64| if random.chance(500) { random.between(1, most) } else { 0 };
+        let sometimes = |random: &mut Random, most: u64| if random.chance(400) { random.between(1, most) } else { 0 };
         let weather = Weather {
             loss: sometimes(random, 200),
             duplication: sometimes(random, 100),
@@ -101,7 +101,11 @@ impl Scenario {
             weather,
             calm,
             troubles,
-            trouble_interval: random.pick(&[200, 500, 1_500, 4_000, 10_000]),
+            trouble_interval: random.pick(if local {
+                &[4_000, 10_000, 20_000]
+            } else {
+                &[300, 1_500, 4_000, 10_000, 20_000]
+            }),
             payload_interval: if local { 20 } else { random.pick(&[20, 100, 400, 2_000]) },
             skews,
             heal_at: random.between(20_000, 60_000),
@@ -123,7 +127,8 @@ impl Scenario {
 fn byzantine(random: &mut Random, powers: &[u64]) -> Vec<(usize, Vec<Behaviour>)> {
     let total: u64 = powers.iter().sum();
     let mut chosen: Vec<(usize, Vec<Behaviour>)> = Vec::new();
-    if random.chance(250) {
+    // Without any, the network goes on while a node is away, which then has much to catch up.
+    if random.chance(400) {
         return chosen;
     }
     let mut power = 0;

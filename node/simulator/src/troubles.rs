@@ -28,7 +28,7 @@ impl World {
         });
         self.oracle.survived(node, &holds);
         // Now and then long enough to miss more than one range of blocks.
-        let longest = self.random.pick(&[300, 3_000, 6_000, 25_000]);
+        let longest = self.random.pick(&[300, 3_000, 6_000, 60_000]);
         let down = self.random.between(10, longest);
         self.schedule(down, Happening::Restart { node });
     }
@@ -39,7 +39,8 @@ impl World {
         }
         let trouble = self.random.pick(&self.scenario.troubles);
         let node = self.random.index(self.nodes.len());
-        let long = self.random.between(100, 12_000);
+        let longest = self.random.pick(&[1_000, 4_000, 12_000]);
+        let long = self.random.between(100, longest);
         self.note(5, node, trouble as u64);
         self.say(node, || format!("{trouble:?} {long}"));
         match trouble {

@@ -25,6 +25,9 @@ pub const LIVENESS_BOUND: u64 = 60_000;
 /// Blocks that every honest node must finalise and execute after the end of faults.
 pub const LIVENESS_BLOCKS: u64 = 5;
 
+/// Turns after which a run is given up: honest nodes that talk without end are a violation too.
+const STEPS_MAX: u64 = 2_000_000;
+
 /// Whether events are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace {
@@ -266,6 +269,9 @@ impl World {
         }
         if let Some(result) = self.nodes[node].turn(self.now) {
             self.steps += 1;
+            if self.steps == STEPS_MAX {
+                self.oracle.accuse(self.now, node, format!("liveness: {STEPS_MAX} turns without an end"));
+            }
             self.after_turn(node, result);
         }
     }

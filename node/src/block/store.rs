@@ -61,9 +61,7 @@ impl BlockStore {
         }
         let value = self.database.get(Family::Blocks, &keys::block(height))?;
         value
-            .map(|bytes| {
-                decode(bytes, |reader| Ok(StoredBlock { view: View(reader.u64()?), block: reader.block()? }))
-            })
+            .map(|bytes| decode(bytes, |reader| Ok(StoredBlock { view: View(reader.u64()?), block: reader.block()? })))
             .transpose()
     }
 

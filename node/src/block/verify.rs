@@ -95,7 +95,10 @@ pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<Chain
     }
     report.batches += check_payloads(&chain, &mut waiting)?;
     if uncertified > 0 {
-        return Err(VerifyError::Block { height: top, what: "no certificate finalises the end of the chain".to_owned() });
+        return Err(VerifyError::Block {
+            height: top,
+            what: "no certificate finalises the end of the chain".to_owned(),
+        });
     }
     Ok(report)
 }

@@ -26,7 +26,7 @@ use termination::CliError;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bizra-node", version, propagate_version = true)]
 pub struct CommandLine {
-    /// Form of log lines on standard error. The filter is in the environment variable BIZRA_LOG.
+    /// Form of log lines on standard error. The filter is in the environment variable `BIZRA_LOG`.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
     /// What to do.

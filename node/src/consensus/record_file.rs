@@ -78,9 +78,7 @@ impl RecordFile {
     /// Writes blocks and returns when they are on the disk.
     pub fn write(&self, blocks: &[BlockWrite]) -> Result<(), RecordFileError> {
         for (index, block) in blocks {
-            self.file
-                .write_all_at(&block[..], index * BLOCK_BYTES as u64)
-                .map_err(io("write", &self.path))?;
+            self.file.write_all_at(&block[..], index * BLOCK_BYTES as u64).map_err(io("write", &self.path))?;
         }
         self.file.sync_data().map_err(io("sync", &self.path))
     }

@@ -75,7 +75,9 @@ impl From<ConsensusError> for Termination {
             | ConsensusError::Halt(Halt::Record(_)) => ExitReason::SigningRecordRefused,
             ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_))) => ExitReason::DatabaseCorrupt,
             ConsensusError::Halt(Halt::SignedElsewhere(_)) => ExitReason::SignedElsewhere,
-            ConsensusError::Validators(_) | ConsensusError::Key(_) | ConsensusError::ChainId => ExitReason::WrongGenesis,
+            ConsensusError::Validators(_) | ConsensusError::Key(_) | ConsensusError::ChainId => {
+                ExitReason::WrongGenesis
+            }
             ConsensusError::Record(RecordFileError::Io { .. })
             | ConsensusError::Halt(Halt::Disk(DiskError::Failed(_)))
             | ConsensusError::Thread(_)
@@ -154,10 +156,7 @@ fn run(setup: ConsensusSetup, stopped: oneshot::Receiver<()>) -> Result<(), Cons
 }
 
 /// Opens the record of a validator; on the first start of its key makes it.
-fn open_record(
-    signer: &SignerFolder,
-    binding: &Binding,
-) -> Result<(RecordFile, SigningRecord), ConsensusError> {
+fn open_record(signer: &SignerFolder, binding: &Binding) -> Result<(RecordFile, SigningRecord), ConsensusError> {
     let path = signer.record_path();
     if signer.may_make_record() {
         RecordFile::create(&path, binding)?;
@@ -250,13 +249,7 @@ fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
-fn dispatch(
-    output: Output,
-    peers: &Peers,
-    network: &NetworkHandle,
-    verifier: &Verifier,
-    metrics: &ConsensusMetrics,
-) {
+fn dispatch(output: Output, peers: &Peers, network: &NetworkHandle, verifier: &Verifier, metrics: &ConsensusMetrics) {
     for (destination, message) in output.sends {
         let frame = message.encode();
         match destination {
@@ -292,7 +285,7 @@ fn publish(
     let behind = network_height.0.saturating_sub(driver.executed().0);
     metrics.finalized_height.set(anchor.height().0.cast_signed());
     metrics.view.set(core.view().0.cast_signed());
-    metrics.unordered_batches.set(driver.unordered_batches() as i64);
+    metrics.unordered_batches.set((driver.unordered_batches() as u64).cast_signed());
     let connected = network.connected();
     status.update(|status| {
         status.epoch = core.config().epoch.0;

@@ -59,6 +59,9 @@ impl From<rocksdb::Error> for StorageError {
     }
 }
 
+/// A key and its value.
+pub type Entry = (Box<[u8]>, Box<[u8]>);
+
 /// Handle to the node's database; cheap to clone.
 #[derive(Clone)]
 pub struct Database {
@@ -124,7 +127,11 @@ impl Database {
         keys: impl Iterator<Item = &'k [u8]>,
     ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
         let handle = self.family(family)?;
-        self.db.batched_multi_get_cf(handle, keys, false).into_iter().map(|value| Ok(value?.map(|v| v.to_vec()))).collect()
+        self.db
+            .batched_multi_get_cf(handle, keys, false)
+            .into_iter()
+            .map(|value| Ok(value?.map(|v| v.to_vec())))
+            .collect()
     }
 
     /// Iterates over keys at or after `from`, in key order.
@@ -132,7 +139,7 @@ impl Database {
         &'a self,
         family: Family,
         from: &'a [u8],
-    ) -> Result<impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), StorageError>> + 'a, StorageError> {
+    ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + 'a, StorageError> {
         let mode = rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward);
         Ok(self.db.iterator_cf(self.family(family)?, mode).map(|item| item.map_err(StorageError::from)))
     }

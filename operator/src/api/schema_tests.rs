@@ -120,7 +120,8 @@ fn the_roles_of_chart_and_kustomization_are_the_same() {
         .filter(|role: &Value| !role["rules"].is_null())
         .collect();
     for (role, file) in roles.iter().zip(["cluster-rules", "own-rules"]) {
-        let expected: Value = serde_yaml_ng::from_str(&read(&format!("charts/bizra-operator/files/{file}.yaml"))).unwrap();
+        let expected: Value =
+            serde_yaml_ng::from_str(&read(&format!("charts/bizra-operator/files/{file}.yaml"))).unwrap();
         assert_eq!(role["rules"], expected, "{file}.yaml and config/default/rbac.yaml differ");
         assert!(!expected.to_string().contains('*'), "a wildcard in {file}.yaml");
     }

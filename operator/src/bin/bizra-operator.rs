@@ -119,24 +119,13 @@ async fn run(arguments: RunArguments) -> Result<(), Failure> {
     let server = tokio::spawn(axum::serve(listener, router(health.clone())).into_future());
 
     tokio::select! {
-        () = stop_signal() => Ok(()),
         result = lead(client, arguments, metrics, health) => result,
         result = server => Ok(result??),
     }
 }
 
-/// Waits for the kinds, then for leadership, and operates while it lasts.
+/// Waits for the kinds, then for leadership, and operates while it lasts. Asked to stop, it gives leadership back.
 async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health: Health) -> Result<(), Failure> {
-    while !(is_installed::<Network>(&client, &arguments.namespaces).await
-        && is_installed::<BizraNode>(&client, &arguments.namespaces).await)
-    {
-        tracing::warn!(
-            "the custom resources of bizra.io cannot be listed yet; install crds/ or check the role bindings"
-        );
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
-    health.ready.store(true, Ordering::Relaxed);
-
     let mut elector = Elector::new(
         client.clone(),
         &arguments.operator_namespace,
@@ -144,9 +133,17 @@ async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health:
         &arguments.identity,
         LeaseSettings::default(),
     );
-    if arguments.leader_election {
-        tracing::info!(identity = %arguments.identity, "waiting for leadership");
-        elector.acquire().await;
+    let begin = async {
+        wait_for_kinds(&client, &arguments.namespaces).await;
+        health.ready.store(true, Ordering::Relaxed);
+        if arguments.leader_election {
+            tracing::info!(identity = %arguments.identity, "waiting for leadership");
+            elector.acquire().await;
+        }
+    };
+    tokio::select! {
+        () = begin => {}
+        () = stop_signal() => return Ok(()),
     }
     metrics.leader.set(1);
     tracing::info!(identity = %arguments.identity, "leading");
@@ -176,6 +173,15 @@ async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health:
     };
     // Whatever was begun may be going on elsewhere already: the process ends here.
     Err(lost.into())
+}
+
+async fn wait_for_kinds(client: &Client, namespaces: &[String]) {
+    while !(is_installed::<Network>(client, namespaces).await && is_installed::<BizraNode>(client, namespaces).await) {
+        tracing::warn!(
+            "the custom resources of bizra.io cannot be listed yet; install crds/ or check the role bindings"
+        );
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
 }
 
 async fn stop_signal() {

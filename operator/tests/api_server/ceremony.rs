@@ -27,7 +27,7 @@ async fn one_network_becomes_four_nodes_with_a_genesis_of_their_keys() {
     let scenario = Scenario::new("ceremony").await;
     let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
     let (client, ledger) = counting(cluster().operator());
-    let _operator = scenario.operator_with(client);
+    let operator = scenario.operator_with(client);
     let account = json!({"address": "ab".repeat(32), "balance": "1000"});
     scenario.create_network("demo", json!({"chainId": "demo-1", "genesis": {"accounts": [account]}})).await;
 
@@ -75,6 +75,13 @@ async fn one_network_becomes_four_nodes_with_a_genesis_of_their_keys() {
     let before = ledger.writes.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(ledger.writes.load(Ordering::SeqCst), before, "writes at rest");
+
+    // Nor by an operator that has just started and knows nothing yet: no status is shaken.
+    drop(operator);
+    let (client, ledger) = counting(cluster().operator());
+    let _operator = scenario.operator_with(client);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(ledger.writes.load(Ordering::SeqCst), 0, "writes of a new operator");
 
     // A deleted pod comes back on its volume, with its key.
     let key = scenario.api::<BizraNode>().get("demo-v2").await.unwrap().status.unwrap().public_key;

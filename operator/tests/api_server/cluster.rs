@@ -141,7 +141,7 @@ impl Cluster {
         let started = Instant::now();
         while client.apiserver_version().await.is_err() {
             assert!(
-                started.elapsed() < Duration::from_secs(120),
+                started.elapsed() < Duration::from_mins(2),
                 "the API server did not start; see the logs in {}",
                 folder.display()
             );
@@ -154,7 +154,7 @@ impl Cluster {
             ..Namespace::default()
         };
         while namespaces.create(&PostParams::default(), &namespace).await.is_err() {
-            assert!(started.elapsed() < Duration::from_secs(120), "no namespace could be created");
+            assert!(started.elapsed() < Duration::from_mins(2), "no namespace could be created");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let definitions_api: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -184,7 +184,7 @@ impl Cluster {
                 "ClusterRoleBinding" => create::<ClusterRoleBinding>(&Api::all(client.clone()), &value).await,
                 "Role" => create::<Role>(&Api::namespaced(client.clone(), OPERATOR_NAMESPACE), &value).await,
                 "RoleBinding" => {
-                    create::<RoleBinding>(&Api::namespaced(client.clone(), OPERATOR_NAMESPACE), &value).await
+                    create::<RoleBinding>(&Api::namespaced(client.clone(), OPERATOR_NAMESPACE), &value).await;
                 }
                 other => panic!("config/default/rbac.yaml has a {other}"),
             }
@@ -211,7 +211,7 @@ fn guarded(folder: &Path, name: &str, program: &Path, arguments: &[&str]) -> Chi
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
     Command::new("sh")
         .arg("-c")
-        .arg("log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill $!; wait $!; rm -rf \"$folder\"")
+        .arg("log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill -9 $!; wait $!; rm -rf \"$folder\"")
         .arg("sh")
         .arg(name)
         .arg(folder)

@@ -59,9 +59,9 @@ impl Service<Request<Body>> for Counted {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let ledger = Arc::clone(&self.ledger);
-        let lost = || -> BoxError { std::io::Error::from(std::io::ErrorKind::ConnectionReset).into() };
+        let dead = || -> BoxError { std::io::Error::from(std::io::ErrorKind::ConnectionReset).into() };
         if ledger.crashed.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(lost()) });
+            return Box::pin(async move { Err(dead()) });
         }
         let counts = request.method() != Method::GET && !request.uri().path().ends_with("/events");
         let mut last = false;
@@ -75,7 +75,7 @@ impl Service<Request<Body>> for Counted {
         let inner = self.inner.clone();
         Box::pin(async move {
             let answer = inner.send(request).await;
-            if last { Err(lost()) } else { answer.map_err(Into::into) }
+            if last { Err(dead()) } else { answer.map_err(Into::into) }
         })
     }
 }

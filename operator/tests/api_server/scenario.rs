@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longest a test waits for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A namespace of a test's own.
 pub(crate) struct Scenario {
@@ -79,7 +79,7 @@ impl Scenario {
     }
 
     pub(crate) async fn try_create_network(&self, name: &str, spec: Value) -> Result<Network, kube::Error> {
-        let network = network(name, spec);
+        let network = network(name, &spec);
         self.api::<Network>().create(&PostParams::default(), &network).await
     }
 
@@ -122,7 +122,7 @@ impl Scenario {
     }
 }
 
-pub(crate) fn network(name: &str, spec: Value) -> Network {
+fn network(name: &str, spec: &Value) -> Network {
     let object = json!({
         "apiVersion": "bizra.io/v1alpha1", "kind": "Network", "metadata": {"name": name}, "spec": spec,
     });

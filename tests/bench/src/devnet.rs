@@ -20,7 +20,7 @@ const GRPC: u16 = 1;
 const MONITORING: u16 = 4;
 
 /// How long the validators may take to come up.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// How often memory is looked at.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -85,7 +85,8 @@ impl Devnet {
         let sampler = std::thread::spawn(move || {
             let mut most = 0.0_f64;
             while !stopped.load(Ordering::Relaxed) {
-                let resident = monitoring_ports(base_port).filter_map(|port| metric(port, "process_resident_memory_bytes"));
+                let resident =
+                    monitoring_ports(base_port).filter_map(|port| metric(port, "process_resident_memory_bytes"));
                 most = resident.fold(most, f64::max);
                 std::thread::sleep(SAMPLE);
             }

@@ -153,13 +153,7 @@ fn measure(arguments: &Arguments, network: &Devnet, rate: u32, seconds: u32) -> 
     Ok(Run { rate, figures, usage })
 }
 
-fn write(
-    arguments: &Arguments,
-    fixed: &Run,
-    steps: &[Run],
-    held: Option<u32>,
-    best: f64,
-) -> Result<(), BenchError> {
+fn write(arguments: &Arguments, fixed: &Run, steps: &[Run], held: Option<u32>, best: f64) -> Result<(), BenchError> {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let document = json!({
         "validators": devnet::VALIDATORS,

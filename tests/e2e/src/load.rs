@@ -14,7 +14,8 @@ impl Scene {
         let service = self.api::<Service>().get(&format!("{network}-api")).await?;
         let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
         let port = ports.into_iter().find(|candidate| candidate.name.as_deref() == Some(port));
-        let port = port.and_then(|port| port.node_port).ok_or_else(|| unexpected("the Service has no such node port"))?;
+        let port =
+            port.and_then(|port| port.node_port).ok_or_else(|| unexpected("the Service has no such node port"))?;
         let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
         let address = nodes
             .into_iter()

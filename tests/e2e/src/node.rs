@@ -9,9 +9,8 @@ impl Scene {
     pub async fn ask(&self, pod: &str, path: &str) -> Result<Value, SceneError> {
         let port = bizra_proto::port::HTTP;
         let uri = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", self.namespace);
-        let request = http::Request::get(uri)
-            .body(Vec::new())
-            .map_err(|error| SceneError::Unexpected(error.to_string()))?;
+        let request =
+            http::Request::get(uri).body(Vec::new()).map_err(|error| SceneError::Unexpected(error.to_string()))?;
         Ok(self.client.request(request).await?)
     }
 

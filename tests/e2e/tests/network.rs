@@ -150,8 +150,9 @@ async fn an_invalid_network_is_refused_with_a_sentence_that_helps() -> Outcome {
 async fn every_sample_is_accepted_by_the_api_server() -> Outcome {
     let client = Client::try_default().await?;
     let networks = Api::<Network>::namespaced(client, "default");
-    let dry_run = PatchParams { dry_run: true, force: true, field_manager: Some("e2e".to_owned()), ..PatchParams::default() }
-        .validation_strict();
+    let dry_run =
+        PatchParams { dry_run: true, force: true, field_manager: Some("e2e".to_owned()), ..PatchParams::default() }
+            .validation_strict();
     for name in ["network-smallest", "network-demo", "network-production"] {
         let sample = sample(name)?;
         let name = sample["metadata"]["name"].as_str().unwrap_or_default().to_owned();

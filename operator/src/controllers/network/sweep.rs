@@ -2,7 +2,7 @@
 //! owner reference reaches.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::{
     api::Network,
@@ -22,12 +22,12 @@ pub async fn sweep_authorities(context: &Context) -> Result<(), ReconcileError> 
     for secret in list.items {
         let label = |key| pod::label(&secret.metadata, key).unwrap_or_default();
         let networks: Api<Network> = Api::namespaced(context.client.clone(), label(labels::NETWORK_NAMESPACE));
-        let network = networks
-            .get_opt(label(labels::NETWORK))
-            .await
-            .map_err(|source| ReconcileError::Observe { what: "the Network of an authority", source })?;
-        if network.is_none_or(|network| network.uid().as_deref() != Some(label(labels::NETWORK_UID))) {
-            context.write(&Write::delete(&secret)).await?;
+        match networks.get_opt(label(labels::NETWORK)).await {
+            Ok(network)
+                if network.as_ref().and_then(ResourceExt::uid).as_deref() == Some(label(labels::NETWORK_UID)) => {}
+            Ok(_) => drop(context.write(&Write::delete(&secret)).await?),
+            // In a namespace this operator may not read, for example: not certain, so it stays.
+            Err(error) => tracing::warn!(secret = %secret.name_any(), %error, "authority not swept"),
         }
     }
     Ok(())
