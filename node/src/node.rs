@@ -16,6 +16,7 @@ use crate::configuration::{Configuration, LoadedGenesis};
 use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup};
 use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
 use crate::identity::SignerFolder;
+use crate::monitoring::status::readiness;
 use crate::monitoring::{MonitoringEndpoint, StatusHandle};
 use crate::network::admin::AdminEndpoint;
 use crate::network::{Network, NetworkConfig, NetworkError, TlsMaterial};
@@ -155,7 +156,7 @@ fn follow_readiness(status: StatusHandle) -> watch::Receiver<bool> {
         let mut ready = false;
         while !sender.is_closed() {
             let was = ready;
-            status.wait_for(|_| status.readiness().is_ok() != was).await;
+            status.wait_for(|status| readiness(status).is_ok() != was).await;
             ready = !was;
             sender.send_replace(ready);
         }

@@ -200,7 +200,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let keys = NodeKeys::new(key, &genesis.validators)?;
     let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
     let (answers, mut answered) = mpsc::unbounded_channel();
-    let (verifier, _thread) = Verifier::start(chain, genesis.hash, &genesis.validators, answers)?;
+    let (verifier, _thread) = Verifier::start(chain, answers)?;
     let peers = Peers::new(&genesis, &network);
     let clock = Instant::now();
     let now = || Millis(clock.elapsed().as_millis() as u64);

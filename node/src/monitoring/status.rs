@@ -57,22 +57,7 @@ impl StatusHandle {
 
     /// Ready means in sync and, for a validator, able to vote; otherwise the reason it is not.
     pub fn readiness(&self) -> Result<(), String> {
-        let published = self.sender.borrow();
-        let status = &published.status;
-        match status.sync_state() {
-            SyncState::InSync => {}
-            SyncState::CatchingUp => {
-                return Err(format!("catching up: at height {} of {}", status.finalized_height, status.network_height));
-            }
-            SyncState::Starting | SyncState::Unspecified => return Err("starting".to_owned()),
-        }
-        match status.signing_state() {
-            SigningState::Allowed | SigningState::NotAValidator => Ok(()),
-            SigningState::Locked | SigningState::Unspecified => {
-                Err("waiting for a quorum to say which view this key signed last".to_owned())
-            }
-            SigningState::Refused => Err("this key was seen signing elsewhere and must be rotated".to_owned()),
-        }
+        readiness(&self.sender.borrow().status)
     }
 
     /// Alive unless the driver has begun and then stopped taking turns.
@@ -81,6 +66,25 @@ impl StatusHandle {
             Some(silent) if silent > STALLED_AFTER => Err(format!("no turn of the driver for {} s", silent.as_secs())),
             _ => Ok(()),
         }
+    }
+}
+
+/// As [`StatusHandle::readiness`], for a status at hand. Inside of [`StatusHandle::wait_for`] only this may be used: asking
+/// the handle again there would wait for a writer that waits for the first look to end.
+pub fn readiness(status: &NodeStatus) -> Result<(), String> {
+    match status.sync_state() {
+        SyncState::InSync => {}
+        SyncState::CatchingUp => {
+            return Err(format!("catching up: at height {} of {}", status.finalized_height, status.network_height));
+        }
+        SyncState::Starting | SyncState::Unspecified => return Err("starting".to_owned()),
+    }
+    match status.signing_state() {
+        SigningState::Allowed | SigningState::NotAValidator => Ok(()),
+        SigningState::Locked | SigningState::Unspecified => {
+            Err("waiting for a quorum to say which view this key signed last".to_owned())
+        }
+        SigningState::Refused => Err("this key was seen signing elsewhere and must be rotated".to_owned()),
     }
 }
 

@@ -160,3 +160,18 @@ async fn every_sample_is_accepted_by_the_api_server() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn the_operator_installs_without_helm_too() {
+    let folder = format!("{}/../../config/default", env!("CARGO_MANIFEST_DIR"));
+    // The chart of this test run owns the CRDs; without it nothing would have to be forced.
+    let output = std::process::Command::new("kubectl")
+        .args(["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--output=name", "-k", &folder])
+        .output()
+        .unwrap();
+    let (listed, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{error}");
+    for object in ["networks.bizra.io", "bizranodes.bizra.io", "deployment.apps/bizra-operator"] {
+        assert!(listed.contains(object), "{object} is not among {listed}");
+    }
+}
