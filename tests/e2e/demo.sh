@@ -31,6 +31,8 @@ echo "submitting $transactions signed transactions through the Service demo-api 
 echo
 "$node" blocks --node "http://$address:$port" --limit 1
 echo
+# Heights reach the status with the next probe.
+sleep 5
 kubectl get networks,bizranodes
 echo
 echo "done in $((SECONDS - started)) s. Try next:"
