@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc as thread_mpsc};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -55,9 +56,40 @@ pub(super) struct Shared {
 pub struct TransactionPool {
     shared: Arc<Shared>,
     /// `None` on a node that does not order.
-    requests: Option<thread_mpsc::Sender<Request>>,
+    requests: Option<Arc<AdmissionThread>>,
     room: Arc<Semaphore>,
     next_stream: Arc<AtomicU64>,
+}
+
+/// The running admission thread. The last handle waits for it: it reads the database, and a process that ends while a
+/// thread still closes RocksDB crashes in its clean-up.
+struct AdmissionThread {
+    requests: Option<thread_mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AdmissionThread {
+    fn start(batcher: Batcher) -> std::io::Result<Self> {
+        let (requests, receiver) = thread_mpsc::channel();
+        let thread = std::thread::Builder::new().name("admission".to_owned()).spawn(move || batcher.run(&receiver))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    fn send(&self, request: Request) -> Result<(), PoolClosed> {
+        self.requests.as_ref().ok_or(PoolClosed)?.send(request).map_err(|_| PoolClosed)
+    }
+}
+
+impl Drop for AdmissionThread {
+    fn drop(&mut self) {
+        // Without senders the thread ends after its round, some 20 ms at most.
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admission thread panicked");
+        }
+    }
 }
 
 impl TransactionPool {
@@ -75,13 +107,9 @@ impl TransactionPool {
         let requests = match outbound {
             None => None,
             Some(outbound) => {
-                let (sender, receiver) = thread_mpsc::channel();
-                let batcher = Batcher::new(shared.clone(), outbound);
-                std::thread::Builder::new()
-                    .name("admission".to_owned())
-                    .spawn(move || batcher.run(&receiver))
+                let thread = AdmissionThread::start(Batcher::new(shared.clone(), outbound))
                     .map_err(|error| StorageError::Failed(format!("the admission thread cannot start: {error}")))?;
-                Some(sender)
+                Some(Arc::new(thread))
             }
         };
         let room = Arc::new(Semaphore::new(QUEUED_TRANSACTIONS_MAX));
@@ -174,7 +202,7 @@ impl StreamSubmitter {
         let count = transactions.len().min(QUEUED_TRANSACTIONS_MAX) as u32;
         let room = self.pool.room.clone().acquire_many_owned(count).await.map_err(|_| PoolClosed)?;
         let reply = Reply::Stream(self.sink.clone());
-        requests.send(Request { transactions, trace: self.trace, reply, _room: room }).map_err(|_| PoolClosed)
+        requests.send(Request { transactions, trace: self.trace, reply, _room: room })
     }
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh: installs what packages.txt names and the machine lacks; says nothing when all is there.
+# packages.sh [LIST...]: installs what these lists (or packages.txt) name and the machine lacks; says nothing when all is there.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -11,7 +11,7 @@ missing=()
 while read -r package; do
     [[ -z $package || $package == \#* ]] && continue
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
-done <"$here/packages.txt"
+done < <(cat "${@:-$here/packages.txt}")
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 echo "installing ${missing[*]}" >&2
