@@ -5,6 +5,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bizra_driver::batch::Batch;
 use bizra_proto::ceremony::{Genesis, GenesisAccount};
@@ -46,6 +49,8 @@ pub(crate) struct OneNode {
     pub(crate) grpc: String,
     pub(crate) http: SocketAddr,
     stop: watch::Sender<bool>,
+    stopping: Arc<AtomicBool>,
+    ordering: Option<JoinHandle<()>>,
     _ready: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
@@ -66,7 +71,9 @@ impl OneNode {
         let blocks = Arc::new(Blocks::default());
         let metrics = GatewayMetrics::new(&registry).unwrap();
         let gateway = Gateway::new(chain, Digest([6; 32]), pool.clone(), reader, blocks.clone(), metrics);
-        std::thread::spawn(move || order(&database, ledger, &pool, &blocks, batches));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stopping_too = Arc::clone(&stopping);
+        let ordering = std::thread::spawn(move || order(&database, ledger, &pool, &blocks, batches, &stopping_too));
 
         let (stop, stopped) = watch::channel(false);
         let shutdown = |mut stopped: watch::Receiver<bool>| async move {
@@ -78,13 +85,24 @@ impl OneNode {
         tokio::spawn(serve_http(gateway.clone(), http, shutdown(stopped.clone())));
         let (ready, readiness) = watch::channel(true);
         tokio::spawn(serve_grpc(gateway, grpc, readiness, shutdown(stopped)));
-        Self { grpc: format!("http://{grpc_address}"), http: http_address, stop, _ready: ready, _folder: folder }
+        Self {
+            grpc: format!("http://{grpc_address}"),
+            http: http_address,
+            stop,
+            stopping,
+            ordering: Some(ordering),
+            _ready: ready,
+            _folder: folder,
+        }
     }
 }
 
 impl Drop for OneNode {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        // A database that is still open in a thread when the process ends crashes its clean-up.
+        self.stopping.store(true, Ordering::Relaxed);
+        self.ordering.take().unwrap().join().unwrap();
     }
 }
 
@@ -94,6 +112,7 @@ fn order(
     pool: &TransactionPool,
     blocks: &Blocks,
     mut batches: mpsc::Receiver<PackedBatch>,
+    stopping: &AtomicBool,
 ) {
     let mut parent = Digest([6; 32]);
     let view = |block: &Block| BlockView {
@@ -105,8 +124,13 @@ fn order(
         view: block.height.0 + 1,
     };
     blocks.blocks.lock().unwrap().push(view(&Block::genesis(parent, 0)));
-    for sequence in 1.. {
-        let Some(PackedBatch { payload }) = batches.blocking_recv() else { return };
+    let mut sequence = 0;
+    while !stopping.load(Ordering::Relaxed) {
+        let Ok(PackedBatch { payload }) = batches.try_recv() else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        sequence += 1;
         let digest = Batch::digest(Digest([6; 32]), ValidatorIndex(0), sequence, &payload);
         let height = ledger.executed().next();
         let block = Block { epoch: Epoch(0), height, parent, time_milliseconds: sequence, batches: vec![digest] };
