@@ -34,8 +34,8 @@ test: ## Run every test; ends with the number passed and failed
 	@tests/run.sh
 
 .PHONY: test-unit
-test-unit: setup ## Run the Rust tests that need no cluster
-	@cargo test --release --locked --workspace --exclude bizra-e2e
+test-unit: setup ## Run the Rust tests; of Kubernetes only the API server is started
+	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) cargo test --release --locked --workspace --exclude bizra-e2e
 
 .PHONY: test-e2e
 test-e2e: ## Run the end-to-end tests on the cluster
@@ -77,9 +77,9 @@ fmt: ## Format the code
 	@cd tests/e2e/cluster && gofmt -w .
 
 .PHONY: lint
-lint: setup ## Check format, lints, licences, and drift of generated files
+lint: setup ## Check format, lints and licences
 	@tests/lint.sh
 
 .PHONY: clean
-clean: ## Remove build products (not the cache in $$BIZRA_CACHE)
+clean: ## Remove build products, but not the cache
 	@rm -rf target

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# lint.sh: format, lints, licences, drift. Each finding says how to mend it.
+# lint.sh: format, lints and licences. Drift of generated files is a test of the operator.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
