@@ -10,7 +10,8 @@ if [[ -z ${KUBECONFIG:-} ]] && ! "$here/cluster.sh" status >/dev/null 2>&1; then
 fi
 finish() {
     if [[ $ran_before == no ]]; then
-        "$here/cluster.sh" down
+        # KUBECONFIG names the embedded cluster by now; to cluster.sh it would be somebody else's.
+        env -u KUBECONFIG "$here/cluster.sh" down
     fi
 }
 trap finish EXIT
