@@ -42,12 +42,37 @@ test-e2e: ## Run the end-to-end tests on the cluster
 	@tests/e2e/test.sh
 
 .PHONY: sim
-sim: setup ## Simulate SEEDS=1000 networks under faults; SEED=n replays one with its trace
+sim: setup ## Simulate SEEDS=1000 networks under faults, or SECONDS=n long; SEED=n replays one with its trace
 	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
-	@$(BIN)/bizra-sim $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
+	@$(BIN)/bizra-sim $(if $(SEED),--seed $(SEED) --trace,$(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS)))
+
+.PHONY: sim-planted
+sim-planted: setup ## Plant bugs into the core one by one; the simulator must find each within 60 s
+	@tests/step.sh build-planted cargo build --release --locked --package bizra-simulator --features planted --bin bizra-planted
+	@$(BIN)/bizra-planted
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz every decoder for SECONDS=60 each; TARGET=name fuzzes one
+	@SECONDS_EACH=$(or $(SECONDS),60) TARGET=$(TARGET) tests/fuzz/fuzz.sh
+
+.PHONY: twins
+twins: setup ## Split four validators, one with a twin, in every way for four views; then a sample of seven
+	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@$(BIN)/bizra-sim twins
+	@$(BIN)/bizra-sim twins --validators 7 --twins 2 --sample 20000
+
+.PHONY: model
+model: setup ## Check the core in every order of messages and timeouts within VIEWS=2, CRASHES=0, at most SECONDS=600
+	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@$(BIN)/bizra-sim model --views $(or $(VIEWS),2) --crashes $(or $(CRASHES),0) --seconds $(or $(SECONDS),600)
+
+.PHONY: bench-scale
+bench-scale: setup ## Simulate 4 to 100 validators over five regions: finality and bytes; JSON in target/bench/
+	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@$(BIN)/bizra-sim scale --out target/bench/scale.json
 
 .PHONY: bench
-bench: build ## Measure throughput and latency of four local validators; JSON in target/bench/
+bench: build ## Measure four local validators, signed and opaque, at 10,000 a second and up to saturation (ten minutes); JSON in target/bench/
 	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node
 

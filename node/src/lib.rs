@@ -6,9 +6,17 @@ pub mod cli;
 pub mod configuration;
 pub mod consensus;
 pub mod gateway;
+mod generations;
+#[cfg(test)]
+mod golden;
 pub mod identity;
 pub mod monitoring;
 pub mod network;
 pub mod node;
+pub mod retention;
 pub mod storage;
 pub mod transaction;
+pub mod validator;
+
+// What ships cannot plant bugs, whatever features a workspace build unites.
+const _: () = assert!(!bizra_simplex::planted::PLANTABLE, "the feature `planted` is for the simulator alone");

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger, LedgerError, LedgerMetrics, LedgerReader};
-use crate::configuration::{Configuration, LoadedGenesis};
+use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis};
 use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup};
 use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
 use crate::identity::SignerFolder;
@@ -20,6 +20,7 @@ use crate::monitoring::status::readiness;
 use crate::monitoring::{MonitoringEndpoint, StatusHandle};
 use crate::network::admin::AdminEndpoint;
 use crate::network::{Network, NetworkConfig, NetworkError, TlsMaterial};
+use crate::retention::Pruner;
 use crate::storage::{Database, StorageError};
 use crate::transaction::{ChainId, TransactionMetrics, TransactionPool};
 
@@ -38,6 +39,7 @@ pub struct Node {
     network: Network,
     monitoring: MonitoringEndpoint,
     status: StatusHandle,
+    pruner: Pruner,
 }
 
 impl Node {
@@ -47,6 +49,7 @@ impl Node {
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
         signer.pin_genesis(genesis.hash)?;
         let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
+        refuse_unsigned_in_public(&chain, &configuration.listen)?;
         let public_key = signer.consensus_key()?.public_key();
         let is_validator = genesis.index_of_key(&public_key).is_some();
         let status = StatusHandle::new(NodeStatus {
@@ -71,7 +74,7 @@ impl Node {
         let database = Database::open(&directory)?;
         let genesis_block = Block::genesis(genesis.hash, genesis.genesis.time_milliseconds);
         let blocks = BlockStore::open(database.clone(), genesis_block)?;
-        let ledger = Ledger::open(database.clone(), &genesis.genesis, ledger_metrics)?;
+        let ledger = Ledger::open(database.clone(), &genesis.genesis, genesis.hash, ledger_metrics)?;
 
         let (event_sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let network_config = NetworkConfig {
@@ -91,6 +94,8 @@ impl Node {
         let reader = LedgerReader::new(database.clone());
         let pool = TransactionPool::start(chain, reader.clone(), outbound, transaction_metrics)?;
         let finality = pool.clone();
+        let pruner =
+            Pruner::start(configuration.retention, database.clone(), blocks.clone()).map_err(ConsensusError::from)?;
         let consensus = Consensus::start(ConsensusSetup {
             genesis: Arc::clone(&genesis),
             signer,
@@ -113,7 +118,7 @@ impl Node {
             tokio::spawn(serve_grpc(gateway.clone(), grpc, ready, stopped(stopping.clone()))),
             tokio::spawn(serve_http(gateway, http, stopped(stopping))),
         ];
-        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status })
+        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status, pruner })
     }
 
     /// The node's picture of itself.
@@ -130,8 +135,13 @@ impl Node {
         }
         self.shutdown.send_replace(true);
         let consensus = self.consensus;
+        let pruner = self.pruner;
         // Joining waits for the driver's turn, which may wait for a disk.
-        let ended = tokio::task::spawn_blocking(move || consensus.stop()).await;
+        let ended = tokio::task::spawn_blocking(move || {
+            drop(pruner);
+            consensus.stop()
+        })
+        .await;
         for server in self.servers {
             if let Ok(Err(error)) = server.await {
                 tracing::warn!(%error, "a server did not stop cleanly");
@@ -168,6 +178,17 @@ async fn bind(purpose: &'static str, address: SocketAddr) -> Result<TcpListener,
     TcpListener::bind(address).await.map_err(|source| NetworkError::Bind { purpose, address, source })
 }
 
+/// A chain without signatures is for measuring, on one machine.
+fn refuse_unsigned_in_public(chain: &ChainId, listen: &ListenConfiguration) -> Result<(), Termination> {
+    let ListenConfiguration { peer, grpc, http, admin, monitoring } = listen;
+    if chain.is_signed() || [peer, grpc, http, admin, monitoring].into_iter().all(|address| address.ip().is_loopback())
+    {
+        return Ok(());
+    }
+    let message = format!("chain {chain} checks no signatures: a node of it may listen on loopback addresses only");
+    Err(Termination { reason: ExitReason::InvalidConfiguration, message })
+}
+
 fn metrics_error(error: &prometheus::Error) -> Termination {
     Termination { reason: ExitReason::InvalidConfiguration, message: format!("metrics cannot be registered: {error}") }
 }
@@ -190,5 +211,29 @@ impl From<LedgerError> for Termination {
                 Self { reason: ExitReason::WrongGenesis, message: error.to_string() }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::transaction::OPAQUE_CHAIN;
+
+    #[test]
+    fn a_chain_without_signatures_is_never_served_to_others() {
+        let loopback: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let private = ListenConfiguration {
+            peer: loopback,
+            grpc: loopback,
+            http: loopback,
+            admin: loopback,
+            monitoring: loopback,
+        };
+        let public = ListenConfiguration { grpc: "0.0.0.0:1".parse().unwrap(), ..private.clone() };
+        let (opaque, signed) = (ChainId::new(OPAQUE_CHAIN).unwrap(), ChainId::new("demo-1").unwrap());
+        assert!(refuse_unsigned_in_public(&opaque, &private).is_ok());
+        assert!(refuse_unsigned_in_public(&opaque, &public).is_err());
+        assert!(refuse_unsigned_in_public(&signed, &public).is_ok());
     }
 }

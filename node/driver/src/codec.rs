@@ -2,7 +2,9 @@
 //! form. Decoding never panics and never allocates more than the input could fill.
 
 use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, VALIDATORS_MAX, Vote, VoteKind};
+use bizra_simplex::{
+    Block, Boundary, Certificate, Checkpoint, Message, Proposal, SignedVote, VALIDATORS_MAX, Vote, VoteKind,
+};
 use bytes::Bytes;
 
 use crate::batch::{BATCH_PAYLOAD_MAX_BYTES, Batch};
@@ -113,16 +115,27 @@ impl Reader {
         Ok(Certificate { vote, signatures })
     }
 
+    /// A checkpoint.
+    pub fn checkpoint(&mut self) -> Result<Checkpoint, DecodeError> {
+        Ok(Checkpoint { height: Height(self.u64()?), state: self.digest()?, receipts: self.digest()? })
+    }
+
     /// A block.
     pub fn block(&mut self) -> Result<Block, DecodeError> {
         let (epoch, height, parent, time_milliseconds) =
             (Epoch(self.u64()?), Height(self.u64()?), self.digest()?, self.u64()?);
+        let checkpoint = self.checkpoint()?;
+        let boundary = match self.u8()? {
+            0 => None,
+            1 => Some(Boundary { validators: self.digest()? }),
+            _ => return Err(DecodeError::Bounds("boundary flag")),
+        };
         let count = usize::from(self.u16()?);
         if count > bizra_simplex::block::BATCHES_PER_BLOCK_MAX {
             return Err(DecodeError::Bounds("batches of a block"));
         }
         let batches = (0..count).map(|_| self.digest()).collect::<Result<_, _>>()?;
-        Ok(Block { epoch, height, parent, time_milliseconds, batches })
+        Ok(Block { epoch, height, parent, time_milliseconds, checkpoint, boundary, batches })
     }
 
     /// A consensus message.
@@ -146,11 +159,12 @@ impl Reader {
 
     /// A batch.
     pub fn batch(&mut self) -> Result<Batch, DecodeError> {
-        let (origin, sequence, length) = (ValidatorIndex(self.u16()?), self.u64()?, self.u32()? as usize);
+        let (epoch, origin, sequence) = (Epoch(self.u64()?), ValidatorIndex(self.u16()?), self.u64()?);
+        let length = self.u32()? as usize;
         if length > BATCH_PAYLOAD_MAX_BYTES {
             return Err(DecodeError::Bounds("batch payload"));
         }
-        Ok(Batch { origin, sequence, payload: self.take(length)?, signature: self.signature()? })
+        Ok(Batch { epoch, origin, sequence, payload: self.take(length)?, signature: self.signature()? })
     }
 }
 
@@ -162,6 +176,8 @@ pub trait Write {
     fn put_signed_vote(&mut self, vote: &SignedVote);
     /// A certificate.
     fn put_certificate(&mut self, certificate: &Certificate);
+    /// A checkpoint.
+    fn put_checkpoint(&mut self, checkpoint: &Checkpoint);
     /// A block.
     fn put_block(&mut self, block: &Block);
     /// A consensus message.
@@ -193,11 +209,22 @@ impl Write for Vec<u8> {
         }
     }
 
+    fn put_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        self.extend_from_slice(&checkpoint.height.0.to_be_bytes());
+        self.extend_from_slice(&checkpoint.state.0);
+        self.extend_from_slice(&checkpoint.receipts.0);
+    }
+
     fn put_block(&mut self, block: &Block) {
         self.extend_from_slice(&block.epoch.0.to_be_bytes());
         self.extend_from_slice(&block.height.0.to_be_bytes());
         self.extend_from_slice(&block.parent.0);
         self.extend_from_slice(&block.time_milliseconds.to_be_bytes());
+        self.put_checkpoint(&block.checkpoint);
+        self.push(u8::from(block.boundary.is_some()));
+        if let Some(boundary) = &block.boundary {
+            self.extend_from_slice(&boundary.validators.0);
+        }
         self.extend_from_slice(&(block.batches.len() as u16).to_be_bytes());
         for batch in &block.batches {
             self.extend_from_slice(&batch.0);
@@ -232,6 +259,7 @@ impl Write for Vec<u8> {
     }
 
     fn put_batch(&mut self, batch: &Batch) {
+        self.extend_from_slice(&batch.epoch.0.to_be_bytes());
         self.extend_from_slice(&batch.origin.0.to_be_bytes());
         self.extend_from_slice(&batch.sequence.to_be_bytes());
         self.extend_from_slice(&(batch.payload.len() as u32).to_be_bytes());

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bizra_simplex::Block;
 use bizra_simplex::block::BATCHES_PER_BLOCK_MAX;
-use bizra_simplex::types::{Digest, Millis, ValidatorIndex};
+use bizra_simplex::planted::{Bug, planted};
+use bizra_simplex::types::{Digest, Epoch, Millis, ValidatorIndex};
 
 use crate::batch::Batch;
 
@@ -49,7 +50,9 @@ pub(crate) struct Data {
     /// Unordered batches in order of arrival, which keeps each origin's own order.
     unordered: BTreeMap<u64, Digest>,
     arrivals: u64,
-    bytes_by_origin: BTreeMap<ValidatorIndex, usize>,
+    /// Grows whenever bodies come, go, are ordered or found invalid.
+    version: u64,
+    bytes_by_origin: BTreeMap<(Epoch, ValidatorIndex), usize>,
     checking: BTreeSet<Digest>,
     invalid: BTreeSet<Digest>,
     invalid_order: VecDeque<Digest>,
@@ -57,9 +60,14 @@ pub(crate) struct Data {
 }
 
 impl Data {
+    /// Answers about blocks stay as they are while this does.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// True if this batch should be checked: new, within its origin's share, or waited for.
     pub(crate) fn wants(&self, digest: Digest, batch: &Batch) -> bool {
-        let used = self.bytes_by_origin.get(&batch.origin).copied().unwrap_or_default();
+        let used = self.bytes_by_origin.get(&(batch.epoch, batch.origin)).copied().unwrap_or_default();
         let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX || self.fetches.contains_key(&digest);
         fits && !self.held.contains_key(&digest) && !self.checking.contains(&digest) && !self.invalid.contains(&digest)
     }
@@ -74,6 +82,7 @@ impl Data {
 
     pub(crate) fn check_failed(&mut self, digest: Digest) {
         self.checking.remove(&digest);
+        self.version += 1;
         if self.invalid.insert(digest) {
             self.invalid_order.push_back(digest);
         }
@@ -91,8 +100,9 @@ impl Data {
         if self.held.contains_key(&digest) {
             return false;
         }
-        *self.bytes_by_origin.entry(batch.origin).or_default() += batch.payload.len();
+        *self.bytes_by_origin.entry((batch.epoch, batch.origin)).or_default() += batch.payload.len();
         self.arrivals += 1;
+        self.version += 1;
         self.unordered.insert(self.arrivals, digest);
         self.held.insert(digest, batch);
         true
@@ -111,9 +121,12 @@ impl Data {
                 return Bodies::Invalid;
             }
             if let Some(batch) = self.held.get(digest) {
+                if !batch.fits(block.epoch) {
+                    return Bodies::Invalid;
+                }
                 bytes += batch.payload.len();
             } else {
-                bodies = Bodies::Missing;
+                bodies = if planted(Bug::BatchNotHeld) { bodies } else { Bodies::Missing };
                 self.fetch(*digest, Some(leader), now.plus(FETCH_PATIENCE));
             }
         }
@@ -151,49 +164,76 @@ impl Data {
         open.map(|(_, fetch)| fetch.due).min()
     }
 
-    /// Batches for a new block, oldest first, none that an unfinalised ancestor orders (D3).
-    pub(crate) fn select(&self, ancestors: &[Block]) -> Vec<Digest> {
+    /// Batches for a new block, oldest first, none that an unfinalised ancestor orders (D3), all of which `may_name`.
+    pub(crate) fn select(&self, ancestors: &[Block], mut may_name: impl FnMut(Digest, &Batch) -> bool) -> Vec<Digest> {
         let taken = ordered_by(ancestors);
         let mut bytes = 0;
         self.unordered
             .values()
             .filter(|digest| !taken.contains(digest))
-            .filter_map(|digest| self.held.get(digest).map(|batch| (digest, batch.payload.len())))
-            .take_while(|(_, length)| {
-                bytes += length;
+            .filter_map(|digest| self.held.get(digest).map(|batch| (*digest, batch)))
+            .filter(|(digest, batch)| may_name(*digest, batch))
+            .take_while(|(_, batch)| {
+                bytes += batch.payload.len();
                 bytes <= BLOCK_BYTES_MAX
             })
-            .map(|(digest, _)| *digest)
+            .map(|(digest, _)| digest)
             .take(BATCHES_PER_BLOCK_MAX)
             .collect()
     }
 
     /// True if something is held that these blocks do not order.
     pub(crate) fn has_work(&self, best_chain: &[Block]) -> bool {
+        if self.unordered.is_empty() {
+            return false;
+        }
         let taken = ordered_by(best_chain);
         self.unordered.values().any(|digest| !taken.contains(digest))
     }
 
     /// These blocks are final: their batches are no work any more. Bodies stay until executed.
     pub(crate) fn order(&mut self, blocks: &[Block]) {
+        self.version += 1;
         let ordered = ordered_by(blocks);
         self.unordered.retain(|_, digest| !ordered.contains(digest));
     }
 
     /// The bodies of a finalised block, if all are held.
     pub(crate) fn bodies(&self, block: &Block) -> Option<Vec<Batch>> {
-        block.batches.iter().map(|digest| self.held.get(digest).cloned()).collect()
+        let held = |digest: &&Digest| self.held.contains_key(*digest) || !planted(Bug::ExecutedWithoutBodies);
+        block.batches.iter().filter(held).map(|digest| self.held.get(digest).cloned()).collect()
     }
 
     /// The block is executed: its bodies live on disk only.
     pub(crate) fn release(&mut self, block: &Block) {
-        for digest in &block.batches {
-            if let Some(batch) = self.held.remove(digest)
-                && let Some(bytes) = self.bytes_by_origin.get_mut(&batch.origin)
-            {
-                *bytes = bytes.saturating_sub(batch.payload.len());
-            }
+        self.version += 1;
+        block.batches.iter().for_each(|digest| self.forget(*digest));
+    }
+
+    fn forget(&mut self, digest: Digest) {
+        let Some(batch) = self.held.remove(&digest) else { return };
+        if let Some(bytes) = self.bytes_by_origin.get_mut(&(batch.epoch, batch.origin)) {
+            *bytes = bytes.saturating_sub(batch.payload.len());
         }
+    }
+
+    /// Unordered batches, oldest first.
+    pub(crate) fn unordered(&self) -> impl Iterator<Item = &Batch> {
+        self.unordered.values().filter_map(|digest| self.held.get(digest))
+    }
+
+    /// A new epoch begins: forgets the unordered batches that it may not order, and says which.
+    pub(crate) fn enter(&mut self, epoch: Epoch) -> Vec<Digest> {
+        self.version += 1;
+        let held = &self.held;
+        let stale = |digest: &Digest| held.get(digest).is_some_and(|batch| !batch.fits(epoch));
+        let forgotten: Vec<Digest> = self.unordered.values().filter(|digest| stale(digest)).copied().collect();
+        self.unordered.retain(|_, digest| !forgotten.contains(digest));
+        for digest in &forgotten {
+            self.forget(*digest);
+        }
+        self.bytes_by_origin.retain(|_, bytes| *bytes > 0);
+        forgotten
     }
 
     pub(crate) fn unordered_count(&self) -> usize {

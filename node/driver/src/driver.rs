@@ -1,20 +1,49 @@
 //! The driver: feeds the core, makes what it orders durable, and only then lets anything out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bizra_simplex::types::{Digest, Height, Millis, Signature, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, Config, Effect, Event, SignedVote, State, Verdict, Vote, VoteKind, Want};
+use bizra_simplex::block::CHECKPOINT_INTERVAL;
+use bizra_simplex::planted::{Bug, planted};
+use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
+use bizra_simplex::{
+    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Effect, Event, Record, SignedVote, State, Timing, Verdict,
+    Vote, VoteKind, Want,
+};
 use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::data::{Bodies, Data};
-use crate::ports::{Change, Disk, DiskError, Keys};
+use crate::epochs::{self, Early, Rosters};
+use crate::holding::{HELD_MAX, Holding};
+use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
+use crate::roster::Roster;
 use crate::signing_record::{RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
 use crate::startup::Lock;
 use crate::wire::PeerMessage;
 
-/// A node as the driver knows it: validators by their index, full nodes above.
+/// A node as the driver knows it: its number among this node's peers, whatever it may be in an epoch.
 pub type NodeIndex = u16;
+
+/// What holds for all epochs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The chain.
+    pub genesis_hash: Digest,
+    /// Durations.
+    pub timing: Timing,
+    /// Blocks from one cut-off height to the next, divisible by [`bizra_simplex::block::CHECKPOINT_INTERVAL`]; `None` if
+    /// the validators never change.
+    pub epoch_blocks: Option<u64>,
+    /// The nodes that hold these keys, this one included.
+    pub nodes: BTreeMap<PublicKey, NodeIndex>,
+}
+
+impl Settings {
+    /// The height whose execution ends an epoch (E1).
+    pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
+        Height(self.epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.next().0)))
+    }
+}
 
 /// Something that happened outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +77,7 @@ pub struct Output {
     pub verify: Vec<Batch>,
     /// When the next [`Input::Tick`] is due.
     pub wake: Option<Millis>,
-    /// Contradicting votes of one validator.
+    /// Contradicting votes of one validator, once for each key and epoch.
     pub evidence: Vec<(SignedVote, SignedVote)>,
 }
 
@@ -62,8 +91,15 @@ pub enum Halt {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// S5: another copy of the key has signed.
-    #[error("a peer holds a vote of this key in view {0} that the signing record does not know: rotate the key")]
-    SignedElsewhere(View),
+    #[error(
+        "a peer holds a vote of this key in view {1} of epoch {0} that the signing record does not know: rotate the key"
+    )]
+    SignedElsewhere(Epoch, View),
+    /// H1: a quorum vouches for another state than the one executed here.
+    #[error(
+        "a quorum vouches for another state at height {0} than the one executed here: rebuild the database from peers"
+    )]
+    Diverged(Height),
 }
 
 /// Whether this node may sign, for its status.
@@ -88,26 +124,41 @@ pub struct Driver<D, K> {
     pub(crate) core: State,
     pub(crate) disk: D,
     pub(crate) keys: K,
-    pub(crate) genesis_hash: Digest,
+    pub(crate) settings: Settings,
+    pub(crate) rosters: Rosters,
     pub(crate) record: Option<SigningRecord>,
     pub(crate) lock: Lock,
     pub(crate) data: Data,
+    pub(crate) holding: Holding,
     /// Finalised blocks that wait for their bodies or their turn to be executed.
     pub(crate) to_execute: VecDeque<Block>,
     executed: Height,
+    /// Up to here the effects of execution are committed and can be read.
+    pub(crate) applied: Height,
+    /// The newest checkpoint at or below that.
+    pub(crate) checkpoint: Checkpoint,
+    /// The checkpoint of a finalised header that was compared last.
+    pub(crate) vouched: Checkpoint,
+    pub(crate) early: Early,
     /// Blocks whose bodies are awaited for a vote.
     pub(crate) undecided: BTreeMap<Digest, Awaited>,
     pub(crate) heights: BTreeMap<NodeIndex, Height>,
-    pub(crate) highest_votes: BTreeMap<ValidatorIndex, SignedVote>,
+    pub(crate) highest_votes: BTreeMap<PublicKey, SignedVote>,
+    /// Keys that contradicted themselves, and in which epoch.
+    pub(crate) accused: BTreeSet<(PublicKey, Epoch)>,
     next_sequence: u64,
     /// When to ask for finalised blocks next; `None` while nothing shows that some are missing.
     pub(crate) range_due: Option<Millis>,
     pub(crate) range_asked: Millis,
-    pub(crate) attempts: usize,
+    pub(crate) attempts: u64,
     pub(crate) next_status: Millis,
     core_timer: Option<Millis>,
     last_voted: Height,
     work: bool,
+    /// What `work` was found from.
+    work_seen: Option<(u64, BestTip)>,
+    /// What the undecided blocks were last examined with: bodies and executed height. `None` if a block is new.
+    decided_with: Option<(u64, Height)>,
     pub(crate) now: Millis,
     wall_milliseconds: u64,
     // Collected during a turn.
@@ -116,15 +167,16 @@ pub struct Driver<D, K> {
     to_sign: Vec<Vote>,
     held_back: Vec<(Destination, PeerMessage)>,
     must_sync: bool,
+    /// Something was committed since the last sync.
+    unsynced: bool,
     pub(crate) output: Output,
 }
 
 impl<D: Disk, K: Keys> Driver<D, K> {
-    /// Takes up where the disk left off. `record` is the signing record of a validator, already opened; `None` for a
-    /// full node. `wall_milliseconds` is the time of day, used to number this node's batches after earlier ones.
+    /// Takes up where the disk left off. `record` is the signing record of a node with a key, already opened; `None` for
+    /// one that never votes. `wall_milliseconds` is the time of day, used to number this node's batches after earlier ones.
     pub fn start(
-        config: Config,
-        genesis_hash: Digest,
+        settings: Settings,
         mut disk: D,
         keys: K,
         record: Option<SigningRecord>,
@@ -132,30 +184,53 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         wall_milliseconds: u64,
     ) -> Result<(Self, Output), Halt> {
         let recovered = disk.recover()?;
-        let safety = record.as_ref().map(SigningRecord::safety).unwrap_or_default();
-        let me = config.me.filter(|_| record.is_some());
-        let config = Config { me, ..config };
-        let lock = Lock::new(me, &config.validators);
+        let last = &recovered.anchor.block;
         let mut to_execute = VecDeque::new();
-        for height in recovered.executed.0 + 1..=recovered.anchor.height().0 {
+        for height in recovered.executed.0 + 1..=last.height.0 {
             let block = disk.finalized_block(Height(height))?;
             to_execute
                 .push_back(block.ok_or_else(|| DiskError::Corrupt(format!("finalised block {height} is missing")))?);
         }
-        let core = State::recover(config, recovered.anchor, recovered.anchor_certificate, recovered.records, safety);
+        // An epoch whose last block is final and executed far enough is left behind at once.
+        let next = match last.boundary {
+            Some(_) => epochs::rosters(last.epoch.next(), &disk, &keys, &settings)?,
+            None => None,
+        };
+        let (epoch, rosters, anchor) = if let Some(rosters) = next {
+            (last.epoch.next(), rosters, (Anchor::first(last.clone()), None))
+        } else {
+            let rosters = epochs::rosters(last.epoch, &disk, &keys, &settings)?;
+            let unknown = || DiskError::Corrupt(format!("the validators of epoch {} are missing", last.epoch));
+            (last.epoch, rosters.ok_or_else(unknown)?, (recovered.anchor.clone(), recovered.anchor_certificate))
+        };
+        let roster = rosters.get(&epoch).ok_or_else(|| DiskError::Corrupt("no validators".to_owned()))?;
+        let core = epochs::core(epoch, roster, &settings, record.as_ref(), anchor, recovered.records);
+        let lock = Lock::new(core.config().me, &core.config().validators);
+        let newest = Height(recovered.executed.0 - recovered.executed.0 % CHECKPOINT_INTERVAL);
+        let checkpoint = match newest {
+            Height(0) => Checkpoint::default(),
+            newest => disk.checkpoint(newest)?.unwrap_or_default(),
+        };
         let mut driver = Self {
             core,
             disk,
             keys,
-            genesis_hash,
+            settings,
+            rosters,
             record,
             lock,
             data: Data::default(),
+            holding: Holding::default(),
             to_execute,
             executed: recovered.executed,
+            applied: recovered.executed,
+            checkpoint,
+            vouched: Checkpoint::default(),
+            early: Early::new(),
             undecided: BTreeMap::new(),
             heights: BTreeMap::new(),
-            highest_votes: recovered.highest_votes.into_iter().map(|vote| (vote.signer, vote)).collect(),
+            highest_votes: recovered.highest_votes.into_iter().collect(),
+            accused: recovered.accused.into_iter().collect(),
             next_sequence: wall_milliseconds << 20,
             range_due: None,
             range_asked: Millis(0),
@@ -164,27 +239,52 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             core_timer: None,
             last_voted: Height(0),
             work: false,
+            work_seen: None,
+            decided_with: None,
             now,
             wall_milliseconds,
-            events: VecDeque::from([Event::Started]),
+            events: VecDeque::new(),
             changes: Vec::new(),
             to_sign: Vec::new(),
             held_back: Vec::new(),
             must_sync: false,
+            unsynced: false,
             output: Output::default(),
         };
-        for batch in recovered.batches {
+        for batch in recovered.batches.into_iter().filter(|_| !planted(Bug::UnorderedBatchLost)) {
             let digest = driver.digest_of(&batch);
             driver.data.hold(digest, batch);
         }
         for block in driver.to_execute.clone() {
             driver.load_bodies(&block)?;
         }
-        if matches!(driver.lock, Lock::Open) {
-            driver.events.push_back(Event::SigningAllowed);
+        let stale = driver.data.enter(epoch);
+        if !stale.is_empty() {
+            driver.push_change(Change::Forget(stale));
         }
+        driver.begin();
         let output = driver.turn(now, wall_milliseconds, [])?;
         Ok((driver, output))
+    }
+
+    /// The core is new: at the start, and in each epoch.
+    pub(crate) fn begin(&mut self) {
+        self.core_timer = None;
+        self.work = false;
+        self.work_seen = None;
+        self.events.push_back(Event::Started);
+        if matches!(self.lock, Lock::Open) {
+            self.events.push_back(Event::SigningAllowed);
+        }
+    }
+
+    pub(crate) fn push_change(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// The validators of the present epoch.
+    pub(crate) fn roster(&self) -> Option<&Roster> {
+        self.rosters.get(&self.core.config().epoch)
     }
 
     /// Handles inputs, makes everything durable that follows from them, and returns what may leave the node.
@@ -206,8 +306,11 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
         loop {
             self.settle()?;
-            let signed = self.flush()?;
-            if signed.is_empty() {
+            let (signed, executed) = self.flush()?;
+            self.applied(&executed)?;
+            let entered = self.enter_next_epoch()?;
+            let may_decide = !executed.is_empty() && !self.undecided.is_empty();
+            if signed.is_empty() && !entered && !may_decide {
                 break;
             }
             self.events.extend(signed.into_iter().map(Event::Signed));
@@ -235,12 +338,16 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     self.apply(effect)?;
                 }
             }
-            self.decide();
+            self.decide()?;
             self.execute();
-            let work = self.data.has_work(&self.core.best_chain());
-            if work != self.work {
-                self.work = work;
-                self.events.push_back(Event::Work(work));
+            let seen = (self.data.version(), self.core.best_tip());
+            if self.work_seen != Some(seen) {
+                self.work_seen = Some(seen);
+                let work = self.data.has_work(&self.core.best_chain());
+                if work != self.work {
+                    self.work = work;
+                    self.events.push_back(Event::Work(work));
+                }
             }
             if self.events.is_empty() {
                 return Ok(());
@@ -248,8 +355,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
     }
 
-    /// S4: one database sync and one signer sync, then signatures and messages.
-    fn flush(&mut self) -> Result<Vec<SignedVote>, Halt> {
+    /// S4: one database sync and one signer sync, then signatures and messages. Says what was signed and executed.
+    fn flush(&mut self) -> Result<(Vec<SignedVote>, Vec<Block>), Halt> {
         // What does not fit one slot of the record (S3) waits for the next round of this turn.
         let fitting = self.to_sign.len().min(VOTES_PER_SLOT_MAX);
         let votes: Vec<Vote> = self.to_sign.drain(..fitting).collect();
@@ -263,21 +370,33 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             None => Vec::new(),
         };
         let changes = std::mem::take(&mut self.changes);
-        if !changes.is_empty() || !signing.is_empty() {
-            let sync = self.must_sync || !signing.is_empty();
+        let executed = changes.iter().filter_map(|change| match change {
+            Change::Execute(block, _) => Some(block.clone()),
+            _ => None,
+        });
+        let executed: Vec<Block> = executed.collect();
+        // D2: a vote that is recorded already needs no slot, but its bodies may have come in this turn or a late one.
+        let promises =
+            votes.iter().any(|vote| vote.kind != VoteKind::Nullify) && (self.unsynced || !changes.is_empty());
+        if !changes.is_empty() || !signing.is_empty() || promises {
+            let sync = self.must_sync || !signing.is_empty() || promises;
+            let sync = sync && !planted(Bug::VoteBeforeSync);
+            let signing = if planted(Bug::RecordNotWritten) { Vec::new() } else { signing };
             self.disk.commit(changes, signing, sync)?;
             self.must_sync = false;
+            self.unsynced = !sync;
         }
         self.output.sends.append(&mut self.held_back);
-        let Some(me) = self.core.config().me else { return Ok(Vec::new()) };
-        let genesis_hash = self.genesis_hash;
-        Ok(votes
+        let Some(me) = self.core.config().me else { return Ok((Vec::new(), executed)) };
+        let genesis_hash = self.settings.genesis_hash;
+        let signed = votes
             .into_iter()
             .map(|vote| {
                 let signature = self.keys.sign(&vote.signed_bytes(genesis_hash));
                 SignedVote { vote, signer: me, signature }
             })
-            .collect())
+            .collect();
+        Ok((signed, executed))
     }
 
     pub(crate) fn send(&mut self, to: Destination, message: PeerMessage) {
@@ -297,14 +416,17 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             }
             Effect::Sign(vote) => self.to_sign.push(vote),
             Effect::Persist(record) => {
+                self.note_nullification(&record);
                 self.changes.push(Change::Record(record));
                 self.must_sync = true;
             }
             Effect::Broadcast(message) => self.send(Destination::All, PeerMessage::Consensus(message)),
             Effect::Build { view, parent, ancestors } => {
-                let batches = self.data.select(&ancestors);
+                let batches = self.select(&ancestors);
+                let (checkpoint, boundary) = (self.checkpoint, self.boundary()?);
                 let time_milliseconds = self.wall_milliseconds;
-                self.events.push_back(Event::Built { view, parent, batches, time_milliseconds });
+                let built = Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary };
+                self.events.push_back(built);
             }
             Effect::Check { block, leader } => {
                 self.await_bodies(block, leader)?;
@@ -321,28 +443,68 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             Effect::CatchUp(_) => self.want_range(),
             Effect::Commit(blocks, certificate) => self.commit(blocks, certificate),
             Effect::SetTimer(at) => self.core_timer = Some(at),
-            Effect::Evidence(first, second) => self.output.evidence.push((first, second)),
+            Effect::Evidence(first, second) => {
+                if let Some(key) = self.roster().and_then(|roster| roster.key(first.signer)) {
+                    self.accuse(key, first, second);
+                }
+            }
         }
         Ok(())
     }
 
+    /// Checks votes of the present epoch.
     pub(crate) fn verify(&self, votes: &[SignedVote]) -> bool {
-        let checks: Vec<(ValidatorIndex, Vec<u8>, Signature)> =
-            votes.iter().map(|vote| (vote.signer, vote.vote.signed_bytes(self.genesis_hash), vote.signature)).collect();
-        self.keys.verify(&checks)
+        let check =
+            |vote: &SignedVote| Some((self.roster()?.key(vote.signer)?, self.signed_bytes(vote), vote.signature));
+        let checks: Option<Vec<(PublicKey, Vec<u8>, Signature)>> = votes.iter().map(check).collect();
+        checks.is_some_and(|checks| self.keys.verify(&checks))
+    }
+
+    pub(crate) fn signed_bytes(&self, vote: &SignedVote) -> Vec<u8> {
+        vote.vote.signed_bytes(self.settings.genesis_hash)
     }
 
     /// S5: everyone keeps the highest signed vote seen of each key.
     fn note_highest(&mut self, vote: &SignedVote) {
-        let known = self.highest_votes.get(&vote.signer);
-        if known.is_none_or(|known| (known.vote.view, known.vote.kind) < (vote.vote.view, vote.vote.kind)) {
-            self.highest_votes.insert(vote.signer, *vote);
-            self.changes.push(Change::HighestVote(*vote));
+        let Some(key) = self.roster().and_then(|roster| roster.key(vote.signer)) else { return };
+        let rank = |vote: &Vote| (vote.epoch, vote.view, vote.kind);
+        if self.highest_votes.get(&key).is_none_or(|known| rank(&known.vote) < rank(&vote.vote)) {
+            self.highest_votes.insert(key, *vote);
+            self.changes.push(Change::HighestVote(key, *vote));
         }
+    }
+
+    /// D4: batches of a nullified view make their origins suspect.
+    fn note_nullification(&mut self, record: &Record) {
+        if let Record::Certificate(certificate) = record
+            && certificate.vote.kind == VoteKind::Nullify
+            && let Some(block) = self.core.proposed(certificate.view())
+        {
+            let data = &self.data;
+            self.holding.nullified(block, |digest| data.get(*digest));
+        }
+    }
+
+    /// Batches for a new block. Others are asked which of those they hold that may not be named yet (D4).
+    fn select(&mut self, ancestors: &[Block]) -> Vec<Digest> {
+        let Config { me: Some(me), validators, .. } = self.core.config() else { return Vec::new() };
+        let (holding, mut unsure) = (&mut self.holding, Vec::new());
+        let chosen = self.data.select(ancestors, |digest, batch| {
+            let sure = holding.may_name(digest, batch, *me, validators);
+            if !sure && unsure.len() < HELD_MAX {
+                unsure.push(digest);
+            }
+            sure
+        });
+        if !unsure.is_empty() {
+            self.send(Destination::All, PeerMessage::FetchHeld(unsure));
+        }
+        chosen
     }
 
     fn commit(&mut self, blocks: Vec<Block>, certificate: Certificate) {
         self.data.order(&blocks);
+        self.holding.ordered(&blocks);
         let height = self.core.anchor().height();
         self.undecided.retain(|_, awaited| awaited.block.height > height);
         self.to_execute.extend(blocks.iter().cloned());
@@ -356,12 +518,13 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// D3 for ancestors at or below the last finalised block; those above are the core's to compare.
     fn await_bodies(&mut self, block: Block, leader: ValidatorIndex) -> Result<(), Halt> {
         for batch in &block.batches {
-            if self.is_ordered(*batch)? {
+            if !planted(Bug::BatchOrderedTwice) && self.is_ordered(*batch)? {
                 self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
                 return Ok(());
             }
         }
         self.undecided.insert(block.digest(), Awaited { block, leader });
+        self.decided_with = None;
         Ok(())
     }
 
@@ -374,22 +537,31 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         Ok(this_turn || self.disk.is_ordered(batch)?)
     }
 
-    /// D2: which of the awaited blocks have all their bodies.
-    fn decide(&mut self) {
-        let (data, now) = (&mut self.data, self.now);
-        let decided: Vec<(Digest, Verdict)> = self
-            .undecided
-            .iter()
-            .filter_map(|(digest, awaited)| match data.examine(now, &awaited.block, awaited.leader) {
-                Bodies::Held => Some((*digest, Verdict::Held)),
-                Bodies::Invalid => Some((*digest, Verdict::Invalid)),
-                Bodies::Missing => None,
-            })
-            .collect();
+    /// D2, H1: which of the awaited blocks have all their bodies and name a state that is executed here.
+    fn decide(&mut self) -> Result<(), Halt> {
+        let with = Some((self.data.version(), self.applied));
+        if self.decided_with == with {
+            return Ok(());
+        }
+        self.decided_with = with;
+        let mut decided = Vec::new();
+        for (digest, awaited) in &self.undecided {
+            let verdict = match self.data.examine(self.now, &awaited.block, awaited.leader) {
+                Bodies::Held => match self.judge_header(&awaited.block)? {
+                    Some(true) => Verdict::Held,
+                    Some(false) => Verdict::Invalid,
+                    None => continue,
+                },
+                Bodies::Invalid => Verdict::Invalid,
+                Bodies::Missing => continue,
+            };
+            decided.push((*digest, verdict));
+        }
         for (digest, verdict) in decided {
             self.undecided.remove(&digest);
             self.events.push_back(Event::Checked(digest, verdict));
         }
+        Ok(())
     }
 
     /// Executes finalised blocks whose bodies are held, in order.
@@ -431,22 +603,35 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     pub(crate) fn digest_of(&self, batch: &Batch) -> Digest {
-        Batch::digest(self.genesis_hash, batch.origin, batch.sequence, &batch.payload)
+        batch.digest(self.settings.genesis_hash)
     }
 
     /// Packs admitted transactions into a batch of this node and pushes it once to everybody.
     fn add_payload(&mut self, payload: Bytes) {
-        let Some(origin) = self.core.config().me else { return };
+        let Config { me: Some(origin), epoch, .. } = *self.core.config() else { return };
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let digest = Batch::digest(self.genesis_hash, origin, sequence, &payload);
-        let batch = Batch { origin, sequence, payload, signature: self.keys.sign(&digest.0) };
+        let mut batch = Batch { epoch, origin, sequence, payload, signature: Signature([0; 64]) };
+        let digest = self.digest_of(&batch);
+        batch.signature = self.keys.sign(&digest.0);
         self.send(Destination::All, PeerMessage::Batch(batch.clone()));
         self.keep(digest, batch);
     }
 
+    /// Pushes this node's unordered batches once more: if it does not vote any more, nobody asks it for what others miss.
+    pub(crate) fn push_own_batches(&mut self) {
+        let Some(own) = self.keys.public_key() else { return };
+        let is_own =
+            |batch: &&Batch| self.rosters.get(&batch.epoch).and_then(|roster| roster.key(batch.origin)) == Some(own);
+        let batches: Vec<Batch> = self.data.unordered().filter(is_own).cloned().collect();
+        for batch in batches {
+            self.send(Destination::All, PeerMessage::Batch(batch));
+        }
+    }
+
     pub(crate) fn keep(&mut self, digest: Digest, batch: Batch) {
         if self.data.hold(digest, batch.clone()) {
+            self.holding.arrived(digest, &batch);
             self.changes.push(Change::Batch(digest, batch));
             if let Some(block) = self.to_execute.iter().find(|block| block.batches.contains(&digest)) {
                 self.data.order(std::slice::from_ref(block));
@@ -456,12 +641,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     fn batch_verified(&mut self, batch: Batch, valid: bool) -> Result<(), Halt> {
         let digest = self.digest_of(&batch);
-        if !valid {
+        if !valid && !planted(Bug::InvalidBatchTaken) {
             self.data.check_failed(digest);
-        } else if self.awaits_execution(digest) || !self.is_ordered(digest)? {
+        } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
             self.keep(digest, batch);
         } else {
-            // Ordered and executed while it was being checked.
+            // Ordered and executed, or out of date, while it was being checked.
             self.data.check_passed(digest);
         }
         Ok(())
@@ -494,11 +679,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// Highest finalised height that at least one honest validator must have, by what they report; at least the own.
     pub fn network_height(&self) -> Height {
         let validators = &self.core.config().validators;
-        let mut reported: Vec<(Height, u64)> = self
-            .heights
-            .iter()
-            .filter_map(|(node, height)| Some((*height, validators.power(ValidatorIndex(*node))?.0)))
-            .collect();
+        let power_of = |node: &NodeIndex| validators.power(self.roster()?.validator(*node)?);
+        let mut reported: Vec<(Height, u64)> =
+            self.heights.iter().filter_map(|(node, height)| Some((*height, power_of(node)?.0))).collect();
         reported.sort_unstable_by(|left, right| right.cmp(left));
         let mut power = 0_u128;
         let believable = reported.into_iter().find(|(_, more)| {
@@ -512,7 +695,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// third of the power, this node included.
     pub fn knows_network(&self) -> bool {
         let Config { validators, me, .. } = self.core.config();
-        let heard = self.heights.keys().map(|node| ValidatorIndex(*node)).chain(*me);
+        let heard = self.heights.keys().filter_map(|node| self.roster()?.validator(*node)).chain(*me);
         let power: u128 = heard.filter_map(|index| validators.power(index)).map(|power| u128::from(power.0)).sum();
         3 * power > u128::from(validators.total().0)
     }

@@ -1,11 +1,12 @@
 //! The driver's talk with peers: answering, asking, and everything that time alone brings.
 
+use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Height, ValidatorIndex, View};
 use bizra_simplex::{Certificate, Event, Message, SignedVote};
 
 use crate::batch::Batch;
 use crate::driver::{Destination, Driver, Halt, NodeIndex};
-use crate::ports::{Disk, Keys};
+use crate::ports::{Disk, Keys, PublicKey};
 use crate::startup::Answer;
 use crate::wire::PeerMessage;
 
@@ -21,16 +22,18 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// own word, and if it is invalid the origin is to blame (D1).
     fn receive_batch(&mut self, batch: Batch) -> Result<(), Halt> {
         let digest = self.digest_of(&batch);
-        if !self.data.wants(digest, &batch) || self.core.config().validators.power(batch.origin).is_none() {
+        let origin = self.rosters.get(&batch.epoch).and_then(|roster| roster.key(batch.origin));
+        let Some(origin) = origin.filter(|_| self.data.wants(digest, &batch)) else {
             return Ok(());
-        }
-        if !self.keys.verify(&[(batch.origin, digest.0.to_vec(), batch.signature)]) {
+        };
+        if !planted(Bug::BatchSignatureUnchecked) && !self.keys.verify(&[(origin, digest.0.to_vec(), batch.signature)])
+        {
             return Ok(());
         }
         if self.awaits_execution(digest) {
             // A finalised block orders it: a quorum has verified these very bytes.
             self.keep(digest, batch);
-        } else if !self.is_ordered(digest)? {
+        } else if batch.fits(self.core.config().epoch) && !self.is_ordered(digest)? {
             self.data.start_check(digest);
             self.output.verify.push(batch);
         }
@@ -39,7 +42,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     pub(crate) fn receive(&mut self, from: NodeIndex, message: PeerMessage) -> Result<(), Halt> {
         match message {
-            PeerMessage::Consensus(message) => self.events.push_back(Event::Received(message)),
+            PeerMessage::Consensus(message) => self.receive_consensus(from, message),
             PeerMessage::Batch(batch) => self.receive_batch(batch)?,
             PeerMessage::Block(block) => self.events.push_back(Event::Fetched(block)),
             PeerMessage::Range(blocks, certificate) => self.events.push_back(Event::Range(blocks, certificate)),
@@ -67,16 +70,34 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     Some(batch) => Some(batch.clone()),
                     None => self.disk.batch(digest)?,
                 };
-                if let Some(batch) = batch {
+                if let Some(batch) = batch.filter(|_| !planted(Bug::BatchNotServed)) {
                     self.send(Destination::One(from), PeerMessage::Batch(batch));
                 }
             }
             PeerMessage::FetchRange(height) => self.serve_range(from, height)?,
-            PeerMessage::FetchHighestVote(validator) => {
-                let highest = self.highest_votes.get(&validator).copied();
-                self.send(Destination::One(from), PeerMessage::HighestVote(validator, highest));
+            PeerMessage::Evidence(first, second) => self.receive_evidence(first, second),
+            PeerMessage::FetchHeld(digests) => {
+                let (held, lacking): (Vec<_>, Vec<_>) =
+                    digests.into_iter().partition(|digest| self.data.get(*digest).is_some());
+                // Who asks is about to name them, and hands them out.
+                let asker = self.roster().and_then(|roster| roster.validator(from));
+                for digest in lacking {
+                    self.data.fetch(digest, asker, self.now);
+                }
+                if !held.is_empty() {
+                    self.send(Destination::One(from), PeerMessage::Held(held));
+                }
             }
-            PeerMessage::HighestVote(validator, highest) => self.take_answer(from, validator, highest)?,
+            PeerMessage::Held(digests) => {
+                if let Some(from) = self.roster().and_then(|roster| roster.validator(from)) {
+                    self.holding.note(from, &digests);
+                }
+            }
+            PeerMessage::FetchHighestVote(key) => {
+                let highest = self.highest_votes.get(&key).copied();
+                self.send(Destination::One(from), PeerMessage::HighestVote(key, highest));
+            }
+            PeerMessage::HighestVote(key, highest) => self.take_answer(from, key, highest)?,
         }
         Ok(())
     }
@@ -98,38 +119,37 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let mut proven = None;
         let top = self.core.anchor().height();
         let mut height = Height(from.0.max(1));
-        // Up to the range's length, and on until a finalization proves what was collected.
-        while height <= top && (proven.is_none() || (blocks.len() as u64) < crate::wire::RANGE_BLOCKS_MAX) {
+        let mut ended = false;
+        // Up to the range's length or the end of its epoch, and on until a finalization proves what was collected.
+        while height <= top && !ended && (proven.is_none() || (blocks.len() as u64) < crate::wire::RANGE_BLOCKS_MAX) {
             let Some(block) = self.disk.finalized_block(height)? else { break };
+            ended = block.boundary.is_some();
             blocks.push(block);
             if let Some(certificate) = self.disk.finalization(height)? {
                 proven = Some((blocks.len(), certificate));
             }
             height = height.next();
         }
-        if let Some((count, certificate)) = proven {
+        if let Some((count, certificate)) = proven.filter(|_| !planted(Bug::RangeNotServed)) {
             blocks.truncate(count);
             self.send(Destination::One(to), PeerMessage::Range(blocks, certificate));
         }
         Ok(())
     }
 
-    fn take_answer(
-        &mut self,
-        from: NodeIndex,
-        validator: ValidatorIndex,
-        highest: Option<SignedVote>,
-    ) -> Result<(), Halt> {
+    fn take_answer(&mut self, from: NodeIndex, key: PublicKey, highest: Option<SignedVote>) -> Result<(), Halt> {
         let (Some(me), Some(record)) = (self.core.config().me, &self.record) else { return Ok(()) };
-        if validator != me || highest.is_some_and(|vote| vote.signer != me || !self.verify(&[vote])) {
-            // A claim counts only with the vote itself.
+        let Some(from) = self.roster().and_then(|roster| roster.validator(from)) else { return Ok(()) };
+        // A claim counts only with the vote itself, whatever index the key had when it signed.
+        let sound = |vote: SignedVote| self.keys.verify(&[(key, self.signed_bytes(&vote), vote.signature)]);
+        if self.keys.public_key() != Some(key) || highest.is_some_and(|vote| !sound(vote)) {
             return Ok(());
         }
         let validators = &self.core.config().validators;
-        match self.lock.answer(ValidatorIndex(from), highest, me, validators, record) {
+        match self.lock.answer(from, highest, me, validators, record) {
             Answer::Wait => {}
             Answer::Open => self.events.push_back(Event::SigningAllowed),
-            Answer::Elsewhere(vote) => return Err(Halt::SignedElsewhere(vote.vote.view)),
+            Answer::Elsewhere(vote) => return Err(Halt::SignedElsewhere(vote.vote.epoch, vote.vote.view)),
         }
         Ok(())
     }
@@ -141,9 +161,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// Everything that time alone brings.
     pub(crate) fn timers(&mut self) {
         if self.lock.ask_now(self.now)
-            && let Some(me) = self.core.config().me
+            && let Some(key) = self.keys.public_key()
         {
-            self.send(Destination::All, PeerMessage::FetchHighestVote(me));
+            self.send(Destination::All, PeerMessage::FetchHighestVote(key));
         }
         if self.next_status <= self.now {
             self.next_status = self.now.plus(self.core.config().timing.resend_milliseconds);
@@ -166,15 +186,25 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
     }
 
-    /// The hinted peer, or the next in turn.
+    /// The hinted peer, or any other. Not in turn: with as many questions a round as there are peers, each question would
+    /// meet the same peer every time, and a liar among them would never be passed by.
     pub(crate) fn choose_peer(&mut self, hint: Option<ValidatorIndex>) -> Option<NodeIndex> {
-        let me = self.core.config().me;
-        if let Some(hint) = hint.filter(|hint| Some(*hint) != me) {
-            return Some(hint.0);
+        let roster = self.roster()?;
+        let me = roster.me;
+        let node = |index: ValidatorIndex| roster.node(index).filter(|_| Some(index) != me);
+        if let Some(hinted) = hint.and_then(node) {
+            return Some(hinted);
         }
-        let others: Vec<ValidatorIndex> =
-            self.core.config().validators.indices().filter(|index| Some(*index) != me).collect();
+        let others: Vec<NodeIndex> = roster.set.indices().filter_map(node).collect();
         self.attempts = self.attempts.wrapping_add(1);
-        (!others.is_empty()).then(|| others[self.attempts % others.len()].0)
+        (!others.is_empty()).then(|| others[(scatter(self.attempts) % others.len() as u64) as usize])
     }
+}
+
+/// Spreads consecutive numbers evenly (the finaliser of `SplitMix64`, Steele et al. 2014).
+fn scatter(number: u64) -> u64 {
+    let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }

@@ -1,10 +1,31 @@
 //! What the driver needs from the world. The node gives it disks, keys and a ledger; the simulator gives it models.
 
-use bizra_simplex::types::{Digest, Height, Signature, ValidatorIndex};
-use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote};
+use std::fmt;
+
+use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Record, SignedVote};
 
 use crate::batch::Batch;
 use crate::signing_record::BlockWrite;
+
+/// A consensus key's public half: 32 bytes, Ed25519 in the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// A validator of an epoch; its position in the list is its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its key, no other member's.
+    pub key: PublicKey,
+    /// Its voting power, above zero.
+    pub power: Power,
+}
 
 /// The disk failed. The node must stop: after a failed write or sync nothing that was promised durable may be relied
 /// on, and nothing is tried again (S2).
@@ -30,8 +51,12 @@ pub enum Change {
     Finalize(Vec<Block>, Certificate),
     /// Execute a finalised block with the bodies it orders, in its order; heights come without gaps.
     Execute(Block, Vec<Batch>),
-    /// The vote of the highest view seen of this validator's key (S5).
-    HighestVote(SignedVote),
+    /// Unordered batches that no block may order any more.
+    Forget(Vec<Digest>),
+    /// Two votes of this key that contradict each other (V6).
+    Evidence(PublicKey, SignedVote, SignedVote),
+    /// The vote of the highest epoch and view seen of a key (S5).
+    HighestVote(PublicKey, SignedVote),
 }
 
 /// What a disk holds when the node starts.
@@ -47,8 +72,10 @@ pub struct Recovered {
     pub batches: Vec<Batch>,
     /// Height up to which blocks are executed; at most the anchor's.
     pub executed: Height,
-    /// Highest vote seen of each validator's key.
-    pub highest_votes: Vec<SignedVote>,
+    /// Highest vote seen of each key.
+    pub highest_votes: Vec<(PublicKey, SignedVote)>,
+    /// Keys of which a contradiction is kept, and its epoch.
+    pub accused: Vec<(PublicKey, Epoch)>,
 }
 
 /// Database and signing record.
@@ -74,13 +101,24 @@ pub trait Disk {
 
     /// True if a finalised block orders this batch.
     fn is_ordered(&self, batch: Digest) -> Result<bool, DiskError>;
+
+    /// The checkpoint at an executed height divisible by [`bizra_simplex::block::CHECKPOINT_INTERVAL`]; `None` if that is
+    /// not executed and committed, or pruned.
+    fn checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError>;
+
+    /// The validators of an epoch: those of the genesis for epoch 0, else what the state at the cut-off height of the
+    /// epoch before names (E1); `None` until that height is executed and committed.
+    fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError>;
 }
 
 /// Keys.
 pub trait Keys {
-    /// Signs with this node's consensus key. Called only for a validator.
+    /// This node's consensus key; `None` for a node that never votes.
+    fn public_key(&self) -> Option<PublicKey>;
+
+    /// Signs with this node's consensus key. Called only if there is one.
     fn sign(&self, message: &[u8]) -> Signature;
 
-    /// Checks signatures of validators of the set, all at once; true if every one is valid.
-    fn verify(&self, checks: &[(ValidatorIndex, Vec<u8>, Signature)]) -> bool;
+    /// Checks signatures, all at once; true if every one is valid.
+    fn verify(&self, checks: &[(PublicKey, Vec<u8>, Signature)]) -> bool;
 }

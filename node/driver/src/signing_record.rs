@@ -2,13 +2,14 @@
 //!
 //! Layout, in blocks of 4 KiB: block 0 and 1 are two copies of the header; slot `i` has its copies in blocks `2 + i` and
 //! `2 + SLOTS + i`, so that one torn or rotten block never takes both. A slot holds the votes of one turn, a sequence
-//! number, and a floor: the highest view of any slot written so far that is overwritten already or by the next write.
-//! At or below the floor nothing new may be signed, so forgetting old slots is safe.
+//! number, and a floor: the highest epoch and view of any slot written so far that is overwritten already or by the next
+//! write. At or below the floor nothing new may be signed, so forgetting old slots is safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bizra_simplex::types::{Digest, View};
-use bizra_simplex::{Safety, Vote};
+use bizra_simplex::planted::{Bug, planted};
+use bizra_simplex::types::{Digest, Epoch, View};
+use bizra_simplex::{Safety, Vote, VoteKind};
 use bytes::Bytes;
 
 use crate::codec::{Reader, Write};
@@ -26,7 +27,7 @@ pub const FILE_BLOCKS: u64 = 2 + 2 * SLOTS;
 pub const VOTES_PER_SLOT_MAX: usize = 64;
 
 const MAGIC: &[u8; 8] = b"BIZRASIG";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a record belongs to. A record found elsewhere refuses to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +63,13 @@ pub enum RecordError {
     TooMany(usize),
 }
 
+/// A view of an epoch; ordered as they come after one another.
+pub type Moment = (Epoch, View);
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Slot {
     sequence: u64,
-    floor: View,
+    floor: Moment,
     votes: Vec<Vote>,
 }
 
@@ -73,8 +77,10 @@ struct Slot {
 #[derive(Clone, Debug)]
 pub struct SigningRecord {
     slots: BTreeMap<u64, Slot>,
+    /// The votes of all slots.
+    votes: BTreeSet<Vote>,
     next_sequence: u64,
-    floor: View,
+    floor: Moment,
 }
 
 impl SigningRecord {
@@ -108,6 +114,7 @@ impl SigningRecord {
             let copies = [2 + position, 2 + SLOTS + position];
             let newest = copies
                 .into_iter()
+                .take(if planted(Bug::OneCopyRead) { 1 } else { 2 })
                 .filter_map(|index| open_seal(&blocks[index as usize]).and_then(read_slot))
                 .filter(|slot| slot.sequence % SLOTS == position)
                 .max_by_key(|slot| slot.sequence);
@@ -124,12 +131,12 @@ impl SigningRecord {
                 return Err(RecordError::Damaged(sequence % SLOTS));
             }
         }
-        let blank = blocks.iter().skip(2).all(|block| block.iter().all(|byte| *byte == 0));
-        if slots.is_empty() && !blank && !only_first_slot_torn(blocks) {
+        if slots.is_empty() && !only_first_slot_torn(blocks) {
             return Err(RecordError::Damaged(0));
         }
         let floor = slots.values().map(|slot| slot.floor).max().unwrap_or_default();
-        Ok(Self { slots, next_sequence, floor })
+        let votes = slots.values().flat_map(|slot| slot.votes.iter().copied()).collect();
+        Ok(Self { slots, votes, next_sequence, floor })
     }
 
     /// Reserves votes that are about to be signed: the blocks to write and sync before signing. Votes that are recorded
@@ -146,11 +153,14 @@ impl SigningRecord {
         }
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.slots.remove(&sequence.saturating_sub(SLOTS));
+        for vote in self.slots.remove(&sequence.saturating_sub(SLOTS)).map(|slot| slot.votes).unwrap_or_default() {
+            self.votes.remove(&vote);
+        }
+        self.votes.extend(&new);
         // Covers the slot that the next write will overwrite, before it does.
         let doomed = self.slots.get(&(sequence + 1).saturating_sub(SLOTS));
-        if let Some(highest) = doomed.and_then(|slot| slot.votes.iter().map(|vote| vote.view).max()) {
-            self.floor = self.floor.max(highest);
+        if let Some(highest) = doomed.and_then(|slot| slot.votes.iter().map(moment).max()) {
+            self.floor = if planted(Bug::NoFloor) { self.floor } else { self.floor.max(highest) };
         }
         let slot = Slot { sequence, floor: self.floor, votes: new };
         let block = seal(&encode_slot(&slot));
@@ -159,32 +169,49 @@ impl SigningRecord {
         Ok(vec![(2 + position, block.clone()), (2 + SLOTS + position, block)])
     }
 
-    fn votes(&self) -> impl Iterator<Item = &Vote> {
-        self.slots.values().flat_map(|slot| &slot.votes)
-    }
-
     /// True if exactly this vote is recorded.
     pub fn contains(&self, vote: &Vote) -> bool {
-        self.votes().any(|recorded| recorded == vote)
+        self.votes.contains(vote)
     }
 
-    /// Highest view with a recorded vote, or the floor.
-    pub fn highest_view(&self) -> View {
-        self.votes().map(|vote| vote.view).max().unwrap_or_default().max(self.floor)
+    /// The latest moment with a recorded vote, or the floor.
+    pub fn latest(&self) -> Moment {
+        self.votes.last().map(moment).unwrap_or_default().max(self.floor)
     }
 
-    /// View at and below which nothing new is signed.
-    pub fn floor(&self) -> View {
+    /// The moment at and before which nothing new is signed.
+    pub fn floor(&self) -> Moment {
         self.floor
     }
 
-    /// What the core needs to never contradict the record.
-    pub fn safety(&self) -> Safety {
-        Safety::restore(self.floor, self.votes().copied())
+    /// True if anything is recorded of this epoch.
+    pub fn knows(&self, epoch: Epoch) -> bool {
+        self.votes.iter().any(|vote| vote.epoch == epoch)
+    }
+
+    /// What the core needs to never contradict the record in this epoch.
+    pub fn safety(&self, epoch: Epoch) -> Safety {
+        let floor = match self.floor.0.cmp(&epoch) {
+            std::cmp::Ordering::Less => View(0),
+            std::cmp::Ordering::Equal => self.floor.1,
+            // Its slots are overwritten: nothing new is ever signed in an epoch this far back.
+            std::cmp::Ordering::Greater => View(u64::MAX),
+        };
+        let forgotten = |vote: &&Vote| match vote.kind {
+            VoteKind::Propose => planted(Bug::ProposalForgotten),
+            VoteKind::Notarize => planted(Bug::NotarizeForgotten),
+            VoteKind::Nullify => planted(Bug::NullifyForgotten),
+            VoteKind::Finalize => planted(Bug::FinalizeForgotten),
+        };
+        Safety::restore(floor, self.votes.iter().filter(|vote| vote.epoch == epoch && !forgotten(vote)).copied())
     }
 }
 
-/// A first write that was torn in both copies leaves no slot but noise in those two blocks.
+fn moment(vote: &Vote) -> Moment {
+    (vote.epoch, vote.view)
+}
+
+/// A first write that was torn in both copies leaves no slot but noise in those two blocks; a fresh record not even that.
 fn only_first_slot_torn(blocks: &[Box<[u8; BLOCK_BYTES]>]) -> bool {
     let first = 1 % SLOTS;
     blocks.iter().enumerate().skip(2).all(|(index, block)| {
@@ -210,7 +237,8 @@ fn read_header(body: &[u8]) -> Option<Binding> {
 fn encode_slot(slot: &Slot) -> Vec<u8> {
     let mut body = Vec::with_capacity(32 + 49 * slot.votes.len());
     body.extend_from_slice(&slot.sequence.to_be_bytes());
-    body.extend_from_slice(&slot.floor.0.to_be_bytes());
+    body.extend_from_slice(&slot.floor.0.0.to_be_bytes());
+    body.extend_from_slice(&slot.floor.1.0.to_be_bytes());
     body.push(slot.votes.len() as u8);
     for vote in &slot.votes {
         body.put_vote(vote);
@@ -220,7 +248,9 @@ fn encode_slot(slot: &Slot) -> Vec<u8> {
 
 fn read_slot(body: &[u8]) -> Option<Slot> {
     let mut reader = Reader::new(Bytes::copy_from_slice(body));
-    let (sequence, floor, count) = (reader.u64().ok()?, View(reader.u64().ok()?), reader.u8().ok()?);
+    let sequence = reader.u64().ok()?;
+    let floor = (Epoch(reader.u64().ok()?), View(reader.u64().ok()?));
+    let count = reader.u8().ok()?;
     let votes = (0..count).map(|_| reader.vote().ok()).collect::<Option<_>>()?;
     reader.end().ok()?;
     (sequence > 0).then_some(Slot { sequence, floor, votes })
@@ -240,7 +270,7 @@ fn open_seal(block: &[u8; BLOCK_BYTES]) -> Option<&[u8]> {
     let body = block.get(6..6 + length).filter(|body| !body.is_empty())?;
     let checksum = u32::from_be_bytes([block[2], block[3], block[4], block[5]]);
     let clean_rest = block[6 + length..].iter().all(|byte| *byte == 0);
-    (checksum == crc32fast::hash(body) && clean_rest).then_some(body)
+    (checksum == crc32fast::hash(body) && clean_rest || planted(Bug::ChecksumIgnored)).then_some(body)
 }
 
 #[cfg(test)]
@@ -248,7 +278,6 @@ fn open_seal(block: &[u8; BLOCK_BYTES]) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use bizra_simplex::VoteKind;
-    use bizra_simplex::types::Epoch;
     use proptest::prelude::*;
 
     const BINDING: Binding = Binding { genesis_hash: Digest([1; 32]), volume: Digest([2; 32]), public_key: [3; 32] };
@@ -284,9 +313,9 @@ mod tests {
         }
         let again = SigningRecord::open(&BINDING, &file).unwrap();
         assert!((1..=3).all(|view| again.contains(&vote(view))));
-        assert_eq!(again.highest_view(), View(3));
-        assert!(!again.safety().may_sign(&rival(3)));
-        assert!(again.safety().may_sign(&vote(4)));
+        assert_eq!(again.latest(), (Epoch(0), View(3)));
+        assert!(!again.safety(Epoch(0)).may_sign(&rival(3)));
+        assert!(again.safety(Epoch(0)).may_sign(&vote(4)));
     }
 
     #[test]
@@ -297,7 +326,7 @@ mod tests {
             let writes = record.reserve(&[vote(view)]).unwrap();
             write(&mut file, writes);
             let again = SigningRecord::open(&BINDING, &file).unwrap();
-            let safety = again.safety();
+            let safety = again.safety(Epoch(0));
             for old in view.saturating_sub(SLOTS + 5).max(1)..=view {
                 assert!(!safety.may_sign(&rival(old)), "view {old} after {view}");
             }
@@ -318,8 +347,31 @@ mod tests {
             file[index as usize] = block;
         }
         let again = SigningRecord::open(&BINDING, &file).unwrap();
-        assert_eq!(again.highest_view(), View(SLOTS + 3));
-        assert!(!again.safety().may_sign(&rival(5)));
+        assert_eq!(again.latest(), (Epoch(0), View(SLOTS + 3)));
+        assert!(!again.safety(Epoch(0)).may_sign(&rival(5)));
+    }
+
+    #[test]
+    fn an_epoch_begins_with_view_1_and_leaves_the_one_before_closed() {
+        let mut file = fresh();
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        for view in 1..=SLOTS {
+            let writes = record.reserve(&[vote(view)]).unwrap();
+            write(&mut file, writes);
+        }
+        let next = |view| Vote { epoch: Epoch(1), ..vote(view) };
+        for view in 1..=SLOTS {
+            assert!(record.safety(Epoch(1)).may_sign(&next(view)), "view {view}");
+            let writes = record.reserve(&[next(view)]).unwrap();
+            write(&mut file, writes);
+        }
+        let again = SigningRecord::open(&BINDING, &file).unwrap();
+        assert_eq!(again.floor(), (Epoch(1), View(1)));
+        assert!(!again.safety(Epoch(0)).may_sign(&rival(SLOTS)));
+        assert!(!again.safety(Epoch(0)).may_sign(&vote(SLOTS + 1)));
+        assert!(!again.safety(Epoch(1)).may_sign(&Vote { epoch: Epoch(1), ..rival(3) }));
+        assert!(again.safety(Epoch(1)).may_sign(&next(SLOTS + 1)));
+        assert!(again.safety(Epoch(2)).may_sign(&Vote { epoch: Epoch(2), ..vote(1) }));
     }
 
     #[test]

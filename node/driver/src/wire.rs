@@ -1,11 +1,13 @@
 //! What nodes send each other. One frame is one message; its first byte is the version of the format.
 
-use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Height, View};
 use bizra_simplex::{Block, Certificate, Message, SignedVote};
 use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::codec::{DecodeError, Reader, Write};
+use crate::holding::HELD_MAX;
+use crate::ports::PublicKey;
 
 /// Version of the peer protocol.
 pub const WIRE_VERSION: u8 = 1;
@@ -15,6 +17,9 @@ pub const RANGE_BLOCKS_MAX: u64 = 64;
 
 /// Most blocks a receiver accepts in one range.
 const RANGE_DECODE_MAX: usize = 4_096;
+
+/// A frame that says that no vote of a key was seen: version, kind and the key.
+const NO_VOTE_BYTES: usize = 34;
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +41,17 @@ pub enum PeerMessage {
     /// Answer to [`PeerMessage::FetchRange`]: consecutive blocks and a finalization of the last.
     Range(Vec<Block>, Certificate),
     /// Asks which vote of this validator's key the receiver has seen in the highest view (S5).
-    FetchHighestVote(ValidatorIndex),
+    FetchHighestVote(PublicKey),
     /// Answer to [`PeerMessage::FetchHighestVote`].
-    HighestVote(ValidatorIndex, Option<SignedVote>),
+    HighestVote(PublicKey, Option<SignedVote>),
     /// Last finalised height of the sender, every resend interval.
     Status(Height),
+    /// Two votes of one validator that contradict each other (V6).
+    Evidence(SignedVote, SignedVote),
+    /// Asks which of these batches a validator holds (D4).
+    FetchHeld(Vec<Digest>),
+    /// Answer to [`PeerMessage::FetchHeld`]: these.
+    Held(Vec<Digest>),
 }
 
 impl PeerMessage {
@@ -86,13 +97,13 @@ impl PeerMessage {
                 }
                 bytes.put_certificate(certificate);
             }
-            Self::FetchHighestVote(validator) => {
+            Self::FetchHighestVote(key) => {
                 bytes.push(9);
-                bytes.extend_from_slice(&validator.0.to_be_bytes());
+                bytes.extend_from_slice(&key.0);
             }
-            Self::HighestVote(validator, vote) => {
+            Self::HighestVote(key, vote) => {
                 bytes.push(10);
-                bytes.extend_from_slice(&validator.0.to_be_bytes());
+                bytes.extend_from_slice(&key.0);
                 if let Some(vote) = vote {
                     bytes.put_signed_vote(vote);
                 }
@@ -101,13 +112,26 @@ impl PeerMessage {
                 bytes.push(11);
                 bytes.extend_from_slice(&height.0.to_be_bytes());
             }
+            Self::FetchHeld(digests) => {
+                bytes.push(12);
+                put_digests(&mut bytes, digests);
+            }
+            Self::Held(digests) => {
+                bytes.push(13);
+                put_digests(&mut bytes, digests);
+            }
+            Self::Evidence(first, second) => {
+                bytes.push(14);
+                bytes.put_signed_vote(first);
+                bytes.put_signed_vote(second);
+            }
         }
         bytes.into()
     }
 
     /// Reads one frame. Payloads stay slices of it.
     pub fn decode(frame: Bytes) -> Result<Self, DecodeError> {
-        let nothing_follows_vote = frame.len() == 4;
+        let nothing_follows_key = frame.len() == NO_VOTE_BYTES;
         let mut reader = Reader::new(frame);
         reader.version(WIRE_VERSION)?;
         let message = match reader.u8()? {
@@ -126,13 +150,16 @@ impl PeerMessage {
                 let blocks = (0..count).map(|_| reader.block()).collect::<Result<_, _>>()?;
                 Self::Range(blocks, reader.certificate()?)
             }
-            9 => Self::FetchHighestVote(ValidatorIndex(reader.u16()?)),
+            9 => Self::FetchHighestVote(PublicKey(reader.digest()?.0)),
             10 => {
-                let validator = ValidatorIndex(reader.u16()?);
-                let vote = if nothing_follows_vote { None } else { Some(reader.signed_vote()?) };
-                Self::HighestVote(validator, vote)
+                let key = PublicKey(reader.digest()?.0);
+                let vote = if nothing_follows_key { None } else { Some(reader.signed_vote()?) };
+                Self::HighestVote(key, vote)
             }
             11 => Self::Status(Height(reader.u64()?)),
+            12 => Self::FetchHeld(digests(&mut reader)?),
+            13 => Self::Held(digests(&mut reader)?),
+            14 => Self::Evidence(reader.signed_vote()?, reader.signed_vote()?),
             _ => return Err(DecodeError::Bounds("message kind")),
         };
         reader.end()?;
@@ -140,12 +167,27 @@ impl PeerMessage {
     }
 }
 
+fn put_digests(bytes: &mut Vec<u8>, digests: &[Digest]) {
+    bytes.push(digests.len() as u8);
+    for digest in digests {
+        bytes.extend_from_slice(&digest.0);
+    }
+}
+
+fn digests(reader: &mut Reader) -> Result<Vec<Digest>, DecodeError> {
+    let count = usize::from(reader.u8()?);
+    if count > HELD_MAX {
+        return Err(DecodeError::Bounds("batches asked for"));
+    }
+    (0..count).map(|_| reader.digest()).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use bizra_simplex::types::{Epoch, Signature};
-    use bizra_simplex::{Proposal, Vote, VoteKind};
+    use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
+    use bizra_simplex::{Boundary, Checkpoint, Proposal, Vote, VoteKind};
     use proptest::prelude::*;
 
     fn digest() -> impl Strategy<Value = Digest> {
@@ -179,12 +221,21 @@ mod tests {
     }
 
     fn block() -> impl Strategy<Value = Block> {
-        (any::<u64>(), any::<u64>(), digest(), any::<u64>(), prop::collection::vec(digest(), 0..5)).prop_map(
-            |(epoch, height, parent, time_milliseconds, batches)| Block {
+        let checkpoint = (any::<u64>(), digest(), digest()).prop_map(|(height, state, receipts)| Checkpoint {
+            height: Height(height),
+            state,
+            receipts,
+        });
+        let boundary = prop::option::of(digest().prop_map(|validators| Boundary { validators }));
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
+        (numbers, digest(), checkpoint, boundary, prop::collection::vec(digest(), 0..5)).prop_map(
+            |((epoch, height, time_milliseconds), parent, checkpoint, boundary, batches)| Block {
                 epoch: Epoch(epoch),
                 height: Height(height),
                 parent,
                 time_milliseconds,
+                checkpoint,
+                boundary,
                 batches,
             },
         )
@@ -201,12 +252,11 @@ mod tests {
                     PeerMessage::Consensus(Message::Proposal(proposal))
                 }
             ),
-            (any::<u16>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..300), signature()).prop_map(
-                |(origin, sequence, payload, signature)| {
-                    let origin = ValidatorIndex(origin);
-                    PeerMessage::Batch(Batch { origin, sequence, payload: payload.into(), signature })
-                }
-            ),
+            ((any::<u64>(), any::<u16>(), any::<u64>()), prop::collection::vec(any::<u8>(), 0..300), signature())
+                .prop_map(|((epoch, origin, sequence), payload, signature)| {
+                    let (epoch, origin) = (Epoch(epoch), ValidatorIndex(origin));
+                    PeerMessage::Batch(Batch { epoch, origin, sequence, payload: payload.into(), signature })
+                }),
             digest().prop_map(PeerMessage::FetchBlock),
             block().prop_map(PeerMessage::Block),
             any::<u64>().prop_map(|view| PeerMessage::FetchView(View(view))),
@@ -214,10 +264,13 @@ mod tests {
             any::<u64>().prop_map(|height| PeerMessage::FetchRange(Height(height))),
             (prop::collection::vec(block(), 0..4), certificate())
                 .prop_map(|(blocks, certificate)| PeerMessage::Range(blocks, certificate)),
-            any::<u16>().prop_map(|index| PeerMessage::FetchHighestVote(ValidatorIndex(index))),
-            (any::<u16>(), prop::option::of(vote()))
-                .prop_map(|(index, vote)| PeerMessage::HighestVote(ValidatorIndex(index), vote)),
+            any::<[u8; 32]>().prop_map(|key| PeerMessage::FetchHighestVote(PublicKey(key))),
+            (any::<[u8; 32]>(), prop::option::of(vote()))
+                .prop_map(|(key, vote)| PeerMessage::HighestVote(PublicKey(key), vote)),
             any::<u64>().prop_map(|height| PeerMessage::Status(Height(height))),
+            prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::FetchHeld),
+            prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::Held),
+            (vote(), vote()).prop_map(|(first, second)| PeerMessage::Evidence(first, second)),
         ]
     }
 
@@ -232,14 +285,14 @@ mod tests {
             let bytes = message.encode();
             let shorter = bytes.slice(..bytes.len().saturating_sub(cut));
             // A highest vote cut off whole is the answer "none seen".
-            let none_seen = matches!(message, PeerMessage::HighestVote(..)) && shorter.len() == 4;
+            let none_seen = matches!(message, PeerMessage::HighestVote(..)) && shorter.len() == NO_VOTE_BYTES;
             prop_assert!(none_seen || PeerMessage::decode(shorter).is_err());
             let longer: Bytes = [&bytes[..], &[0]].concat().into();
             prop_assert!(PeerMessage::decode(longer).is_err());
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..12) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..16) {
             let framed: Bytes = [&[WIRE_VERSION, kind], &bytes[..]].concat().into();
             let _ = PeerMessage::decode(framed);
             let _ = PeerMessage::decode(bytes.into());

@@ -3,23 +3,31 @@
 
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Batch, Change, Disk, DiskError, Driver, Input, Keys, Recovered};
+use bizra_driver::{Batch, Change, Disk, DiskError, Driver, Input, Keys, Member, PublicKey, Recovered, Settings};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{Anchor, Block, Certificate, Config, Message, Record, Timing, ValidatorSet, Vote, VoteKind};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Message, Record, Timing, Vote, VoteKind};
 use bytes::Bytes;
 
 const GENESIS: Digest = Digest([9; 32]);
+
+fn key(index: u8) -> PublicKey {
+    PublicKey([index; 32])
+}
 
 /// A signature is valid if all its bytes are the signer's index.
 struct IndexKeys;
 
 impl Keys for IndexKeys {
+    fn public_key(&self) -> Option<PublicKey> {
+        Some(key(0))
+    }
+
     fn sign(&self, _: &[u8]) -> Signature {
         Signature([0; 64])
     }
 
-    fn verify(&self, checks: &[(ValidatorIndex, Vec<u8>, Signature)]) -> bool {
-        checks.iter().all(|(signer, _, signature)| signature.0 == [signer.0 as u8; 64])
+    fn verify(&self, checks: &[(PublicKey, Vec<u8>, Signature)]) -> bool {
+        checks.iter().all(|(signer, _, signature)| signature.0 == [signer.0[0]; 64])
     }
 }
 
@@ -54,38 +62,49 @@ impl Disk for FixedDisk {
     fn is_ordered(&self, _: Digest) -> Result<bool, DiskError> {
         Ok(false)
     }
+
+    fn checkpoint(&self, _: Height) -> Result<Option<Checkpoint>, DiskError> {
+        Ok(None)
+    }
+
+    fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
+        let members = (0..4).map(|index| Member { key: key(index), power: Power(1) }).collect();
+        Ok((epoch == Epoch(0)).then_some(members))
+    }
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    let config = Config {
-        epoch: Epoch(0),
-        validators: ValidatorSet::new(vec![Power(1); 4]).unwrap(),
-        me: Some(ValidatorIndex(0)),
+    let settings = Settings {
+        genesis_hash: GENESIS,
         timing: Timing::default(),
+        epoch_blocks: None,
+        nodes: (0..4).map(|index| (key(index), u16::from(index))).collect(),
     };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
     let file: Vec<Box<[u8; BLOCK_BYTES]>> =
         SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
     let record = SigningRecord::open(&binding, &file).unwrap();
     let disk = FixedDisk(Recovered {
-        anchor: Anchor::genesis(Block::genesis(GENESIS, 0)),
+        anchor: Anchor::first(Block::genesis(GENESIS, 0)),
         anchor_certificate: None,
         records,
         batches: Vec::new(),
         executed: Height(0),
         highest_votes: Vec::new(),
+        accused: Vec::new(),
     });
-    Driver::start(config, GENESIS, disk, IndexKeys, Some(record), Millis(0), 0).unwrap().0
+    Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).unwrap().0
 }
 
 fn answers() -> Vec<Input> {
-    (1..4).map(|peer| Input::Message(peer, PeerMessage::HighestVote(ValidatorIndex(0), None))).collect()
+    (1..4).map(|peer| Input::Message(peer, PeerMessage::HighestVote(key(0), None))).collect()
 }
 
 #[test]
 fn a_wrong_signature_under_a_batch_says_nothing_about_the_batch() {
     let mut driver = validator(Vec::new());
     let sound = Batch {
+        epoch: Epoch(0),
         origin: ValidatorIndex(2),
         sequence: 1,
         payload: Bytes::from_static(b"x"),

@@ -7,6 +7,8 @@ use ed25519_zebra::{Signature, SigningKey, VerificationKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::parameters::{Parameters, ParametersError};
+
 /// Domain of the proof-of-possession signature.
 const PROOF_DOMAIN: &[u8] = b"bizra/v1/proof-of-possession\0";
 
@@ -46,6 +48,9 @@ pub struct Genesis {
     /// Accounts with money at height 0.
     #[serde(default)]
     pub accounts: Vec<GenesisAccount>,
+    /// Parameters of the ledger at height 0.
+    #[serde(default, skip_serializing_if = "Parameters::is_default")]
+    pub parameters: Parameters,
 }
 
 /// A validator of the first epoch.
@@ -60,6 +65,10 @@ pub struct GenesisValidator {
     pub proof_of_possession: String,
     /// Voting power, a positive decimal number.
     pub power: String,
+    /// Account that may change this validator on chain, lower-case hex. Without one it is the account of the consensus
+    /// key, which signs no transactions: such a validator can be jailed, but never rotated or deactivated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// An account of height 0.
@@ -103,6 +112,9 @@ pub enum CeremonyError {
         /// What is wrong.
         what: String,
     },
+    /// A parameter is out of range.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
     /// The proof does not show possession of the key for this chain.
     #[error("proof of possession of key {0} is not valid for this chain")]
     Proof(String),
@@ -168,7 +180,9 @@ impl Genesis {
         if !(1..=VALIDATORS_MAX).contains(&self.validators.len()) {
             return Err(CeremonyError::ValidatorCount(self.validators.len()));
         }
+        self.parameters.check()?;
         let mut names = std::collections::BTreeSet::new();
+        let mut owners = std::collections::BTreeSet::new();
         let mut keys = std::collections::BTreeSet::new();
         let mut total_power: u64 = 0;
         for validator in &self.validators {
@@ -179,6 +193,10 @@ impl Genesis {
             }
             if !keys.insert(key) {
                 return Err(fail("its key belongs to another validator too"));
+            }
+            let owner = validator.owner(key).ok_or_else(|| fail("its owner is not 64 lower-case hex digits"))?;
+            if !owners.insert(owner) {
+                return Err(fail("its owner owns another validator too; an account owns one at most"));
             }
             let power = validator.power().ok_or_else(|| fail("its power must be a positive decimal number"))?;
             total_power = add_within_63_bits(total_power, power).ok_or_else(|| fail("the total power is too large"))?;
@@ -202,6 +220,13 @@ impl GenesisValidator {
     /// The power as a number, if it is one and positive.
     pub fn power(&self) -> Option<u64> {
         parse_decimal(&self.power).filter(|&power| power > 0)
+    }
+}
+
+impl GenesisValidator {
+    /// The owner's account, by default that of the consensus key; `None` if it is malformed.
+    pub fn owner(&self, public_key: [u8; 32]) -> Option<[u8; 32]> {
+        self.owner.as_deref().map_or(Some(public_key), decode_hex)
     }
 }
 
@@ -235,6 +260,7 @@ mod tests {
             public_key: hex::encode(<[u8; 32]>::from(ed25519_zebra::VerificationKeyBytes::from(&key))),
             proof_of_possession: prove_possession(&key, chain_id),
             power: "1".to_owned(),
+            owner: None,
         }
     }
 
@@ -245,6 +271,7 @@ mod tests {
             time_milliseconds: 0,
             validators: (1..=4).map(|seed| validator(seed, "demo-1")).collect(),
             accounts: vec![GenesisAccount { address: "11".repeat(32), balance: "5".to_owned() }],
+            parameters: Parameters::default(),
         }
     }
 
@@ -266,6 +293,18 @@ mod tests {
         let mut wrong = genesis();
         wrong.validators[3] = GenesisValidator { name: "other".to_owned(), ..wrong.validators[0].clone() };
         assert!(matches!(wrong.check(), Err(CeremonyError::Validator { .. })));
+    }
+
+    #[test]
+    fn an_account_owns_one_validator_and_parameters_have_ranges() {
+        let mut wrong = genesis();
+        wrong.validators[0].owner = Some("22".repeat(32));
+        assert_eq!(wrong.check(), Ok(()));
+        wrong.validators[1].owner = Some("22".repeat(32));
+        assert!(matches!(wrong.check(), Err(CeremonyError::Validator { .. })));
+        let mut wrong = genesis();
+        wrong.parameters.epoch_blocks = 100;
+        assert!(matches!(wrong.check(), Err(CeremonyError::Parameters(_))));
     }
 
     #[test]

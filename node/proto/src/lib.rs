@@ -2,6 +2,7 @@
 
 pub mod ceremony;
 pub mod exit;
+pub mod parameters;
 
 /// Generated gRPC types, package `bizra.node.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications)]

@@ -3,12 +3,39 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::planted::{Bug, planted};
 use crate::types::{Digest, Epoch, Height};
 
 /// Most batches one block may order. Bounds a proposal to a few kilobytes.
 pub const BATCHES_PER_BLOCK_MAX: usize = 256;
 
+/// Executed state is committed to at heights divisible by this (H1). A commitment costs per changed entry, so it is made
+/// once for many blocks.
+pub const CHECKPOINT_INTERVAL: u64 = 16;
+
+/// A block this far above the checkpoint it names may not order anything (H1): if execution cannot keep up, ordering
+/// waits for it, and nobody votes for ever on a state that nobody has computed.
+pub const CHECKPOINT_LAG_MAX: u64 = 64;
+
 const BLOCK_DOMAIN: &[u8] = b"bizra/v1/block\0";
+
+/// What executing the chain up to a height has brought about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Last executed height; divisible by [`CHECKPOINT_INTERVAL`], 0 for the genesis.
+    pub height: Height,
+    /// Commitment to the whole state after that height; zero for the genesis, whose state the genesis file names.
+    pub state: Digest,
+    /// Merkle root over the receipts of all blocks above the checkpoint before, up to this one.
+    pub receipts: Digest,
+}
+
+/// What the last block of an epoch says of the next one (E1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boundary {
+    /// Hash of the next epoch's validators, as the state at this epoch's cut-off height names them.
+    pub validators: Digest,
+}
 
 /// A block: the next link of the chain and the batches it orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +48,10 @@ pub struct Block {
     pub parent: Digest,
     /// Milliseconds since 1970 on the proposer's clock, never below the parent's; informational.
     pub time_milliseconds: u64,
+    /// The executed state it vouches for (H1); never below the parent's.
+    pub checkpoint: Checkpoint,
+    /// Set on the last block of its epoch, the first whose checkpoint reaches the epoch's cut-off height.
+    pub boundary: Option<Boundary>,
     /// Digests of the ordered batches, none twice.
     pub batches: Vec<Digest>,
 }
@@ -28,7 +59,42 @@ pub struct Block {
 impl Block {
     /// The block at height 0, the parent of the first proposal. It orders nothing and is final by definition.
     pub fn genesis(genesis_hash: Digest, time_milliseconds: u64) -> Self {
-        Self { epoch: Epoch(0), height: Height(0), parent: genesis_hash, time_milliseconds, batches: Vec::new() }
+        Self {
+            epoch: Epoch(0),
+            height: Height(0),
+            parent: genesis_hash,
+            time_milliseconds,
+            checkpoint: Checkpoint::default(),
+            boundary: None,
+            batches: Vec::new(),
+        }
+    }
+
+    /// True if the header's fields fit each other and the cut-off height of its epoch (H1, E1, D3). Says nothing about
+    /// the parent, nor about what checkpoint and boundary claim.
+    pub fn is_well_formed(&self, cutoff: Height) -> bool {
+        let mut sorted = self.batches.clone();
+        sorted.sort_unstable();
+        let named = self.checkpoint.height;
+        self.height > named
+            && named.0.is_multiple_of(CHECKPOINT_INTERVAL)
+            && (self.batches.is_empty() || self.may_order())
+            && self.boundary.is_some() == (named >= cutoff)
+            && self.batches.len() <= BATCHES_PER_BLOCK_MAX
+            && sorted.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    /// True if the named checkpoint is near enough for the block to order batches.
+    pub fn may_order(&self) -> bool {
+        self.height.0.saturating_sub(self.checkpoint.height.0) <= CHECKPOINT_LAG_MAX
+    }
+
+    /// True if the block may come directly after `parent`: heights, times and checkpoints only grow.
+    pub fn follows(&self, parent: &Self) -> bool {
+        let (before, now) = (&parent.checkpoint, &self.checkpoint);
+        self.height == parent.height.next()
+            && (self.time_milliseconds >= parent.time_milliseconds || planted(Bug::TimeNotMonotone))
+            && (before == now || before.height < now.height)
     }
 
     /// Identifies the block: SHA-256 over the fixed layout of all its fields.
@@ -39,6 +105,13 @@ impl Block {
         hash.update(self.height.0.to_be_bytes());
         hash.update(self.parent.0);
         hash.update(self.time_milliseconds.to_be_bytes());
+        hash.update(self.checkpoint.height.0.to_be_bytes());
+        hash.update(self.checkpoint.state.0);
+        hash.update(self.checkpoint.receipts.0);
+        hash.update([u8::from(self.boundary.is_some())]);
+        if let Some(boundary) = &self.boundary {
+            hash.update(boundary.validators.0);
+        }
         hash.update((self.batches.len() as u64).to_be_bytes());
         for batch in &self.batches {
             hash.update(batch.0);

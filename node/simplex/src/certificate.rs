@@ -1,5 +1,6 @@
 //! Certificates: the same vote signed by a quorum.
 
+use crate::planted::{Bug, planted};
 use crate::types::{Epoch, Signature, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
 use crate::vote::{SignedVote, Vote, VoteKind};
@@ -22,9 +23,9 @@ impl Certificate {
     /// True if the form is right: a kind that certificates have, signers ascending, and a quorum of the set. The
     /// signatures themselves are checked by whoever answers [`crate::Effect::Verify`].
     pub fn is_well_formed(&self, epoch: Epoch, validators: &ValidatorSet) -> bool {
-        self.vote.epoch == epoch
+        (self.vote.epoch == epoch || planted(Bug::CrossEpochReplay))
             && self.vote.kind != VoteKind::Propose
-            && self.signatures.is_sorted_by(|left, right| left.0 < right.0)
+            && self.signatures.is_sorted_by(|left, right| left.0 < right.0 || planted(Bug::DuplicateSigners))
             && validators.is_quorum(self.signatures.iter().map(|(signer, _)| *signer))
             && self.signatures.iter().all(|(signer, _)| validators.power(*signer).is_some())
     }

@@ -1,6 +1,6 @@
 //! What enters and leaves the core.
 
-use crate::block::Block;
+use crate::block::{Block, Boundary, Checkpoint};
 use crate::certificate::Certificate;
 use crate::proposal::Proposal;
 use crate::types::{Digest, Height, Millis, ValidatorIndex, View};
@@ -29,9 +29,11 @@ pub enum Want {
 /// Is what a block orders in hand?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every body is held, verified, and durable before anything this turn signs is sent (D2).
+    /// Every body is held, verified, and durable before anything this turn signs is sent (D2); the header's checkpoint
+    /// and boundary are what this node computed itself (H1, E1).
     Held,
-    /// The block can never be valid: it orders a batch that is invalid or final already.
+    /// The block can never be valid: it orders a batch that is invalid, out of date or final already, or names a state
+    /// or a validator set that is not the one computed here.
     Invalid,
 }
 
@@ -66,6 +68,11 @@ pub enum Event {
         batches: Vec<Digest>,
         /// Wall clock of the proposer, milliseconds since 1970.
         time_milliseconds: u64,
+        /// The highest checkpoint this node has executed.
+        checkpoint: Checkpoint,
+        /// What to say of the next epoch if the block turns out to be the last of this one; `None` while the cut-off
+        /// height is not executed.
+        boundary: Option<Boundary>,
     },
     /// Answer to [`Effect::Check`]; may come long after.
     Checked(Digest, Verdict),
@@ -105,7 +112,8 @@ pub enum Effect {
         /// Unfinalised ancestors of the new block, whose batches must not be named again (D3).
         ancestors: Vec<Block>,
     },
-    /// Obtain and verify what this block orders; answer with [`Event::Checked`] when it is decided.
+    /// Obtain and verify what this block orders, compare what its header claims with what was executed here; answer with
+    /// [`Event::Checked`] when it is decided.
     Check {
         /// The block.
         block: Block,
@@ -116,7 +124,8 @@ pub enum Effect {
     Fetch(Want, Option<ValidatorIndex>),
     /// More than a few finalised blocks are missing: fetch ranges up to this height.
     CatchUp(Height),
-    /// These blocks are final, in ascending order without gaps; the certificate finalises the last.
+    /// These blocks are final, in ascending order without gaps; the certificate finalises the last. If that carries a
+    /// boundary, the epoch is over ([`crate::State::is_over`]) and nothing else is signed in it.
     Commit(Vec<Block>, Certificate),
     /// Wake the core with [`Event::Tick`] at this time; replaces the timer before.
     SetTimer(Millis),

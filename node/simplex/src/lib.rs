@@ -44,10 +44,22 @@
 //! * **R1** A certificate formed or first received is persisted before anything that follows from it is sent, and
 //!   forwarded once to all. Missing certificates are fetched by view, the leader first.
 //! * **R2** Everything above the last finalised block is kept and served ([`State::block`], [`State::certificates`]).
-//! * **R3** At start, and then every resend interval, a node re-sends its own unfinalised votes and its highest
-//!   certificate. [`Safety`], restored from the signing record, decides what may be signed, not the fact of a restart:
+//! * **R3** At start, and then every resend interval, a node re-sends its own unfinalised votes, its highest certificate
+//!   and the last finalization. After a start a recorded vote for a block is sent again only once the block's bodies are
+//!   held: the signing record may be ahead of the database. [`Safety`], restored from the signing record, decides what may be signed, not the fact of a restart:
 //!   a network of which every node restarted in the same view goes on.
 //! * **R4** Messages of future views are kept within [`FUTURE_VIEWS_MAX`]; see also [`PENDING_MAX`], [`TREE_BLOCKS_MAX`].
+//!
+//! ## Headers and epochs
+//! * **H1** A header names a [`Checkpoint`]: an executed height (parent's ≤ it < the block's) with a commitment to the
+//!   state after it. Validators vote only once they executed that height themselves and found the same
+//!   ([`Effect::Check`]). Heights divisible by [`block::CHECKPOINT_INTERVAL`] are checkpoints; a block more than
+//!   [`block::CHECKPOINT_LAG_MAX`] above the one it names orders nothing.
+//! * **E1** The last block of an epoch, its *boundary*, is the first whose checkpoint reaches the epoch's cut-off height
+//!   ([`Config::cutoff`]). It carries the hash of the next epoch's validators, which the state at the cut-off names.
+//! * **E2** The only valid child of a notarized boundary is that same block again, proposed anew until a view finalises
+//!   it ([`Proposal::is_repeated`]). The next epoch is a [`State`] of its own: views from 1, and the boundary as the block
+//!   below the first ([`Anchor::first`]).
 //!
 //! # Why it is safe
 //!
@@ -55,7 +67,11 @@
 //! by V3 none of that power ever nullifies v, so no nullification of v exists. By V1 and quorum intersection no other
 //! block is notarized in v. Any block notarized in a view above v has a chain of certified parents in which every
 //! skipped view is nullified (V4); v cannot be skipped, and the only certified block of v is b: every later block
-//! descends from b. Hence no two finalised blocks conflict.
+//! descends from b, or is b proposed again (E2). Hence no two finalised blocks conflict.
+//!
+//! Across epochs: nothing descends from a boundary within its epoch, so whatever is final in an epoch is the boundary or
+//! below it, and the next epoch begins on exactly one block, with exactly the validators that a quorum of the old ones
+//! signed for. A vote names its epoch, so votes of one epoch never count in another.
 //!
 //! # Deviations from the Simplex paper (Chan and Pass, 2023)
 //!
@@ -65,11 +81,14 @@
 //! * A lagging node jumps to the view after the highest certificate it sees, and fetches what lies between.
 //! * Timers back off exponentially and adapt to bad leaders; the paper's are fixed at 3Δ.
 //! * Vote equivocation is detected and reported.
+//! * Epochs: the validator set changes at a boundary block that is proposed until it is final.
+//! * Headers commit to executed state, some blocks late, so that ordering does not wait for execution.
 
 pub mod block;
 mod certificate;
 mod event;
 mod pacing;
+pub mod planted;
 mod proposal;
 mod round;
 mod rules;
@@ -80,13 +99,13 @@ pub mod types;
 mod validators;
 mod vote;
 
-pub use block::Block;
+pub use block::{Block, Boundary, Checkpoint};
 pub use certificate::Certificate;
 pub use event::{Effect, Event, Message, Record, Token, Verdict, Want};
 pub use pacing::Timing;
 pub use proposal::Proposal;
 pub use safety::{Safety, ViewVotes};
-pub use state::{Config, FUTURE_VIEWS_MAX, PENDING_MAX, State, TREE_BLOCKS_MAX, WALK_BLOCKS_MAX};
+pub use state::{BestTip, Config, FUTURE_VIEWS_MAX, PENDING_MAX, State, TREE_BLOCKS_MAX, WALK_BLOCKS_MAX};
 pub use tree::Anchor;
 pub use validators::{VALIDATORS_MAX, ValidatorSet, ValidatorSetError};
 pub use vote::{SignedVote, Vote, VoteKind};

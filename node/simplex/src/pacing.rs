@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::planted::{Bug, planted};
 use crate::types::ValidatorIndex;
 
 /// Durations, in milliseconds. All nodes of a network should use the same.
@@ -59,7 +60,7 @@ impl Pacing {
 
     /// How long to wait for this leader, in milliseconds.
     pub(crate) fn timeout(&self, timing: &Timing, leader: ValidatorIndex) -> u64 {
-        if self.nullified == 0 {
+        if self.nullified == 0 || planted(Bug::TimerNoBackOff) {
             return match self.suspects.get(&leader) {
                 Some(turns) if turns % FULL_TIMEOUT_TURN != 0 => timing.base_milliseconds / 4,
                 _ => timing.base_milliseconds,

@@ -2,7 +2,8 @@
 
 use crate::block::Block;
 use crate::certificate::Certificate;
-use crate::types::{Epoch, Signature, ValidatorIndex, View};
+use crate::planted::{Bug, planted};
+use crate::types::{Epoch, Height, Signature, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
 use crate::vote::{SignedVote, Vote, VoteKind};
 
@@ -11,11 +12,13 @@ use crate::vote::{SignedVote, Vote, VoteKind};
 pub struct Proposal {
     /// The view it is proposed in.
     pub view: View,
-    /// The view whose certificate lets the parent be built upon; 0 if the parent is the genesis block.
+    /// The view whose certificate lets the parent be built upon; 0 if the parent is the last block of the epoch before,
+    /// or the genesis block. For a block proposed again (E2), the view of its own notarization.
     pub parent_view: View,
     /// The block.
     pub block: Block,
-    /// Notarization or finalization of the parent (R1); absent only for the genesis block.
+    /// Notarization or finalization of the parent (R1), or of the block itself if it is proposed again (E2); absent only
+    /// for the first block of an epoch.
     pub justification: Option<Certificate>,
     /// The leader's signature over [`Proposal::vote`].
     pub signature: Signature,
@@ -32,26 +35,26 @@ impl Proposal {
         SignedVote { vote: self.vote(), signer: leader, signature: self.signature }
     }
 
-    /// True if view, parent view, justification and sizes fit each other. Says nothing about the parent block itself,
+    /// True if this is the last block of its epoch, proposed again after it was notarized (E2).
+    pub fn is_repeated(&self) -> bool {
+        self.block.boundary.is_some()
+            && self.justification.as_ref().is_some_and(|certificate| certificate.vote.digest == self.block.digest())
+    }
+
+    /// True if view, parent view, justification and block fit each other. Says nothing about the parent block itself,
     /// which may not be known yet, nor about signatures.
-    pub fn is_well_formed(&self, epoch: Epoch, validators: &ValidatorSet) -> bool {
+    pub fn is_well_formed(&self, epoch: Epoch, cutoff: Height, validators: &ValidatorSet) -> bool {
         let justified = match &self.justification {
             None => self.parent_view == View(0),
             Some(certificate) => {
                 certificate.view() == self.parent_view
                     && matches!(certificate.vote.kind, VoteKind::Notarize | VoteKind::Finalize)
-                    && certificate.vote.digest == self.block.parent
+                    && (certificate.vote.digest == self.block.parent
+                        || self.is_repeated()
+                        || planted(Bug::ParentUnchecked))
                     && certificate.is_well_formed(epoch, validators)
             }
         };
-        let mut sorted = self.block.batches.clone();
-        sorted.sort_unstable();
-        let distinct = sorted.windows(2).all(|pair| pair[0] != pair[1]);
-        justified
-            && distinct
-            && self.block.epoch == epoch
-            && self.parent_view < self.view
-            && self.block.height.0 > 0
-            && self.block.batches.len() <= crate::block::BATCHES_PER_BLOCK_MAX
+        justified && self.block.epoch == epoch && self.parent_view < self.view && self.block.is_well_formed(cutoff)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certificate::Certificate;
+use crate::planted::{Bug, planted};
 use crate::proposal::Proposal;
 use crate::types::{Digest, Epoch, Signature, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
@@ -12,6 +13,8 @@ use crate::vote::{SignedVote, Vote, VoteKind};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) proposal: Option<Proposal>,
+    /// Digest of the proposed block.
+    pub(crate) proposed: Option<Digest>,
     /// First vote of each kind of each signer; a second, different one is evidence and not counted.
     votes: BTreeMap<(VoteKind, ValidatorIndex), (Digest, Signature)>,
     /// Who contradicted itself here: once is enough, a repetition costs nothing any more.
@@ -33,6 +36,12 @@ pub(crate) enum Counted {
 }
 
 impl Round {
+    /// Keeps the view's proposal; `digest` is its block's.
+    pub(crate) fn propose(&mut self, digest: Digest, proposal: Proposal) {
+        self.proposed = Some(digest);
+        self.proposal = Some(proposal);
+    }
+
     /// The vote of this signer and kind, if one is counted.
     pub(crate) fn vote(&self, vote: &Vote, signer: ValidatorIndex) -> Option<SignedVote> {
         let &(digest, signature) = self.votes.get(&(vote.kind, signer))?;
@@ -80,6 +89,7 @@ impl Round {
         digests.dedup();
         digests.into_iter().find_map(|digest| {
             let signatures: Vec<_> = of_kind()
+                .chain(of_kind().filter(|_| planted(Bug::VoterCountedTwice)))
                 .filter(|(_, of, _)| *of == digest)
                 .map(|(signer, _, signature)| (signer, signature))
                 .collect();

@@ -1,8 +1,9 @@
 //! The rules: what follows from what is known. Each runs until none has anything left to do.
 
-use crate::block::Block;
+use crate::block::{Block, Boundary, Checkpoint};
 use crate::certificate::Certificate;
 use crate::event::{Effect, Message, Record, Verdict, Want};
+use crate::planted::{Bug, planted};
 use crate::proposal::Proposal;
 use crate::state::{State, WALK_BLOCKS_MAX};
 use crate::tree::{Anchor, Path};
@@ -20,12 +21,15 @@ enum Parent {
 impl State {
     pub(crate) fn advance(&mut self) {
         // Each pass either moves the anchor or the view up, or signs or asks for something once: it ends.
-        while self.commit() || self.enter_next_view() {}
-        self.propose();
-        self.examine();
-        self.notarize();
-        self.finalize();
-        self.nullify_when_due();
+        while !self.is_over() && (self.commit() || self.enter_next_view()) {}
+        if !self.is_over() {
+            self.propose();
+            self.examine();
+            self.say_again();
+            self.notarize();
+            self.finalize();
+            self.nullify_when_due();
+        }
         self.resend_when_due();
         self.arm_timer();
     }
@@ -82,10 +86,8 @@ impl State {
         self.rounds = self.rounds.split_off(&view.next());
         self.safety.close(view);
         self.pacing.block_finalized();
-        self.wanted.retain(|want| match want {
-            Want::View(wanted) => *wanted > view,
-            Want::Block(digest) => self.tree.get(*digest).is_none(),
-        });
+        // The rules ask again for blocks that still lack; those of dead branches nobody may ever have.
+        self.wanted.retain(|want| matches!(want, Want::View(wanted) if *wanted > view));
         self.anchor_certificate = Some(certificate.clone());
         self.effects.push(Effect::Commit(blocks, certificate));
     }
@@ -150,7 +152,18 @@ impl State {
                 let leader = self.config.validators.leader(missing);
                 self.want(Want::View(missing), Some(leader));
             }
-            Parent::At(_, parent) => match self.tree.path(parent) {
+            Parent::At(parent_view, parent) => match self.tree.path(parent) {
+                Path::Complete(mut ancestors)
+                    if ancestors
+                        .last()
+                        .is_some_and(|block| block.boundary.is_some() && !planted(Bug::PastTheBoundary)) =>
+                {
+                    // E2: nothing follows the last block of an epoch but itself, until a view finalises it.
+                    self.build_requested = Some(view);
+                    if let Some(block) = ancestors.pop() {
+                        self.propose_block(view, parent_view, block);
+                    }
+                }
                 Path::Complete(ancestors) => {
                     self.build_requested = Some(view);
                     self.effects.push(Effect::Build { view, parent, ancestors });
@@ -169,8 +182,16 @@ impl State {
         last.plus(self.work_since.map_or(timing.heartbeat_milliseconds, |_| timing.min_view_milliseconds))
     }
 
-    /// V1: one proposal a view. It is recorded before it is signed, and notarized in the same turn.
-    pub(crate) fn built(&mut self, view: View, parent: Digest, batches: Vec<Digest>, time_milliseconds: u64) {
+    /// The answer to [`Effect::Build`]: the driver's material made into a block.
+    pub(crate) fn built(
+        &mut self,
+        view: View,
+        parent: Digest,
+        batches: Vec<Digest>,
+        time_milliseconds: u64,
+        checkpoint: Checkpoint,
+        boundary: Option<Boundary>,
+    ) {
         if view != self.view || self.build_requested != Some(view) {
             return;
         }
@@ -183,13 +204,29 @@ impl State {
             self.build_requested = None;
             return;
         }
-        let block = Block {
+        // A leader that lags in execution repeats what its parent vouched for.
+        let newer = checkpoint.height > parent_block.checkpoint.height;
+        let checkpoint = if newer { checkpoint } else { parent_block.checkpoint };
+        let ends = checkpoint.height >= self.config.cutoff;
+        let mut block = Block {
             epoch: self.config.epoch,
             height: parent_block.height.next(),
             parent,
             time_milliseconds: time_milliseconds.max(parent_block.time_milliseconds),
+            checkpoint,
+            boundary: boundary.filter(|_| ends),
             batches,
         };
+        if !block.may_order() {
+            block.batches.clear();
+        }
+        if block.is_well_formed(self.config.cutoff) {
+            self.propose_block(view, parent_view, block);
+        }
+    }
+
+    /// V1: one proposal a view. It is recorded before it is signed, and notarized in the same turn.
+    fn propose_block(&mut self, view: View, parent_view: View, block: Block) {
         let digest = block.digest();
         let vote = self.vote(view, VoteKind::Propose, digest);
         if !self.may_sign(&vote) {
@@ -203,13 +240,14 @@ impl State {
             signature: Signature([0; 64]),
         };
         self.last_proposal = self.now;
-        self.tree.insert(digest, block.clone());
-        self.effects.push(Effect::Persist(Record::Block(block)));
-        self.rounds.entry(view).or_default().proposal = Some(proposal);
+        if self.tree.insert(digest, block.clone()) {
+            self.effects.push(Effect::Persist(Record::Block(block)));
+        }
+        self.rounds.entry(view).or_default().propose(digest, proposal);
         self.sign(vote);
     }
 
-    /// Proof that the block of `parent_view` may be built upon; `None` for the genesis block.
+    /// Proof that the block of `parent_view` may be built upon; `None` at the beginning of an epoch.
     fn justification(&self, parent_view: View) -> Option<Certificate> {
         if parent_view == self.tree.anchor.view {
             return self.anchor_certificate.clone();
@@ -235,10 +273,13 @@ impl State {
             .rounds
             .iter()
             .filter_map(|(view, round)| {
-                let proposed = round.proposal.as_ref().filter(|_| *view == self.view).map(|p| p.vote().digest);
+                let proposed = round.proposed.filter(|_| *view == self.view);
                 let certified = round.notarization.as_ref().map(|certificate| certificate.vote.digest);
                 certified.or(proposed).map(|digest| (*view, digest))
             })
+            .chain(
+                self.unsaid.iter().filter(|vote| vote.kind != VoteKind::Nullify).map(|vote| (vote.view, vote.digest)),
+            )
             .collect();
         for (view, digest) in candidates {
             let leader = self.config.validators.leader(view);
@@ -249,7 +290,9 @@ impl State {
                     {
                         // D3: no batch that an ancestor orders. The driver knows those at or below the anchor as it is
                         // now; an ancestor above may be final when the judgement is due, and would escape both.
-                        if ancestors.iter().any(|a| a.batches.iter().any(|batch| block.batches.contains(batch))) {
+                        if !planted(Bug::AncestorBatchRepeated)
+                            && ancestors.iter().any(|a| a.batches.iter().any(|batch| block.batches.contains(batch)))
+                        {
                             self.tree.set_verdict(digest, Verdict::Invalid);
                         } else {
                             self.effects.push(Effect::Check { block, leader });
@@ -262,16 +305,31 @@ impl State {
         }
     }
 
+    /// R3, D2: a recorded vote is said again once its block's bodies are held. The record may be ahead of the database: the
+    /// two are synced at the same time, and a crash between them leaves a vote that was never sent for bodies that were
+    /// never kept.
+    fn say_again(&mut self) {
+        let (tree, safety, anchor) = (&self.tree, &self.safety, self.tree.anchor.view);
+        let ready = |vote: &mut Vote| match vote.kind {
+            VoteKind::Nullify => true,
+            VoteKind::Propose => tree.holds(vote.digest),
+            VoteKind::Notarize | VoteKind::Finalize => tree.verdict(vote.digest) == Some(Verdict::Held),
+        };
+        // V1, as the others see it: nothing is said for a block of a view that was nullified since.
+        let open = |vote: &Vote| vote.kind == VoteKind::Nullify || !safety.votes(vote.view).nullified;
+        self.unsaid.retain(|vote| vote.view > anchor && open(vote));
+        self.effects.extend(self.unsaid.extract_if(.., ready).map(Effect::Sign));
+    }
+
     /// V1, V4, D2: notarize the leader's block once its parent is certified, the gap nullified and its bodies held.
     fn notarize(&mut self) {
         let view = self.view;
-        let Some(proposal) = self.rounds.get(&view).and_then(|round| round.proposal.clone()) else {
-            return;
-        };
-        let vote = self.vote(view, VoteKind::Notarize, proposal.vote().digest);
+        let Some(digest) = self.rounds.get(&view).and_then(|round| round.proposed) else { return };
+        let vote = self.vote(view, VoteKind::Notarize, digest);
         if !self.may_sign(&vote) || self.safety.votes(view).notarized.is_some() {
             return;
         }
+        let Some(proposal) = self.rounds.get(&view).and_then(|round| round.proposal.clone()) else { return };
         match self.judge(&proposal) {
             Judgement::Sound => self.sign(vote),
             Judgement::Undecided => {}
@@ -288,7 +346,9 @@ impl State {
         }
         // V4: every view between parent and block is nullified.
         for skipped in proposal.parent_view.0 + 1..proposal.view.0 {
-            if self.rounds.get(&View(skipped)).is_none_or(|round| round.nullification.is_none()) {
+            if !planted(Bug::GapNotNullified)
+                && self.rounds.get(&View(skipped)).is_none_or(|round| round.nullification.is_none())
+            {
                 let leader = self.config.validators.leader(proposal.view);
                 self.want(Want::View(View(skipped)), Some(leader));
                 return Judgement::Undecided;
@@ -296,14 +356,17 @@ impl State {
         }
         // V4: the parent is notarized or finalised in the view the leader names.
         let certified = if proposal.parent_view == anchor_view {
-            self.tree.anchor.digest == proposal.block.parent
+            self.tree.anchor.digest
         } else {
-            self.rounds
-                .get(&proposal.parent_view)
-                .and_then(|round| round.justification())
-                .is_some_and(|certificate| certificate.vote.digest == proposal.block.parent)
+            let certificate = self.rounds.get(&proposal.parent_view).and_then(|round| round.justification());
+            certificate.map(|certificate| certificate.vote.digest).unwrap_or_default()
         };
-        if !certified {
+        if proposal.is_repeated() {
+            // E2: what is notarized already may be proposed again; it is checked as any other block is.
+            if certified != proposal.vote().digest {
+                return Judgement::Unsound;
+            }
+        } else if certified != proposal.block.parent && !planted(Bug::ParentUnchecked) {
             return Judgement::Unsound;
         }
         match self.tree.path(proposal.block.parent) {
@@ -312,9 +375,9 @@ impl State {
             Path::Foreign => return Judgement::Unsound,
         }
         let Some(parent) = self.tree.get(proposal.block.parent) else { return Judgement::Undecided };
-        let fits = proposal.block.height == parent.height.next()
-            && proposal.block.time_milliseconds >= parent.time_milliseconds;
-        if !fits {
+        // E2: nothing but itself comes after the last block of this epoch.
+        let parent_ends_epoch = parent.boundary.is_some() && parent.epoch == self.config.epoch;
+        if (parent_ends_epoch && !planted(Bug::PastTheBoundary)) || !proposal.block.follows(parent) {
             return Judgement::Unsound;
         }
         match self.verdict(proposal.vote().digest) {
@@ -330,7 +393,9 @@ impl State {
             .rounds
             .iter()
             .filter_map(|(view, round)| {
-                let digest = round.notarization.as_ref()?.vote.digest;
+                let proposed = round.proposal.as_ref().filter(|_| planted(Bug::FinalizeWithoutNotarization));
+                let notarized = round.notarization.as_ref().map(|certificate| certificate.vote.digest);
+                let digest = notarized.or(proposed.map(|proposal| proposal.vote().digest))?;
                 let vote = self.vote(*view, VoteKind::Finalize, digest);
                 let new = self.safety.votes(*view).finalized.is_none();
                 let held = self.tree.verdict(digest) == Some(Verdict::Held);
@@ -364,9 +429,9 @@ impl State {
         }
     }
 
-    /// R3: own unfinalised votes, the highest certificates and open wants, every RESEND.
+    /// R3: own unfinalised votes, the highest certificate, the last finalization and open wants, every RESEND.
     fn resend_when_due(&mut self) {
-        if self.now < self.next_resend {
+        if self.now < self.next_resend || planted(Bug::NoResend) {
             return;
         }
         self.next_resend = self.now.plus(self.config.timing.resend_milliseconds);
@@ -378,7 +443,9 @@ impl State {
             let Some(round) = self.rounds.get(&view) else { continue };
             for (kind, digest) in votes.votes() {
                 let vote = self.vote(view, kind, digest);
-                let signed = round.vote(&vote, me).filter(|signed| signed.vote == vote);
+                // A peer may have sent it back before the bodies are here again.
+                let said = !self.unsaid.contains(&vote);
+                let signed = round.vote(&vote, me).filter(|signed| said && signed.vote == vote);
                 match (kind, signed, &round.proposal) {
                     (VoteKind::Propose, Some(_), Some(proposal)) if proposal.vote() == vote => {
                         messages.push(Message::Proposal(proposal.clone()));
@@ -388,8 +455,12 @@ impl State {
                 }
             }
         }
+        // The last finalization too: who lacks it cannot execute, and who has not executed what a header names cannot
+        // vote for it (H1).
         let highest = self.rounds.values().rev().find_map(|round| round.certificates().next());
-        messages.extend(highest.or(self.anchor_certificate.as_ref()).cloned().map(Message::Certificate));
+        messages.extend(
+            [highest, self.anchor_certificate.as_ref()].into_iter().flatten().cloned().map(Message::Certificate),
+        );
         self.effects.extend(messages.into_iter().map(Effect::Broadcast));
         self.repeat_wants();
     }
@@ -414,7 +485,7 @@ impl State {
 
     fn arm_timer(&mut self) {
         let mut at = self.next_resend;
-        if self.signing_allowed {
+        if self.signing_allowed && !self.is_over() {
             // What is due already was tried just now and waits for an event, not for time.
             let leads = self.config.me == Some(self.config.validators.leader(self.view));
             let proposal_due = leads.then(|| self.proposal_due());

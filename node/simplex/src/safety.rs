@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::planted::{Bug, planted};
 use crate::types::{Digest, View};
 use crate::vote::{Vote, VoteKind};
 
@@ -26,10 +27,13 @@ impl ViewVotes {
             VoteKind::Propose => self.proposed.is_none_or(|digest| digest == vote.digest),
             VoteKind::Notarize => {
                 self.notarized.is_none_or(|digest| digest == vote.digest)
-                    && (!self.nullified || self.notarized == Some(vote.digest))
+                    && (!self.nullified || self.notarized == Some(vote.digest) || planted(Bug::NotarizeAfterNullify))
             }
-            VoteKind::Nullify => self.finalized.is_none(),
-            VoteKind::Finalize => self.finalized.is_none_or(|digest| digest == vote.digest) && !self.nullified,
+            VoteKind::Nullify => self.finalized.is_none() || planted(Bug::NullifyAfterFinalize),
+            VoteKind::Finalize => {
+                self.finalized.is_none_or(|digest| digest == vote.digest)
+                    && (!self.nullified || planted(Bug::FinalizeAfterNullify))
+            }
         }
     }
 

@@ -6,11 +6,12 @@ use crate::block::Block;
 use crate::certificate::Certificate;
 use crate::event::{Effect, Event, Message, Record, Token, Verdict};
 use crate::pacing::{Pacing, Timing};
+use crate::planted::{Bug, planted};
 use crate::proposal::Proposal;
 use crate::round::{Counted, Round};
 use crate::safety::Safety;
 use crate::tree::{Anchor, Path, Tree};
-use crate::types::{Digest, Epoch, Millis, ValidatorIndex, View};
+use crate::types::{Digest, Epoch, Height, Millis, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
 use crate::vote::{SignedVote, Vote, VoteKind};
 
@@ -28,11 +29,16 @@ pub const TREE_BLOCKS_MAX: usize = 4_096;
 /// A finalization this many blocks ahead is fetched as a range, not block by block.
 pub const WALK_BLOCKS_MAX: u64 = 8;
 
+/// Anchor, best block that may be built upon, and number of blocks known above the anchor.
+pub type BestTip = (Digest, Option<Digest>, usize);
+
 /// What never changes during an epoch.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The epoch.
     pub epoch: Epoch,
+    /// The epoch ends with the first block whose checkpoint reaches this height (E1).
+    pub cutoff: Height,
     /// Its validators.
     pub validators: ValidatorSet,
     /// This node's index; `None` for a full node, which follows and never signs.
@@ -46,11 +52,13 @@ pub struct Config {
 pub struct State {
     pub(crate) config: Config,
     pub(crate) tree: Tree,
-    /// Finalization of the anchor; `None` while that is the genesis block.
+    /// Finalization of the anchor; `None` while that is the last block of the epoch before.
     pub(crate) anchor_certificate: Option<Certificate>,
     pub(crate) rounds: BTreeMap<View, Round>,
     pub(crate) safety: Safety,
     pub(crate) signing_allowed: bool,
+    /// Recorded votes that were not said again since the start.
+    pub(crate) unsaid: Vec<Vote>,
     pub(crate) view: View,
     pub(crate) entered: Millis,
     pub(crate) work_since: Option<Millis>,
@@ -76,9 +84,10 @@ enum Pending {
 }
 
 impl State {
-    /// A node at `anchor`, its last finalised block, with the certificate that finalised it (`None` for the genesis
-    /// block), what it had persisted above it and what it had signed. Everything given here comes from the node's own
-    /// storage and is trusted. Feed [`Event::Started`] next.
+    /// A node at `anchor`, its last finalised block, with the certificate that finalised it, what it had persisted above
+    /// it and what it had signed in this epoch. In a new epoch the anchor is the last block of the one before, or the
+    /// genesis block, in view 0 and without a certificate ([`Anchor::first`]). Everything given here comes from the
+    /// node's own storage and is trusted; records of other epochs are ignored. Feed [`Event::Started`] next.
     pub fn recover(
         config: Config,
         anchor: Anchor,
@@ -94,6 +103,7 @@ impl State {
             rounds: BTreeMap::new(),
             safety,
             signing_allowed: false,
+            unsaid: Vec::new(),
             view: View(0),
             entered: Millis(0),
             work_since: None,
@@ -114,7 +124,7 @@ impl State {
                     state.tree.insert(block.digest(), block);
                 }
                 Record::Certificate(certificate) => {
-                    if certificate.view() > state.tree.anchor.view {
+                    if certificate.vote.epoch == state.config.epoch && certificate.view() > state.tree.anchor.view {
                         state.rounds.entry(certificate.view()).or_default().hold(certificate);
                     }
                 }
@@ -133,9 +143,16 @@ impl State {
         &self.tree.anchor
     }
 
-    /// The certificate that finalised it; `None` while it is the genesis block.
+    /// The certificate that finalised it in this epoch; `None` at its beginning.
     pub fn anchor_certificate(&self) -> Option<&Certificate> {
         self.anchor_certificate.as_ref()
+    }
+
+    /// True once the last block of the epoch is final (E2). Nothing is signed any more; the next epoch is a state of its
+    /// own.
+    pub fn is_over(&self) -> bool {
+        let last = &self.tree.anchor.block;
+        last.boundary.is_some() && last.epoch == self.config.epoch
     }
 
     /// The epoch's configuration.
@@ -146,6 +163,11 @@ impl State {
     /// A block above the last finalised one, or that one, for a peer that wants it.
     pub fn block(&self, digest: Digest) -> Option<&Block> {
         self.tree.get(digest)
+    }
+
+    /// The block proposed in a view above the last finalised one, if it is known.
+    pub fn proposed(&self, view: View) -> Option<&Block> {
+        self.rounds.get(&view).and_then(|round| round.proposal.as_ref()).map(|proposal| &proposal.block)
     }
 
     /// The certificates held for a view above the last finalised one, strongest first, for a peer that wants them.
@@ -163,6 +185,12 @@ impl State {
         }
     }
 
+    /// Changes whenever [`Self::best_chain`] may.
+    pub fn best_tip(&self) -> BestTip {
+        let tip = self.rounds.values().rev().find_map(|round| round.justification().map(|c| c.vote.digest));
+        (self.tree.anchor.digest, tip, self.tree.len())
+    }
+
     /// Takes one event at time `now` and says what to do. Total: any event in any state is answered, none panics on
     /// what it contains. Time never runs backwards; an earlier `now` counts as the latest one seen.
     pub fn step(&mut self, now: Millis, event: Event) -> Vec<Effect> {
@@ -178,8 +206,8 @@ impl State {
                 self.work_since.get_or_insert(self.now);
             }
             Event::Work(false) => self.work_since = None,
-            Event::Built { view, parent, batches, time_milliseconds } => {
-                self.built(view, parent, batches, time_milliseconds);
+            Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary } => {
+                self.built(view, parent, batches, time_milliseconds, checkpoint, boundary);
             }
             Event::Checked(digest, verdict) => self.tree.set_verdict(digest, verdict),
             Event::Fetched(block) => self.fetched(block),
@@ -201,9 +229,7 @@ impl State {
         self.signing_allowed = self.config.me.is_some();
         // R3: what was signed is said again, now and at every resend.
         self.next_resend = self.now;
-        for vote in self.own_votes() {
-            self.effects.push(Effect::Sign(vote));
-        }
+        self.unsaid = self.own_votes();
     }
 
     /// Own votes above the last finalised block.
@@ -229,10 +255,10 @@ impl State {
                 let leader = self.config.validators.leader(proposal.view);
                 let signed = proposal.signed_vote(leader);
                 let wanted = self.in_window(proposal.view)
-                    && proposal.is_well_formed(epoch, &self.config.validators)
+                    && proposal.is_well_formed(epoch, self.config.cutoff, &self.config.validators)
                     && self.rounds.get(&proposal.view).is_none_or(|round| {
                         // The same proposal is heard once; another one of the same view is evidence.
-                        round.proposal.as_ref().is_none_or(|known| known.vote() != signed.vote) && round.wants(&signed)
+                        round.proposed != Some(signed.vote.digest) && round.wants(&signed)
                     });
                 if wanted {
                     let mut checks = vec![signed];
@@ -241,6 +267,7 @@ impl State {
                     {
                         checks.extend(certificate.votes());
                     }
+                    checks.retain(|_| !planted(Bug::ProposalSignatureUnchecked));
                     self.verify(Pending::Proposal(proposal), checks);
                 }
             }
@@ -251,12 +278,14 @@ impl State {
                     && (vote.vote.kind != VoteKind::Nullify || vote.vote.digest == Digest::default());
                 let new = self.rounds.get(&vote.vote.view).is_none_or(|round| round.wants(&vote));
                 if known_signer && right_form && new && self.in_window(vote.vote.view) {
-                    self.verify(Pending::Vote(vote), vec![vote]);
+                    let checks = if planted(Bug::VoteSignatureUnchecked) { Vec::new() } else { vec![vote] };
+                    self.verify(Pending::Vote(vote), checks);
                 }
             }
             Message::Certificate(certificate) => {
                 if self.wants_certificate(&certificate) {
-                    let checks = certificate.votes().collect();
+                    let checks =
+                        certificate.votes().filter(|_| !planted(Bug::CertificateSignaturesUnchecked)).collect();
                     self.verify(Pending::Certificate(certificate), checks);
                 }
             }
@@ -274,7 +303,9 @@ impl State {
 
     fn holds(&self, certificate: &Certificate) -> bool {
         let anchor = &self.tree.anchor;
-        (certificate.view() == anchor.view && certificate.vote.digest == anchor.digest)
+        let stale = certificate.view().next() < self.view && planted(Bug::StaleCertificate);
+        stale
+            || (certificate.view() == anchor.view && certificate.vote.digest == anchor.digest)
             || self
                 .rounds
                 .get(&certificate.view())
@@ -325,7 +356,7 @@ impl State {
         let round = self.rounds.entry(proposal.view).or_default();
         if round.proposal.is_none() {
             self.last_proposal = self.now;
-            round.proposal = Some(proposal);
+            round.propose(digest, proposal);
         }
     }
 
@@ -353,12 +384,17 @@ impl State {
             return;
         }
         if self.rounds.entry(certificate.view()).or_default().hold(certificate.clone()) {
-            self.effects.push(Effect::Persist(Record::Certificate(certificate.clone())));
+            if !planted(Bug::CertificateNotPersisted) {
+                self.effects.push(Effect::Persist(Record::Certificate(certificate.clone())));
+            }
             self.effects.push(Effect::Broadcast(Message::Certificate(certificate)));
         }
     }
 
     fn signed(&mut self, vote: SignedVote) {
+        if vote.vote.epoch != self.config.epoch {
+            return;
+        }
         if vote.vote.kind == VoteKind::Propose {
             self.publish_proposal(&vote);
         } else {
@@ -390,7 +426,7 @@ impl State {
             && certificate.view() > self.tree.anchor.view
             && certificate.is_well_formed(self.config.epoch, &self.config.validators);
         if fits {
-            let checks = certificate.votes().collect();
+            let checks = certificate.votes().filter(|_| !planted(Bug::CatchUpUnchecked)).collect();
             self.verify(Pending::Range(blocks, certificate), checks);
         }
     }

@@ -26,8 +26,8 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// The genesis block as an anchor.
-    pub fn genesis(block: Block) -> Self {
+    /// The block an epoch begins after: the genesis block or the last one of the epoch before.
+    pub fn first(block: Block) -> Self {
         Self { view: View(0), digest: block.digest(), block }
     }
 
@@ -72,6 +72,11 @@ impl Tree {
             return Some(&self.anchor.block);
         }
         self.entries.get(&digest).map(|entry| &entry.block)
+    }
+
+    /// True if the block is known and above the last finalised one.
+    pub(crate) fn holds(&self, digest: Digest) -> bool {
+        self.entries.contains_key(&digest)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The validator set of an epoch: powers, quorums and the leader of each view.
 
+use crate::planted::{Bug, planted};
 use crate::types::{Power, ValidatorIndex, View};
 
 /// Most validators of a set: bounds certificates and the memory of a view.
@@ -74,7 +75,10 @@ impl ValidatorSet {
     pub fn is_quorum(&self, members: impl IntoIterator<Item = ValidatorIndex>) -> bool {
         let power: u128 =
             members.into_iter().filter_map(|index| self.power(index)).map(|power| u128::from(power.0)).sum();
-        3 * power > 2 * u128::from(self.total.0)
+        let total = u128::from(self.total.0);
+        3 * power > 2 * total
+            || (planted(Bug::WrongQuorum) && 2 * power > total)
+            || (planted(Bug::QuorumOfTwoThirds) && 3 * power >= 2 * total)
     }
 
     /// Leader of a view (T2): stake-weighted rotation.

@@ -1,5 +1,6 @@
 //! Votes: the only things a consensus key signs, each bound to one chain, epoch, view and kind.
 
+use crate::planted::{Bug, planted};
 use crate::types::{Digest, Epoch, Signature, ValidatorIndex, View};
 
 const VOTE_DOMAIN: &[u8] = b"bizra/v1/vote\0";
@@ -42,7 +43,7 @@ impl Vote {
     pub fn signed_bytes(&self, genesis_hash: Digest) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(96);
         bytes.extend_from_slice(VOTE_DOMAIN);
-        bytes.extend_from_slice(&genesis_hash.0);
+        bytes.extend_from_slice(&if planted(Bug::CrossChainReplay) { [0; 32] } else { genesis_hash.0 });
         bytes.extend_from_slice(&self.epoch.0.to_be_bytes());
         bytes.extend_from_slice(&self.view.0.to_be_bytes());
         bytes.push(self.kind as u8);

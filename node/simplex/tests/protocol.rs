@@ -1,154 +1,11 @@
-//! The core alone: several states, instant or withheld messages, signatures that are always valid.
+//! The rules of one epoch, on the core alone.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use std::collections::VecDeque;
+mod cluster;
 
-use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{
-    Anchor, Block, Certificate, Config, Effect, Event, Message, Record, Safety, SignedVote, State, Timing,
-    ValidatorSet, Verdict, Vote, VoteKind,
-};
-
-struct Node {
-    state: State,
-    signed: Vec<Vote>,
-    records: Vec<Record>,
-    committed: Vec<Block>,
-    last_certificate: Option<Certificate>,
-    anchor: Anchor,
-}
-
-struct Cluster {
-    nodes: Vec<Node>,
-    now: u64,
-    /// Messages on their way: (receiver, message).
-    wire: VecDeque<(usize, Message)>,
-    silent: Vec<usize>,
-}
-
-fn genesis() -> Anchor {
-    Anchor::genesis(Block::genesis(Digest([9; 32]), 0))
-}
-
-fn config(me: usize) -> Config {
-    Config {
-        epoch: Epoch(0),
-        validators: ValidatorSet::new(vec![Power(1); 4]).unwrap(),
-        me: Some(ValidatorIndex(me as u16)),
-        timing: Timing::default(),
-    }
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let nodes = (0..4)
-            .map(|me| Node {
-                state: State::recover(config(me), genesis(), None, Vec::new(), Safety::default()),
-                signed: Vec::new(),
-                records: Vec::new(),
-                committed: Vec::new(),
-                last_certificate: None,
-                anchor: genesis(),
-            })
-            .collect();
-        let mut cluster = Self { nodes, now: 0, wire: VecDeque::new(), silent: Vec::new() };
-        for node in 0..4 {
-            cluster.feed(node, Event::Started);
-            cluster.feed(node, Event::SigningAllowed);
-        }
-        cluster
-    }
-
-    fn feed(&mut self, at: usize, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            for effect in self.nodes[at].state.step(Millis(self.now), event) {
-                match effect {
-                    Effect::Verify(token, _) => events.push_back(Event::Verified(token, true)),
-                    Effect::Sign(vote) => {
-                        let node = &mut self.nodes[at];
-                        assert!(node.signed.iter().all(|earlier| !earlier.conflicts_with(&vote)));
-                        node.signed.push(vote);
-                        let signer = ValidatorIndex(at as u16);
-                        events.push_back(Event::Signed(SignedVote {
-                            vote,
-                            signer,
-                            signature: Signature([at as u8; 64]),
-                        }));
-                    }
-                    Effect::Persist(record) => self.nodes[at].records.push(record),
-                    Effect::Broadcast(message) => {
-                        for other in (0..4).filter(|other| *other != at && !self.silent.contains(&at)) {
-                            self.wire.push_back((other, message.clone()));
-                        }
-                    }
-                    Effect::Build { view, parent, .. } => events.push_back(Event::Built {
-                        view,
-                        parent,
-                        batches: vec![Digest([view.0 as u8; 32])],
-                        time_milliseconds: self.now,
-                    }),
-                    Effect::Check { block, .. } => {
-                        events.push_back(Event::Checked(block.digest(), Verdict::Held));
-                    }
-                    Effect::Commit(blocks, certificate) => {
-                        let node = &mut self.nodes[at];
-                        let last = blocks.last().unwrap().clone();
-                        node.anchor = Anchor { view: certificate.view(), digest: last.digest(), block: last };
-                        node.committed.extend(blocks);
-                        node.last_certificate = Some(certificate);
-                    }
-                    Effect::Fetch(..) | Effect::CatchUp(_) | Effect::SetTimer(_) => {}
-                    Effect::Evidence(first, second) => panic!("evidence against an honest node: {first:?} {second:?}"),
-                }
-            }
-        }
-    }
-
-    /// Delivers everything that is on its way now; what is sent meanwhile waits for the next delay.
-    fn one_network_delay(&mut self) {
-        for _ in 0..self.wire.len() {
-            let (to, message) = self.wire.pop_front().unwrap();
-            if !self.silent.contains(&to) {
-                self.feed(to, Event::Received(message));
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        while !self.wire.is_empty() {
-            self.one_network_delay();
-        }
-    }
-
-    fn tick(&mut self, milliseconds: u64) {
-        self.now += milliseconds;
-        for node in (0..4).filter(|node| !self.silent.contains(node)).collect::<Vec<_>>() {
-            self.feed(node, Event::Tick);
-        }
-        self.settle();
-    }
-
-    fn restart(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        let safety = Safety::restore(View(0), node.signed.clone());
-        let certificate = node.last_certificate.clone();
-        node.state = State::recover(config(at), node.anchor.clone(), certificate, node.records.clone(), safety);
-        self.feed(at, Event::Started);
-        self.feed(at, Event::SigningAllowed);
-    }
-
-    fn heights(&self) -> Vec<u64> {
-        self.nodes.iter().map(|node| node.state.anchor().height().0).collect()
-    }
-
-    fn agree(&self) {
-        let longest = self.nodes.iter().map(|node| &node.committed).max_by_key(|blocks| blocks.len()).unwrap();
-        for node in &self.nodes {
-            assert_eq!(node.committed[..], longest[..node.committed.len()]);
-        }
-    }
-}
+use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
+use bizra_simplex::{Block, Certificate, Event, Message, Vote, VoteKind};
+use cluster::{Cluster, certificate, child, genesis};
 
 #[test]
 fn finality_takes_exactly_three_network_delays_from_the_proposal() {
@@ -279,15 +136,6 @@ fn a_range_that_does_not_link_or_is_not_certified_is_ignored() {
     let three = (0..3).map(|signer| (ValidatorIndex(signer), Signature([0; 64]))).collect();
     cluster.feed(0, Event::Range(vec![child], Certificate { vote, signatures: three }));
     assert_eq!(cluster.heights()[0], 1);
-}
-
-fn child(parent: &Block, batches: Vec<Digest>) -> Block {
-    Block { height: parent.height.next(), parent: parent.digest(), batches, ..parent.clone() }
-}
-
-fn certificate(kind: VoteKind, view: u64, digest: Digest) -> Certificate {
-    let signatures = (1..4).map(|signer| (ValidatorIndex(signer), Signature([0; 64]))).collect();
-    Certificate { vote: Vote { epoch: Epoch(0), view: View(view), kind, digest }, signatures }
 }
 
 /// T1: ranges bring finalizations below the highest one seen; each must move the last finalised block.

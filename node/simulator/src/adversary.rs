@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Destination};
-use bizra_simplex::types::{Digest, Signature, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
 use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, Vote, VoteKind};
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
 use crate::lies::{forged, lie};
 use crate::random::Random;
+use crate::schedule::Schedule;
 
 /// One habit of a Byzantine validator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,10 @@ pub enum Behaviour {
     ProposeUnsound,
     /// Proposals that skip a view that may be final.
     Fork,
+    /// Proposals on blocks that are not certified.
+    Uncertified,
+    /// Votes and proposals in the name of others.
+    Impersonate,
     /// Two notarizations of one view.
     DoubleNotarize,
     /// Nullifies and finalizes one view.
@@ -50,6 +55,8 @@ impl Behaviour {
         Self::Equivocate,
         Self::ProposeUnsound,
         Self::Fork,
+        Self::Uncertified,
+        Self::Impersonate,
         Self::DoubleNotarize,
         Self::NullifyAndFinalize,
         Self::Silence,
@@ -76,13 +83,16 @@ pub(crate) struct Adversary {
     me: usize,
     pub(crate) nodes: usize,
     book: Arc<KeyBook>,
+    schedule: Schedule,
     pub(crate) genesis_hash: Digest,
     behaviours: Vec<Behaviour>,
+    /// The latest epoch it has heard of.
+    pub(crate) epoch: Epoch,
     /// Digests proposed lately, by view.
-    proposed: BTreeMap<View, Vec<Digest>>,
+    pub(crate) proposed: BTreeMap<View, Vec<Digest>>,
     /// Blocks that were notarized lately, each with its proof: old parents to build upon.
     pub(crate) parents: VecDeque<(Block, Certificate)>,
-    blocks: VecDeque<Block>,
+    pub(crate) blocks: VecDeque<Block>,
     /// Batches that were or will be ordered, to order them again.
     pub(crate) ordered: VecDeque<Digest>,
     archive: VecDeque<Bytes>,
@@ -94,6 +104,7 @@ impl Adversary {
         me: usize,
         nodes: usize,
         book: Arc<KeyBook>,
+        schedule: Schedule,
         genesis_hash: Digest,
         behaviours: &[Behaviour],
     ) -> Self {
@@ -101,8 +112,10 @@ impl Adversary {
             me,
             nodes,
             book,
+            schedule,
             genesis_hash,
             behaviours: behaviours.to_vec(),
+            epoch: Epoch(0),
             proposed: BTreeMap::new(),
             parents: VecDeque::new(),
             blocks: VecDeque::new(),
@@ -123,8 +136,13 @@ impl Adversary {
     fn vote(&self, like: Vote, kind: VoteKind, digest: Digest) -> PeerMessage {
         let vote = Vote { kind, digest, ..like };
         let signature = self.sign(&vote.signed_bytes(self.genesis_hash));
-        let signer = ValidatorIndex(self.me as u16);
+        let signer = self.index(vote.epoch);
         PeerMessage::Consensus(Message::Vote(SignedVote { vote, signer, signature }))
+    }
+
+    /// Its index; out of range in an epoch in which it is no validator.
+    fn index(&self, epoch: Epoch) -> ValidatorIndex {
+        ValidatorIndex(self.schedule.index(epoch, self.me).unwrap_or(u16::MAX))
     }
 
     fn others(&self) -> impl Iterator<Item = usize> + use<> {
@@ -161,6 +179,7 @@ impl Adversary {
             PeerMessage::Consensus(Message::Proposal(proposal)) => {
                 self.remember(proposal);
                 self.support(random, faults, proposal.vote(), &mut sends);
+                self.impersonate(random, faults, proposal, &mut sends);
             }
             PeerMessage::Consensus(Message::Certificate(certificate)) => self.remember_parent(certificate),
             PeerMessage::Batch(batch) if self.does(random, Behaviour::Forge, 500) => {
@@ -173,6 +192,10 @@ impl Adversary {
     }
 
     fn remember(&mut self, proposal: &Proposal) {
+        if proposal.block.epoch > self.epoch {
+            self.epoch = proposal.block.epoch;
+            self.proposed.clear();
+        }
         let digests = self.proposed.entry(proposal.view).or_default();
         digests.push(proposal.block.digest());
         digests.truncate(4);
@@ -214,6 +237,29 @@ impl Adversary {
             self.to_some(random, &self.vote(proposed, VoteKind::Finalize, proposed.digest), sends);
             self.to_some(random, &self.vote(proposed, VoteKind::Nullify, Digest::default()), sends);
         }
+    }
+
+    /// Answers a proposal with votes of everybody for it, and with another one of its leader: none is signed by them.
+    fn impersonate(&self, random: &mut Random, faults: &mut Faults, proposal: &Proposal, sends: &mut Sends) {
+        if !self.does(random, Behaviour::Impersonate, 300) {
+            return;
+        }
+        faults.count(Fault::Impersonation);
+        let vote = proposal.vote();
+        let (kind, digest) = random.pick(&[
+            (VoteKind::Notarize, vote.digest),
+            (VoteKind::Finalize, vote.digest),
+            (VoteKind::Nullify, Digest::default()),
+        ]);
+        let vote = Vote { kind, digest, ..vote };
+        let signature = self.sign(&vote.signed_bytes(self.genesis_hash));
+        for signer in 0..self.schedule.of(vote.epoch).len() as u16 {
+            let signed = SignedVote { vote, signer: ValidatorIndex(signer), signature };
+            self.to_all(&PeerMessage::Consensus(Message::Vote(signed)), sends);
+        }
+        let mut rival = proposal.clone();
+        rival.block.time_milliseconds += 7;
+        self.to_all(&PeerMessage::Consensus(Message::Proposal(rival)), sends);
     }
 
     /// Twists what the honest driver inside wants to say.
@@ -273,6 +319,12 @@ impl Adversary {
             return;
         }
         let mut proposal = proposal.clone();
+        if self.does(random, Behaviour::Uncertified, 600)
+            && let Some(uncertified) = self.uncertified(random, &proposal)
+        {
+            faults.count(Fault::UncertifiedParent);
+            proposal = uncertified;
+        }
         if self.does(random, Behaviour::Fork, 600)
             && let Some(fork) = self.fork(&proposal)
         {
@@ -334,11 +386,12 @@ impl Adversary {
     }
 
     pub(crate) fn invalid_batch(&mut self) -> Batch {
-        let origin = ValidatorIndex(self.me as u16);
+        let (epoch, origin) = (self.epoch, self.index(self.epoch));
         self.sequence += 1;
         let payload = Bytes::from(vec![0xff, self.sequence as u8, (self.sequence >> 8) as u8]);
-        let digest = Batch::digest(self.genesis_hash, origin, self.sequence, &payload);
-        Batch { origin, sequence: self.sequence, payload, signature: self.sign(&digest.0) }
+        let mut batch = Batch { epoch, origin, sequence: self.sequence, payload, signature: Signature([0; 64]) };
+        batch.signature = self.sign(&batch.digest(self.genesis_hash).0);
+        batch
     }
 
     /// What it says of itself, every now and then.

@@ -22,6 +22,8 @@ pub struct Campaign {
     /// Sum over the runs.
     pub blocks: u64,
     /// Sum over the runs.
+    pub epochs: u64,
+    /// Sum over the runs.
     pub payloads: u64,
     /// Sum over the runs.
     pub steps: u64,
@@ -48,10 +50,9 @@ pub struct Campaign {
 /// Runs one seed. A panic of the core or the driver is a violation like any other.
 pub fn run_seed(seed: u64, trace: Trace) -> Report {
     let scenario = Scenario::new(seed);
-    let run = || World::new(scenario, trace).map(World::run).map_err(|error| error.to_string());
+    let run = || World::new(scenario, trace).run();
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(report)) => return report,
-        Ok(Err(error)) => error,
+        Ok(report) => return report,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             format!("panicked: {}", text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
@@ -63,6 +64,7 @@ pub fn run_seed(seed: u64, trace: Trace) -> Report {
         hash: 0,
         steps: 0,
         blocks: 0,
+        epochs: 0,
         payloads: 0,
         evidence: 0,
         virtual_milliseconds: 0,
@@ -73,6 +75,11 @@ pub fn run_seed(seed: u64, trace: Trace) -> Report {
 
 /// Runs `seeds` seeds from `start` on `jobs` threads.
 pub fn run(start: u64, seeds: u64, jobs: u64) -> Campaign {
+    run_within(start, seeds, jobs, Duration::MAX)
+}
+
+/// The same, but begins no seed after `limit` of real time. The result depends on how far it came.
+pub fn run_within(start: u64, seeds: u64, jobs: u64, limit: Duration) -> Campaign {
     let began = Instant::now();
     let next = AtomicU64::new(start);
     let reports = Mutex::new(Vec::new());
@@ -83,7 +90,7 @@ pub fn run(start: u64, seeds: u64, jobs: u64) -> Campaign {
                 let thread_began = Instant::now();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= start.saturating_add(seeds) {
+                    if seed >= start.saturating_add(seeds) || began.elapsed() >= limit {
                         break;
                     }
                     let report = run_seed(seed, Trace::Off);
@@ -101,7 +108,7 @@ pub fn run(start: u64, seeds: u64, jobs: u64) -> Campaign {
 }
 
 /// What this thread has used of a processor, by Linux' account. Other work on the machine does not count.
-fn processor_nanoseconds() -> Option<u64> {
+pub fn processor_nanoseconds() -> Option<u64> {
     std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
 }
 
@@ -115,6 +122,7 @@ fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> 
     Campaign {
         seeds: reports.len() as u64,
         blocks: sum(|report| report.blocks),
+        epochs: sum(|report| report.epochs),
         payloads: sum(|report| report.payloads),
         steps: sum(|report| report.steps),
         evidence: sum(|report| report.evidence),
@@ -138,6 +146,12 @@ impl Campaign {
     pub fn steps_per_second(&self) -> u64 {
         let rate = u128::from(self.steps) * 1_000_000 / self.busy.as_micros().max(1);
         u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+
+    /// Virtual time by processor time: how many times faster than real time one core simulates.
+    pub fn times_real_time(&self) -> u64 {
+        let ratio = u128::from(self.virtual_milliseconds) * 1_000 / self.busy.as_micros().max(1);
+        u64::try_from(ratio).unwrap_or(u64::MAX)
     }
 
     /// Kinds of faults that a campaign of this size should have injected and did not.

@@ -6,13 +6,17 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite};
-use bizra_driver::{Batch, Change, Disk, DiskError, Recovered};
-use bizra_simplex::types::{Digest, Height};
-use bizra_simplex::{Block, Certificate};
+use bizra_driver::{Batch, Change, Disk, DiskError, Member, Recovered};
+use bizra_simplex::types::{Digest, Epoch, Height};
+use bizra_simplex::{Block, Certificate, Checkpoint};
 
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
+use crate::schedule::Schedule;
 use crate::store::Store;
+
+/// Blocks by which an old copy of a volume lags when it is used: S5 promises nothing about votes that no peer has seen.
+const OLD_COPY_BLOCKS: u64 = 12;
 
 /// One commit whose sync is not known to have finished.
 #[derive(Debug)]
@@ -34,6 +38,9 @@ struct Inner {
     /// What was committed since it was last taken, for the oracle.
     seen: Vec<Change>,
     syncs: u64,
+    /// An old copy of the volume, and the volume while the copy is used in its place.
+    copy: Option<Store>,
+    aside: Option<Store>,
 }
 
 /// A handle on a node's volume, which outlives the node's process.
@@ -42,8 +49,8 @@ pub(crate) struct SimulatedDisk(Rc<RefCell<Inner>>);
 
 impl SimulatedDisk {
     /// A new volume with a fresh signing record.
-    pub(crate) fn new(genesis: Block, record: Vec<BlockWrite>) -> Self {
-        let mut store = Store::new(genesis);
+    pub(crate) fn new(genesis: Block, schedule: Schedule, record: Vec<BlockWrite>) -> Self {
+        let mut store = Store::new(genesis, schedule);
         for (index, block) in record {
             if block.iter().any(|byte| *byte != 0) {
                 store.write((index, block));
@@ -56,6 +63,8 @@ impl SimulatedDisk {
             fails_at: None,
             seen: Vec::new(),
             syncs: 0,
+            copy: None,
+            aside: None,
         })))
     }
 
@@ -143,6 +152,54 @@ impl SimulatedDisk {
         sound
     }
 
+    /// The database is gone, the signing record is not. Call it while the node is down.
+    pub(crate) fn lose_database(&self) {
+        let inner = &mut *self.0.borrow_mut();
+        inner.durable.lose_database();
+        inner.live = inner.durable.clone();
+    }
+
+    /// Copies the volume as it is now; returns the height the copy is at.
+    pub(crate) fn copy(&self) -> Height {
+        let inner = &mut *self.0.borrow_mut();
+        let (height, ..) = inner.durable.tip();
+        inner.copy = Some(inner.durable.clone());
+        height
+    }
+
+    /// True if there is a copy that lags far behind.
+    pub(crate) fn copy_is_old(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.copy.as_ref().is_some_and(|copy| copy.tip().0.0 + OLD_COPY_BLOCKS <= inner.durable.tip().0.0)
+    }
+
+    /// Puts the old copy in the place of the volume if it lags far behind. Call it while the node is down.
+    pub(crate) fn use_copy(&self) -> bool {
+        let inner = &mut *self.0.borrow_mut();
+        let (now, ..) = inner.durable.tip();
+        let old = inner.copy.take_if(|copy| copy.tip().0.0 + OLD_COPY_BLOCKS <= now.0);
+        let Some(old) = old else { return false };
+        inner.aside = Some(std::mem::replace(&mut inner.durable, old));
+        inner.live = inner.durable.clone();
+        true
+    }
+
+    /// Puts the volume back in its place; false if it is there.
+    pub(crate) fn put_back(&self) -> bool {
+        let inner = &mut *self.0.borrow_mut();
+        let Some(volume) = inner.aside.take() else { return false };
+        inner.journal.clear();
+        inner.live = volume.clone();
+        inner.durable = volume;
+        true
+    }
+
+    /// A batch of the block that would not survive a crash.
+    pub(crate) fn lacks(&self, block: &Block) -> Option<Digest> {
+        let durable = &self.0.borrow().durable;
+        block.batches.iter().find(|digest| !durable.batches.contains_key(*digest)).copied()
+    }
+
     /// Reads what is on the disk now.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.0.borrow().live)
@@ -181,7 +238,7 @@ impl Disk for SimulatedDisk {
         let fails = inner.fails_at == Some(0);
         inner.fails_at = inner.fails_at.and_then(|commits| commits.checked_sub(1));
         for change in &changes {
-            if matches!(change, Change::Finalize(..) | Change::Execute(..)) {
+            if !matches!(change, Change::HighestVote(..)) {
                 inner.seen.push(change.clone());
             }
             inner.live.apply(change.clone());
@@ -212,5 +269,13 @@ impl Disk for SimulatedDisk {
 
     fn is_ordered(&self, batch: Digest) -> Result<bool, DiskError> {
         Ok(self.with(|store| store.is_ordered(batch)))
+    }
+
+    fn checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
+        Ok(self.with(|store| store.checkpoint(height)))
+    }
+
+    fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
+        Ok(self.with(|store| store.validators(epoch)))
     }
 }

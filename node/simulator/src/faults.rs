@@ -35,6 +35,10 @@ faults! {
     RottenSigningBlock = "rotten_signing_block",
     /// A disk took long to sync.
     SlowDisk = "slow_disk",
+    /// A node lost its database and kept its signing record.
+    DatabaseLost = "database_lost",
+    /// A node was started from an old copy of its whole volume.
+    OldVolume = "old_volume",
     /// A node stood still for a while.
     Pause = "pause",
     /// A node's wall clock is wrong by minutes.
@@ -57,6 +61,10 @@ faults! {
     UnsoundProposal = "unsound_proposal",
     /// A Byzantine leader proposed to skip a view that may be final.
     ForkingProposal = "forking_proposal",
+    /// A Byzantine leader built upon a block that is not certified, or with a certificate that nobody signed.
+    UncertifiedParent = "uncertified_parent",
+    /// A Byzantine validator spoke in the name of others.
+    Impersonation = "impersonation",
     /// A Byzantine validator notarized two blocks of a view.
     DoubleNotarize = "double_notarize",
     /// A Byzantine validator nullified and finalized one view.

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{Binding, SigningRecord};
-use bizra_driver::{Driver, Halt, Input, Output};
-use bizra_simplex::types::{Digest, Epoch, Millis, Power, ValidatorIndex};
-use bizra_simplex::{Block, Config, Timing, ValidatorSet, ValidatorSetError};
+use bizra_driver::{Driver, Halt, Input, Output, Settings};
+use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::{Block, Timing};
 
 use crate::adversary::Adversary;
 use crate::disk::SimulatedDisk;
 use crate::keys::{KeyBook, NodeKeys};
+use crate::schedule::{Schedule, key_of};
 
 /// Wall clock at virtual time 0, in milliseconds since 1970.
 const EPOCH_START: i64 = 1_700_000_000_000;
 
 /// A machine.
 pub(crate) struct Node {
-    config: Config,
+    settings: Settings,
     binding: Binding,
-    genesis_hash: Digest,
+    votes: bool,
     keys: NodeKeys,
     pub(crate) disk: SimulatedDisk,
     pub(crate) driver: Option<Driver<SimulatedDisk, NodeKeys>>,
@@ -39,26 +40,28 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(
         index: usize,
-        powers: &[u64],
+        nodes: usize,
+        schedule: &Schedule,
         book: Arc<KeyBook>,
         genesis: &Block,
         genesis_hash: Digest,
         skew: i64,
-    ) -> Result<Self, ValidatorSetError> {
-        let config = Config {
-            epoch: Epoch(0),
-            validators: ValidatorSet::new(powers.iter().copied().map(Power).collect())?,
-            me: (index < powers.len()).then_some(ValidatorIndex(index as u16)),
-            timing: Timing::default(),
-        };
-        let mark = [index as u8; 32];
-        let binding = Binding { genesis_hash, volume: Digest(mark), public_key: mark };
-        Ok(Self {
-            disk: SimulatedDisk::new(genesis.clone(), SigningRecord::create(&binding)),
-            config,
-            binding,
+    ) -> Self {
+        let settings = Settings {
             genesis_hash,
-            keys: NodeKeys::new(book, index),
+            timing: Timing::default(),
+            epoch_blocks: schedule.blocks(),
+            nodes: (0..nodes).map(|node| (key_of(node), node as u16)).collect(),
+        };
+        let votes = schedule.ever(index);
+        let public_key = key_of(index).0;
+        let binding = Binding { genesis_hash, volume: Digest(public_key), public_key };
+        Self {
+            disk: SimulatedDisk::new(genesis.clone(), schedule.clone(), SigningRecord::create(&binding)),
+            settings,
+            binding,
+            votes,
+            keys: NodeKeys::new(book, index, votes),
             driver: None,
             incarnation: 0,
             adversary: None,
@@ -69,7 +72,12 @@ impl Node {
             slow_until: 0,
             slow_milliseconds: 0,
             skew,
-        })
+        }
+    }
+
+    /// True if it runs and votes in the epoch that it is in.
+    pub(crate) fn is_validator(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| driver.core().config().me.is_some())
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -83,13 +91,10 @@ impl Node {
     /// Starts a process from what the disk holds.
     pub(crate) fn start(&mut self, now: u64) -> Result<Output, Halt> {
         self.incarnation += 1;
-        let record = match self.config.me {
-            Some(_) => Some(SigningRecord::open(&self.binding, &self.disk.with(crate::store::Store::signing_file))?),
-            None => None,
-        };
-        let (config, disk, keys) = (self.config.clone(), self.disk.clone(), self.keys.clone());
-        let wall = self.wall(now);
-        let (driver, output) = Driver::start(config, self.genesis_hash, disk, keys, record, Millis(now), wall)?;
+        let open = || SigningRecord::open(&self.binding, &self.disk.with(crate::store::Store::signing_file));
+        let record = self.votes.then(open).transpose()?;
+        let (settings, disk, keys) = (self.settings.clone(), self.disk.clone(), self.keys.clone());
+        let (driver, output) = Driver::start(settings, disk, keys, record, Millis(now), self.wall(now))?;
         self.driver = Some(driver);
         Ok(output)
     }

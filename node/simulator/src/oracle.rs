@@ -12,6 +12,9 @@ use bizra_simplex::{Block, Certificate, Message, SignedVote, Vote, VoteKind};
 use sha2::{Digest as _, Sha256};
 
 use crate::keys::KeyBook;
+use crate::schedule::{Schedule, key_of};
+use crate::store::{checkpoint, next_state};
+use crate::witness::Witness;
 
 /// First byte of a payload that an application accepts; any other is invalid.
 pub const VALID_PAYLOAD: u8 = 1;
@@ -63,33 +66,50 @@ struct Injected {
 
 /// Judge of one run.
 pub struct Oracle {
-    powers: Vec<u64>,
+    schedule: Schedule,
     honest: Vec<bool>,
     keys: Arc<KeyBook>,
     genesis_hash: Digest,
     /// Digest of the finalised block at each height, whoever finalised it first; position 0 is the genesis block.
     chain: Vec<Digest>,
+    /// The state after each height, as execution must find it.
+    states: Vec<Digest>,
+    /// Header of the last block of `chain`.
+    last: Block,
     /// Height that ordered each executed batch.
     batches: BTreeMap<Digest, u64>,
     nodes: Vec<Watched>,
-    said: BTreeMap<(usize, u64), Said>,
+    witnesses: Vec<Witness>,
+    /// Blocks that an epoch begins after.
+    beginnings: BTreeSet<(u64, Digest)>,
+    said: BTreeMap<(usize, u64, u64), Said>,
     payloads: BTreeMap<Vec<u8>, Injected>,
     violations: Vec<Violation>,
 }
 
 impl Oracle {
-    /// A judge of validators with these powers; nodes that are not honest are not watched. Nodes beyond the powers are
-    /// full nodes.
-    pub fn new(powers: Vec<u64>, honest: Vec<bool>, keys: Arc<KeyBook>, genesis_hash: Digest, genesis: &Block) -> Self {
+    /// A judge of these validators; nodes that are not honest are not watched.
+    pub fn new(
+        schedule: Schedule,
+        honest: Vec<bool>,
+        keys: Arc<KeyBook>,
+        genesis_hash: Digest,
+        genesis: &Block,
+    ) -> Self {
         let nodes = vec![Watched::default(); honest.len()];
+        let witnesses = vec![Witness::default(); honest.len()];
         Self {
-            powers,
+            schedule,
             honest,
             keys,
             genesis_hash,
             chain: vec![block_digest(genesis)],
+            states: vec![Digest::default()],
+            last: genesis.clone(),
             batches: BTreeMap::new(),
             nodes,
+            witnesses,
+            beginnings: BTreeSet::from([(0, block_digest(genesis))]),
             said: BTreeMap::new(),
             payloads: BTreeMap::new(),
             violations: Vec::new(),
@@ -106,6 +126,11 @@ impl Oracle {
         self.chain.len() as u64 - 1
     }
 
+    /// Epochs whose last block anybody honest has finalised.
+    pub fn epochs(&self) -> u64 {
+        self.last.epoch.0 + u64::from(self.last.boundary.is_some())
+    }
+
     /// Height a node has finalised.
     pub fn tip(&self, node: usize) -> u64 {
         self.nodes[node].tip
@@ -119,10 +144,17 @@ impl Oracle {
     /// A node committed changes.
     pub fn committed(&mut self, time: u64, node: usize, changes: &[Change]) {
         for change in changes {
+            if let Some(certificate) = self.witnesses[node].committed(change) {
+                self.certificate(time, node, certificate);
+            }
             match change {
                 Change::Finalize(blocks, certificate) => self.finalized(time, node, blocks, certificate),
                 Change::Execute(block, batches) => self.executed(time, node, block, batches),
-                Change::Record(_) | Change::Batch(..) | Change::HighestVote(_) => {}
+                Change::Record(_)
+                | Change::Batch(..)
+                | Change::Forget(_)
+                | Change::Evidence(..)
+                | Change::HighestVote(..) => {}
             }
         }
     }
@@ -139,7 +171,15 @@ impl Oracle {
                 self.accuse(time, node, format!("block {} does not follow the finalised block {tip}", block.height));
             }
             match self.chain.get(block.height.0 as usize) {
-                None => self.chain.push(digest),
+                None => {
+                    self.header(time, node, block);
+                    self.chain.push(digest);
+                    self.states.push(next_state(self.states[tip as usize], digest));
+                    self.last = block.clone();
+                    if block.boundary.is_some() {
+                        self.beginnings.insert((block.epoch.0 + 1, digest));
+                    }
+                }
                 Some(known) if *known == digest => {}
                 Some(known) => {
                     let what = format!("agreement: block {} is {digest:?}, elsewhere {known:?}", block.height);
@@ -149,17 +189,68 @@ impl Oracle {
             self.nodes[node].tip = block.height.0;
         }
         let last = blocks.last().map(block_digest);
-        let signers: BTreeSet<u16> = certificate.signatures.iter().map(|(signer, _)| signer.0).collect();
-        let bytes = vote_bytes(self.genesis_hash, &certificate.vote);
-        let sound = certificate.signatures.iter().all(|(signer, mark)| self.keys.verify(*signer, &bytes, *mark));
-        let power: u128 =
-            signers.iter().filter_map(|signer| self.powers.get(usize::from(*signer))).map(|p| u128::from(*p)).sum();
-        let total: u128 = self.powers.iter().map(|power| u128::from(*power)).sum();
         if certificate.vote.kind != VoteKind::Finalize || last != Some(certificate.vote.digest) {
             self.accuse(time, node, "the certificate does not finalise the committed block");
         }
+        if blocks.iter().any(|block| block.epoch != certificate.vote.epoch) {
+            self.accuse(time, node, format!("a certificate of epoch {} for blocks of another", certificate.vote.epoch));
+        }
+        self.certificate(time, node, certificate);
+    }
+
+    /// A certificate that a node keeps must prove itself (R1).
+    fn certificate(&mut self, time: u64, node: usize, certificate: &Certificate) {
+        let signers: BTreeSet<u16> = certificate.signatures.iter().map(|(signer, _)| signer.0).collect();
+        let bytes = vote_bytes(self.genesis_hash, &certificate.vote);
+        let epoch = certificate.vote.epoch;
+        let sound = certificate.signatures.iter().all(|(signer, mark)| {
+            self.schedule.node(epoch, signer.0).is_some_and(|node| self.keys.verify(node, &bytes, *mark))
+        });
+        let members = self.schedule.of(epoch);
+        let power: u128 =
+            signers.iter().filter_map(|signer| members.get(usize::from(*signer))).map(|m| u128::from(m.1)).sum();
+        let total: u128 = members.iter().map(|(_, power)| u128::from(*power)).sum();
         if !sound || power * 3 <= total * 2 {
             self.accuse(time, node, format!("a certificate with power {power} of {total}, signatures valid: {sound}"));
+        }
+    }
+
+    /// H1, E1: what the header of a newly final block must say, given the chain below it.
+    fn header(&mut self, time: u64, node: usize, block: &Block) {
+        let (named, before) = (block.checkpoint, self.last.checkpoint);
+        let height = named.height.0;
+        let own = self.states.get(height as usize).map(|state| checkpoint(named.height, *state));
+        if height >= block.height.0 || height < before.height.0 || (height > 0 && own != Some(named)) {
+            self.accuse(time, node, format!("block {} vouches for {named:?} after {before:?}", block.height));
+        }
+        if !block.batches.is_empty() && block.height.0 - height.min(block.height.0) > 64 {
+            self.accuse(time, node, format!("block {} orders batches and names {height}", block.height));
+        }
+        if block.time_milliseconds < self.last.time_milliseconds {
+            self.accuse(time, node, format!("H4: block {} is earlier than its parent", block.height));
+        }
+        let epoch = self.last.epoch.0 + u64::from(self.last.boundary.is_some());
+        let ends = named.height >= self.schedule.cutoff(block.epoch);
+        if block.epoch.0 != epoch || block.boundary.is_some() != ends {
+            self.accuse(
+                time,
+                node,
+                format!("block {} of epoch {}, not {epoch}, ends: {ends}", block.height, block.epoch),
+            );
+        }
+        let next = block.epoch.next();
+        let hash = |members: &[(usize, u64)]| {
+            let mut bytes = b"bizra/v1/validators\0".to_vec();
+            bytes.extend(next.0.to_be_bytes());
+            bytes.extend((members.len() as u64).to_be_bytes());
+            for (node, power) in members {
+                bytes.extend(key_of(*node).0);
+                bytes.extend(power.to_be_bytes());
+            }
+            Digest(Sha256::digest(&bytes).into())
+        };
+        if block.boundary.is_some_and(|boundary| boundary.validators != hash(self.schedule.of(next))) {
+            self.accuse(time, node, format!("block {} announces other validators than the state names", block.height));
         }
     }
 
@@ -183,7 +274,11 @@ impl Oracle {
             if *digest != batch_digest(self.genesis_hash, batch) {
                 self.accuse(time, node, format!("executed another batch than {digest:?} at {height}"));
             }
-            if !self.keys.verify(batch.origin, &digest.0, batch.signature) {
+            if batch.epoch > block.epoch || batch.epoch.next() < block.epoch {
+                self.accuse(time, node, format!("block {height} orders a batch of epoch {}", batch.epoch));
+            }
+            let origin = self.schedule.node(batch.epoch, batch.origin.0);
+            if !origin.is_some_and(|origin| self.keys.verify(origin, &digest.0, batch.signature)) {
                 self.accuse(time, node, format!("executed a batch that its origin {} did not sign", batch.origin));
             }
             match self.batches.insert(*digest, height) {
@@ -199,11 +294,13 @@ impl Oracle {
     /// True if the origin signed the batch and the application accepts its payload.
     pub fn accepts(&self, batch: &Batch) -> bool {
         let digest = batch_digest(self.genesis_hash, batch);
-        self.keys.verify(batch.origin, &digest.0, batch.signature) && batch.payload.first() == Some(&VALID_PAYLOAD)
+        let origin = self.schedule.node(batch.epoch, batch.origin.0);
+        origin.is_some_and(|origin| self.keys.verify(origin, &digest.0, batch.signature))
+            && batch.payload.first() == Some(&VALID_PAYLOAD)
     }
 
     fn payload(&mut self, time: u64, node: usize, height: u64, batch: &Batch) {
-        let origin = usize::from(batch.origin.0);
+        let origin = self.schedule.node(batch.epoch, batch.origin.0).unwrap_or(usize::MAX);
         if batch.payload.first() != Some(&VALID_PAYLOAD) {
             self.accuse(time, node, format!("executed an invalid payload of {origin} at {height}"));
         }
@@ -235,6 +332,11 @@ impl Oracle {
         watched.promised = watched.tip;
     }
 
+    /// A node will start from another volume: what it promised is not to be expected of it.
+    pub fn starts_over(&mut self, node: usize) {
+        self.nodes[node].promised = 0;
+    }
+
     /// A node starts from its disk.
     pub fn restarted(&mut self, time: u64, node: usize, tip: (u64, Digest), executed: u64) {
         let promised = self.nodes[node].promised;
@@ -250,7 +352,9 @@ impl Oracle {
     /// An honest node sends a message.
     pub fn sent(&mut self, time: u64, node: usize, message: &PeerMessage) {
         let (vote, signature) = match message {
-            PeerMessage::Consensus(Message::Vote(signed)) if usize::from(signed.signer.0) == node => {
+            PeerMessage::Consensus(Message::Vote(signed))
+                if self.schedule.node(signed.vote.epoch, signed.signer.0) == Some(node) =>
+            {
                 (signed.vote, signed.signature)
             }
             PeerMessage::Consensus(Message::Proposal(proposal)) => {
@@ -260,11 +364,16 @@ impl Oracle {
             }
             _ => return,
         };
-        let signer = bizra_simplex::types::ValidatorIndex(node as u16);
-        if !self.keys.verify(signer, &vote_bytes(self.genesis_hash, &vote), signature) {
+        if !self.keys.verify(node, &vote_bytes(self.genesis_hash, &vote), signature) {
             self.accuse(time, node, format!("sent a vote with a wrong signature: {vote:?}"));
         }
-        let said = self.said.entry((node, vote.view.0)).or_default();
+        let said = self.said.entry((node, vote.epoch.0, vote.view.0)).or_default();
+        let repeated = match vote.kind {
+            VoteKind::Notarize => said.notarized == Some(vote.digest),
+            VoteKind::Finalize => said.finalized == Some(vote.digest),
+            VoteKind::Propose => said.proposed == Some(vote.digest),
+            VoteKind::Nullify => true,
+        };
         let digest = vote.digest;
         let other = |known: Option<Digest>| known.is_some_and(|known| known != digest);
         let conflict = match vote.kind {
@@ -282,12 +391,20 @@ impl Oracle {
         if conflict {
             self.accuse(time, node, format!("contradicts itself with {vote:?}"));
         }
+        let begins = |digest| self.beginnings.contains(&(vote.epoch.0, digest));
+        let lack = if repeated { None } else { self.witnesses[node].lacks(&vote, begins) };
+        if let Some(lack) = lack {
+            self.accuse(time, node, format!("{lack}: {vote:?}"));
+        }
     }
 
     /// A node shows evidence.
     pub fn evidence(&mut self, time: u64, node: usize, first: &SignedVote, second: &SignedVote) {
-        let signer = usize::from(first.signer.0);
-        if first.signer != second.signer || self.honest.get(signer).copied().unwrap_or(true) {
+        let signer = self.schedule.node(first.vote.epoch, first.signer.0).unwrap_or(usize::MAX);
+        if first.signer != second.signer
+            || first.vote.epoch != second.vote.epoch
+            || self.honest.get(signer).copied().unwrap_or(true)
+        {
             self.accuse(time, node, format!("evidence against the honest {signer}: {first:?} {second:?}"));
         }
     }
@@ -313,6 +430,16 @@ pub fn block_digest(block: &Block) -> Digest {
     bytes.extend(block.height.0.to_be_bytes());
     bytes.extend(block.parent.0);
     bytes.extend(block.time_milliseconds.to_be_bytes());
+    bytes.extend(block.checkpoint.height.0.to_be_bytes());
+    bytes.extend(block.checkpoint.state.0);
+    bytes.extend(block.checkpoint.receipts.0);
+    match &block.boundary {
+        None => bytes.push(0),
+        Some(boundary) => {
+            bytes.push(1);
+            bytes.extend(boundary.validators.0);
+        }
+    }
     bytes.extend((block.batches.len() as u64).to_be_bytes());
     block.batches.iter().for_each(|batch| bytes.extend(batch.0));
     Digest(Sha256::digest(&bytes).into())
@@ -322,6 +449,7 @@ pub fn block_digest(block: &Block) -> Digest {
 pub fn batch_digest(genesis_hash: Digest, batch: &Batch) -> Digest {
     let mut bytes = b"bizra/v1/batch\0".to_vec();
     bytes.extend(genesis_hash.0);
+    bytes.extend(batch.epoch.0.to_be_bytes());
     bytes.extend(batch.origin.0.to_be_bytes());
     bytes.extend(batch.sequence.to_be_bytes());
     bytes.extend(&batch.payload[..]);

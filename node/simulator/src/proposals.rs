@@ -1,8 +1,8 @@
 //! Proposals of a Byzantine leader: signed well, and against the rules.
 
-use bizra_driver::Batch;
+use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Height, View};
-use bizra_simplex::{Block, Certificate, Proposal};
+use bizra_simplex::{Block, Boundary, Certificate, Checkpoint, Proposal, Vote, VoteKind};
 
 use crate::adversary::Adversary;
 use crate::random::Random;
@@ -13,25 +13,73 @@ impl Adversary {
         let mut proposal = proposal.clone();
         let stranger = Digest([random.number() as u8; 32]);
         let block = &mut proposal.block;
-        match random.below(10) {
+        let parent = self.blocks.iter().find(|known| known.digest() == block.parent);
+        if parent.is_some_and(|parent| parent.checkpoint.height < block.checkpoint.height) && random.chance(500) {
+            // The one moment at which a new state is named.
+            block.checkpoint.state = stranger;
+            return self.signed(proposal);
+        }
+        match random.below(20) {
             0 => block.height = Height(block.height.0 + random.between(1, 3)),
             1 => block.batches.push(stranger),
-            2 => block.batches.extend(self.ordered.iter().copied().take(4)),
+            2 | 15..18 => {
+                // What was ordered long ago, or just now.
+                let skip = random.pick(&[0, self.ordered.len().saturating_sub(2)]);
+                let again: Vec<Digest> = self.ordered.iter().skip(skip).copied().take(4).collect();
+                for batch in again {
+                    if !block.batches.contains(&batch) {
+                        block.batches.push(batch);
+                    }
+                }
+            }
             3 => proposal.parent_view = View(random.below(proposal.view.0)),
             4 => proposal.justification = None,
             5 => block.time_milliseconds = 0,
             6 => block.parent = stranger,
             7 => block.batches.extend([stranger, stranger]),
             8 => proposal.view = View(proposal.view.0 + self.nodes as u64),
+            9 => block.checkpoint.state = stranger,
+            10 => block.checkpoint.height = Height(block.checkpoint.height.0 + CHECKPOINT_INTERVAL),
+            11 => block.checkpoint = Checkpoint::default(),
+            13 => {
+                // A newer state than the parent's, as it would be named, but not what execution finds.
+                let newest = block.height.0 - 1;
+                block.checkpoint.height = Height(newest - newest % CHECKPOINT_INTERVAL);
+                block.checkpoint.state = stranger;
+            }
+            12 => block.boundary = block.boundary.xor(Some(Boundary { validators: stranger })),
             _ => {
                 // A batch that everybody can have and nobody may accept.
                 let batch = self.invalid_batch();
-                let digest = Batch::digest(self.genesis_hash, batch.origin, batch.sequence, &batch.payload);
-                proposal.block.batches.push(digest);
+                proposal.block.batches.push(batch.digest(self.genesis_hash));
             }
         }
         proposal.block.batches.truncate(bizra_simplex::block::BATCHES_PER_BLOCK_MAX);
         self.signed(proposal)
+    }
+
+    /// A block on one that was proposed and perhaps never certified: with the certificate of another block, or with a
+    /// notarization that nobody signed.
+    pub(crate) fn uncertified(&self, random: &mut Random, proposal: &Proposal) -> Option<Proposal> {
+        let mut proposal = proposal.clone();
+        let certificate = proposal.justification.as_mut()?;
+        let of_view = |digest: &Digest| self.proposed.iter().find(|(_, digests)| digests.contains(digest));
+        let others = self.blocks.iter().rev().map(|block| (block, block.digest()));
+        let candidates: Vec<(&Block, Digest, View)> = others
+            .filter(|(_, digest)| *digest != certificate.vote.digest)
+            .filter_map(|(block, digest)| Some((block, digest, *of_view(&digest)?.0)))
+            .filter(|(_, _, view)| *view < proposal.view)
+            .take(4)
+            .collect();
+        let (parent, digest, view) = *candidates.get(random.index(candidates.len()))?;
+        proposal.block.height = parent.height.next();
+        proposal.block.parent = digest;
+        proposal.block.time_milliseconds = proposal.block.time_milliseconds.max(parent.time_milliseconds);
+        if random.chance(700) {
+            certificate.vote = Vote { view, kind: VoteKind::Notarize, digest, ..certificate.vote };
+            proposal.parent_view = view;
+        }
+        Some(self.signed(proposal))
     }
 
     /// A block on the newest notarized parent but one: it skips a view that may be final. Honest validators must ask for

@@ -14,6 +14,7 @@ pub(crate) enum Happening {
     Verified { node: usize, incarnation: u64, batch: Batch },
     Restart { node: usize },
     Reconnect,
+    Deafen { node: usize },
     Trouble,
     Payload,
     Mischief { node: usize },

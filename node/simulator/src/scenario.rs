@@ -3,6 +3,8 @@
 use crate::adversary::Behaviour;
 use crate::network::{Order, Weather};
 use crate::random::Random;
+use crate::schedule::Schedule;
+use crate::world::LIVENESS_BOUND;
 
 /// Something that chance does to the nodes and links while faults last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +23,15 @@ pub enum Trouble {
     Partition,
     /// One node is heard by nobody, or hears nobody.
     OneWayPartition,
+    /// One node loses its database and keeps its signing record.
+    LoseDatabase,
+    /// One node is started from an old copy of its volume.
+    OldVolume,
     /// All partitions end.
     Reconnect,
 }
 
-const TROUBLES: [Trouble; 8] = [
+const TROUBLES: [Trouble; 10] = [
     Trouble::Crash,
     Trouble::CrashInCommit,
     Trouble::CrashOfAll,
@@ -33,6 +39,8 @@ const TROUBLES: [Trouble; 8] = [
     Trouble::Pause,
     Trouble::Partition,
     Trouble::OneWayPartition,
+    Trouble::LoseDatabase,
+    Trouble::OldVolume,
     Trouble::Reconnect,
 ];
 
@@ -45,8 +53,10 @@ pub struct Scenario {
     pub powers: Vec<u64>,
     /// What each Byzantine validator does, by index; together below a third of the power.
     pub byzantine: Vec<(usize, Vec<Behaviour>)>,
-    /// Nodes without a vote.
+    /// Nodes without a vote at the start.
     pub full_nodes: usize,
+    /// Who validates when.
+    pub schedule: Schedule,
     /// The network while faults last.
     pub weather: Weather,
     /// The network afterwards.
@@ -61,22 +71,49 @@ pub struct Scenario {
     pub skews: Vec<i64>,
     /// When faults end, in virtual milliseconds.
     pub heal_at: u64,
+    /// Virtual milliseconds after the end of faults within which everything owed must have happened.
+    pub liveness_bound: u64,
 }
 
 impl Scenario {
     /// The scenario of a seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x5ce0_a210);
-        let count = random.pick(&[4, 4, 4, 4, 5, 7]);
+        let count = random.pick(&[4, 4, 4, 4, 5, 6, 7]);
         let equal = random.chance(750);
         let powers: Vec<u64> = (0..count).map(|_| if equal { 10 } else { random.between(5, 15) }).collect();
         let byzantine = byzantine(random, &powers);
         let full_nodes = usize::from(random.chance(150));
+        // Short epochs, or none at all. Who joins later is a full node until then.
+        let epoch_blocks = if random.chance(500) { Some(random.pick(&[16, 32, 32, 64])) } else { None };
+        let full_nodes = full_nodes + epoch_blocks.map_or(0, |_| random.index(3));
+        let schedule = match epoch_blocks {
+            Some(blocks) => {
+                let bad: Vec<usize> = byzantine.iter().map(|(node, _)| *node).collect();
+                Schedule::changing(random, blocks, &powers, count + full_nodes, &bad)
+            }
+            None => Schedule::fixed(&powers),
+        };
         // Some networks are local: views follow each other fast, and hundreds of slots of a signing record wrap around.
         let local = random.chance(120);
         let distant = !local && random.chance(100);
-        let delay_min = if local { 0 } else { random.between(0, if distant { 150 } else { 20 }) };
-        let delay_max = delay_min + if local { 3 } else { random.between(1, 60) };
+        // A few are slower than the first timeout: only one that backs off ever sees a proposal in time.
+        let remote = !local && !distant && random.chance(60);
+        let delay_min = if remote {
+            1_100
+        } else if local {
+            0
+        } else {
+            random.between(0, if distant { 150 } else { 20 })
+        };
+        let delay_max = delay_min
+            + if remote {
+                600
+            } else if local {
+                3
+            } else {
+                random.between(1, 60)
+            };
         let order = if random.chance(600) { Order::Mixed } else { Order::Kept };
         let calm = Weather { delay_min, delay_max, loss: 0, duplication: 0, spikes: 0, spike_max: delay_max, order };
         let sometimes = |random: &mut Random, most: u64| if random.chance(400) { random.between(1, most) } else { 0 };
@@ -98,6 +135,7 @@ impl Scenario {
             powers,
             byzantine,
             full_nodes,
+            schedule,
             weather,
             calm,
             troubles,
@@ -109,6 +147,7 @@ impl Scenario {
             payload_interval: if local { 20 } else { random.pick(&[20, 100, 400, 2_000]) },
             skews,
             heal_at: random.between(20_000, 60_000),
+            liveness_bound: if remote { 10 * LIVENESS_BOUND } else { LIVENESS_BOUND },
         }
     }
 

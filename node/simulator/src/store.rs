@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
-use bizra_driver::{Batch, Change, Recovered};
-use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
-use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote, VoteKind};
+use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
+use bizra_simplex::block::CHECKPOINT_INTERVAL;
+use bizra_simplex::types::{Digest, Epoch, Height, View};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Record, SignedVote, VoteKind};
+use sha2::{Digest as _, Sha256};
+
+use crate::schedule::Schedule;
 
 /// Contents of one volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
+    genesis: Block,
     anchor: Anchor,
     anchor_certificate: Option<Certificate>,
     /// Block at height h is at position h - 1.
@@ -21,15 +26,21 @@ pub(crate) struct Store {
     pub(crate) batches: BTreeMap<Digest, Batch>,
     ordered: BTreeSet<Digest>,
     executed: Height,
-    highest_votes: BTreeMap<ValidatorIndex, SignedVote>,
+    /// What execution has come to: a hash over the executed chain.
+    state: Digest,
+    checkpoints: BTreeMap<Height, Checkpoint>,
+    schedule: Schedule,
+    highest_votes: BTreeMap<PublicKey, SignedVote>,
+    accused: BTreeSet<(PublicKey, Epoch)>,
     /// Written blocks of the signing record; the others are zeros.
     pub(crate) signing: BTreeMap<u64, Box<[u8; BLOCK_BYTES]>>,
 }
 
 impl Store {
-    pub(crate) fn new(genesis: Block) -> Self {
+    pub(crate) fn new(genesis: Block, schedule: Schedule) -> Self {
         Self {
-            anchor: Anchor::genesis(genesis),
+            anchor: Anchor::first(genesis.clone()),
+            genesis,
             anchor_certificate: None,
             finalized: Vec::new(),
             heights: BTreeMap::new(),
@@ -39,9 +50,19 @@ impl Store {
             batches: BTreeMap::new(),
             ordered: BTreeSet::new(),
             executed: Height(0),
+            state: Digest::default(),
+            checkpoints: BTreeMap::new(),
+            schedule,
             highest_votes: BTreeMap::new(),
+            accused: BTreeSet::new(),
             signing: BTreeMap::new(),
         }
+    }
+
+    /// Everything but the signing record is gone; a ledger starts from its genesis.
+    pub(crate) fn lose_database(&mut self) {
+        let signing = std::mem::take(&mut self.signing);
+        *self = Self { signing, ..Self::new(self.genesis.clone(), self.schedule.clone()) };
     }
 
     pub(crate) fn apply(&mut self, change: Change) {
@@ -63,20 +84,33 @@ impl Store {
                     self.finalized.push(block);
                 }
                 let (height, view) = (last.height, certificate.view());
+                let ends_epoch = last.boundary.is_some();
                 self.anchor = Anchor { view, digest: certificate.vote.digest, block: last };
                 self.finalizations.insert(height, certificate.clone());
                 self.anchor_certificate = Some(certificate);
                 self.blocks.retain(|_, block| block.height > height);
                 self.certificates = self.certificates.split_off(&(view.next(), VoteKind::Propose));
+                if ends_epoch {
+                    self.blocks.clear();
+                    self.certificates.clear();
+                }
             }
             Change::Execute(block, batches) => {
                 self.executed = block.height;
+                self.state = next_state(self.state, block.digest());
+                if block.height.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+                    self.checkpoints.insert(block.height, checkpoint(block.height, self.state));
+                }
                 for (digest, batch) in block.batches.iter().zip(batches) {
                     self.batches.insert(*digest, batch);
                 }
             }
-            Change::HighestVote(vote) => {
-                self.highest_votes.insert(vote.signer, vote);
+            Change::Forget(digests) => digests.iter().for_each(|digest| drop(self.batches.remove(digest))),
+            Change::Evidence(key, first, _) => {
+                self.accused.insert((key, first.vote.epoch));
+            }
+            Change::HighestVote(key, vote) => {
+                self.highest_votes.insert(key, vote);
             }
         }
     }
@@ -101,7 +135,8 @@ impl Store {
             records: blocks.chain(certificates).collect(),
             batches: unordered.map(|(_, batch)| batch.clone()).collect(),
             executed: self.executed,
-            highest_votes: self.highest_votes.values().copied().collect(),
+            highest_votes: self.highest_votes.iter().map(|(key, vote)| (*key, *vote)).collect(),
+            accused: self.accused.iter().copied().collect(),
         }
     }
 
@@ -121,8 +156,27 @@ impl Store {
         self.ordered.contains(&batch)
     }
 
+    pub(crate) fn checkpoint(&self, height: Height) -> Option<Checkpoint> {
+        self.checkpoints.get(&height).copied()
+    }
+
+    pub(crate) fn validators(&self, epoch: Epoch) -> Option<Vec<Member>> {
+        let known = epoch.0.checked_sub(1).is_none_or(|before| self.executed >= self.schedule.cutoff(Epoch(before)));
+        known.then(|| self.schedule.members(epoch))
+    }
+
     /// Last finalised block: its height, its digest as stored, and the height executed.
     pub(crate) fn tip(&self) -> (Height, Digest, Height) {
         (self.anchor.height(), self.anchor.digest, self.executed)
     }
+}
+
+/// The state after one more block.
+pub(crate) fn next_state(before: Digest, block: Digest) -> Digest {
+    Digest(Sha256::new().chain_update(before.0).chain_update(block.0).finalize().into())
+}
+
+/// The checkpoint at a height with this state.
+pub(crate) fn checkpoint(height: Height, state: Digest) -> Checkpoint {
+    Checkpoint { height, state, receipts: next_state(state, Digest::default()) }
 }

@@ -22,15 +22,21 @@ impl World {
         if self.random.chance(100) && self.nodes[node].disk.rot(&mut self.random) {
             self.faults.count(Fault::RottenSigningBlock);
         }
-        let holds: BTreeSet<Vec<u8>> = self.nodes[node].disk.with(|store| {
-            let own = store.batches.values().filter(|batch| usize::from(batch.origin.0) == node);
-            own.map(|batch| batch.payload.to_vec()).collect()
-        });
-        self.oracle.survived(node, &holds);
+        self.note_held(node);
         // Now and then long enough to miss more than one range of blocks.
         let longest = self.random.pick(&[300, 3_000, 6_000, 60_000]);
         let down = self.random.between(10, longest);
         self.schedule(down, Happening::Restart { node });
+    }
+
+    /// Tells the oracle which payloads of its own a node still holds: only those are owed.
+    pub(crate) fn note_held(&mut self, node: usize) {
+        let schedule = &self.scenario.schedule;
+        let holds: BTreeSet<Vec<u8>> = self.nodes[node].disk.with(|store| {
+            let own = store.batches.values().filter(|batch| schedule.node(batch.epoch, batch.origin.0) == Some(node));
+            own.map(|batch| batch.payload.to_vec()).collect()
+        });
+        self.oracle.survived(node, &holds);
     }
 
     pub(crate) fn trouble(&mut self) {
@@ -70,7 +76,6 @@ impl World {
                 self.faults.count(Fault::Pause);
                 self.busy_until(node, self.now + long / 2);
             }
-            Trouble::Pause => {}
             Trouble::Partition => {
                 self.faults.count(Fault::Partition);
                 let part = self.random.between(1, (1 << self.nodes.len()) - 2);
@@ -86,10 +91,60 @@ impl World {
                 }
                 self.schedule(long, Happening::Reconnect);
             }
+            Trouble::LoseDatabase if self.healthy() => {
+                self.faults.count(Fault::DatabaseLost);
+                self.crash(node);
+                self.nodes[node].disk.lose_database();
+                self.starts_over(node);
+            }
+            // The first time a copy is made, the second time it is used. With Byzantine peers S5 may lack a witness.
+            Trouble::OldVolume if self.healthy() && self.scenario.byzantine.is_empty() => {
+                if self.copied.is_none() {
+                    let height = self.nodes[node].disk.copy();
+                    self.copied = Some(node);
+                    self.note(8, node, height.0);
+                } else if let Some(node) = self.copied.filter(|node| self.nodes[*node].disk.copy_is_old()) {
+                    self.copied = None;
+                    self.crash(node);
+                    if self.nodes[node].disk.use_copy() {
+                        self.faults.count(Fault::OldVolume);
+                        self.starts_over(node);
+                    }
+                }
+            }
+            Trouble::Pause | Trouble::LoseDatabase | Trouble::OldVolume => {}
             Trouble::Reconnect => self.network.reconnect(),
         }
         let delay = self.random.between(1, 2 * self.scenario.trouble_interval);
         self.schedule(delay, Happening::Trouble);
+    }
+
+    /// A node that has just started with old knowledge soon hears nothing for a while: it acts on what it knows.
+    pub(crate) fn deafen(&mut self, node: usize) {
+        if self.healed {
+            return;
+        }
+        self.faults.count(Fault::OneWayPartition);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.network.block(other, node);
+        }
+        let long = self.random.between(2_500, 9_000);
+        self.schedule(long, Happening::Reconnect);
+    }
+
+    /// G4: a database is rebuilt only while all others are in sync.
+    fn healthy(&self) -> bool {
+        let tips: Vec<u64> = (0..self.nodes.len()).map(|node| self.oracle.tip(node)).collect();
+        let newest = tips.iter().max().copied().unwrap_or_default();
+        let honest = |node: &usize| self.nodes[*node].adversary.is_none();
+        (0..self.nodes.len()).filter(honest).all(|node| self.nodes[node].is_up() && tips[node] + 4 >= newest)
+    }
+
+    /// What a node had promised is on another volume than the one it starts from.
+    fn starts_over(&mut self, node: usize) {
+        self.oracle.starts_over(node);
+        self.behind = Some(node);
+        self.note_held(node);
     }
 
     /// Clients: some time busy, some time not; one last payload a node after the end of faults.
@@ -101,7 +156,7 @@ impl World {
             self.clients_busy = !self.clients_busy;
         }
         if self.clients_busy {
-            let node = self.random.index(self.scenario.powers.len());
+            let node = self.random.index(self.nodes.len());
             self.inject_at(node);
         }
         let delay = self.random.between(1, 2 * self.scenario.payload_interval);
@@ -109,7 +164,7 @@ impl World {
     }
 
     fn inject_at(&mut self, node: usize) {
-        if !self.nodes[node].is_up() {
+        if !self.nodes[node].is_validator() {
             return;
         }
         self.payloads += 1;
@@ -135,7 +190,7 @@ impl World {
             self.nodes[node].disk.disarm();
             self.start(node);
         }
-        for node in 0..self.scenario.powers.len() {
+        for node in 0..self.nodes.len() {
             self.inject_at(node);
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Destination, DiskError, Halt, Input, Output};
+use bizra_driver::{Change, Destination, DiskError, Halt, Input, Output};
 use bizra_simplex::types::Digest;
-use bizra_simplex::{Block, ValidatorSetError};
+use bizra_simplex::{Block, Message, VoteKind};
 use bytes::Bytes;
 
 use crate::adversary::{Adversary, Sends};
@@ -50,6 +50,8 @@ pub struct Report {
     pub steps: u64,
     /// Blocks finalised.
     pub blocks: u64,
+    /// Epochs ended.
+    pub epochs: u64,
     /// Payloads of clients executed.
     pub payloads: u64,
     /// Contradictions of Byzantine validators that were found.
@@ -80,31 +82,36 @@ pub struct World {
     /// Clients send until then, pause, and go on.
     pub(crate) clients_busy: bool,
     pub(crate) healed: bool,
+    /// The node that starts next with old knowledge.
+    pub(crate) behind: Option<usize>,
+    /// The node of whose volume there is a copy.
+    pub(crate) copied: Option<usize>,
 }
 
 impl World {
     /// Sets the scene; nothing has happened yet.
-    pub fn new(scenario: Scenario, trace: Trace) -> Result<Self, ValidatorSetError> {
+    pub fn new(scenario: Scenario, trace: Trace) -> Self {
         let mut random = Random::new(scenario.seed);
-        let book = KeyBook::new(&mut random, scenario.powers.len());
+        let book = KeyBook::new(&mut random, scenario.nodes());
         let genesis_hash = Digest([(scenario.seed % 251) as u8; 32]);
         let genesis = Block::genesis(genesis_hash, 1_000);
         let count = scenario.nodes();
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
             let skew = scenario.skews[index];
-            let mut node = Node::new(index, &scenario.powers, Arc::clone(&book), &genesis, genesis_hash, skew)?;
+            let (book, schedule) = (Arc::clone(&book), &scenario.schedule);
+            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, skew);
             node.adversary = scenario
                 .behaviours(index)
-                .map(|behaviours| Adversary::new(index, count, Arc::clone(&book), genesis_hash, behaviours));
+                .map(|behaviours| Adversary::new(index, count, book, schedule.clone(), genesis_hash, behaviours));
             nodes.push(node);
         }
         let honest = nodes.iter().map(|node| node.adversary.is_none()).collect();
-        let oracle = Oracle::new(scenario.powers.clone(), honest, book, genesis_hash, &genesis);
+        let oracle = Oracle::new(scenario.schedule.clone(), honest, book, genesis_hash, &genesis);
         let network = Network::new(count, scenario.weather);
         let mut faults = Faults::default();
         scenario.skews.iter().filter(|skew| **skew != 0).for_each(|_| faults.count(Fault::ClockSkew));
-        Ok(Self {
+        Self {
             scenario,
             random,
             now: 0,
@@ -120,7 +127,9 @@ impl World {
             payloads: 0,
             clients_busy: true,
             healed: false,
-        })
+            behind: None,
+            copied: None,
+        }
     }
 
     /// Plays the scenario to its end.
@@ -141,7 +150,7 @@ impl World {
         let healed_at = self.now;
         let target = self.oracle.height() + LIVENESS_BLOCKS;
         let mut converged = false;
-        while !converged && self.now < healed_at + LIVENESS_BOUND && self.oracle.violations().is_empty() {
+        while !converged && self.now < healed_at + self.scenario.liveness_bound && self.oracle.violations().is_empty() {
             self.run_until(self.now + 250);
             let (lagging, owed) = self.oracle.lagging(target);
             converged = lagging.is_empty() && owed == 0;
@@ -163,6 +172,7 @@ impl World {
             hash: fold(self.hash, self.oracle.height()),
             steps: self.steps,
             blocks: self.oracle.height(),
+            epochs: self.oracle.epochs(),
             payloads: self.oracle.payloads_executed(),
             evidence: self.evidence,
             virtual_milliseconds: self.now,
@@ -230,6 +240,7 @@ impl World {
             }
             Happening::Restart { node } => self.start(node),
             Happening::Reconnect => self.network.reconnect(),
+            Happening::Deafen { node } => self.deafen(node),
             Happening::Trouble => self.trouble(),
             Happening::Payload => self.inject(),
             Happening::Mischief { node } => {
@@ -286,6 +297,10 @@ impl World {
         if self.nodes[node].adversary.is_none() {
             self.oracle.restarted(self.now, node, (height.0, digest), executed.0);
         }
+        if self.behind.take_if(|behind| *behind == node).is_some() && self.random.chance(700) {
+            let delay = self.random.between(0, 700);
+            self.schedule(delay, Happening::Deafen { node });
+        }
         let result = self.nodes[node].start(self.now);
         self.after_turn(node, result);
     }
@@ -295,6 +310,9 @@ impl World {
         let seen = self.nodes[node].disk.take_seen();
         if honest {
             self.oracle.committed(self.now, node, &seen);
+            if seen.iter().any(|change| matches!(change, Change::Forget(_))) {
+                self.note_held(node);
+            }
         }
         let syncs = self.nodes[node].disk.take_syncs();
         match result {
@@ -313,6 +331,13 @@ impl World {
             Err(Halt::Disk(DiskError::Failed(_))) => {
                 self.faults.count(Fault::CrashInCommit);
                 self.crash(node);
+            }
+            Err(Halt::SignedElsewhere(..)) if self.nodes[node].disk.put_back() => {
+                // S5 at work: peers have seen what the old copy does not know. Its own volume comes back.
+                self.nodes[node].stop();
+                // What clients gave it meanwhile is on the copy that was thrown away.
+                self.note_held(node);
+                self.schedule(500, Happening::Restart { node });
             }
             Err(halt) if honest => {
                 self.oracle.accuse(self.now, node, format!("an honest node stopped: {halt}"));
@@ -336,6 +361,7 @@ impl World {
             self.oracle.promised(node);
             for (_, message) in &sends {
                 self.oracle.sent(self.now, node, message);
+                self.check_bodies(node, message);
             }
             for (first, second) in &evidence {
                 self.evidence += 1;
@@ -356,6 +382,19 @@ impl World {
             let at = wake.0.max(self.now + 1);
             self.nodes[node].wake = Some(at);
             self.schedule_at(at, Happening::Wake { node, incarnation });
+        }
+    }
+
+    /// D2: who votes for a block has all its bodies on disk, synced.
+    fn check_bodies(&mut self, node: usize, message: &PeerMessage) {
+        let PeerMessage::Consensus(Message::Vote(signed)) = message else { return };
+        let Some(driver) = &self.nodes[node].driver else { return };
+        if !matches!(signed.vote.kind, VoteKind::Notarize | VoteKind::Finalize) {
+            return;
+        }
+        let block = driver.core().block(signed.vote.digest);
+        if let Some(digest) = block.and_then(|block| self.nodes[node].disk.lacks(block)) {
+            self.oracle.accuse(self.now, node, format!("voted {:?} without {digest:?} on disk", signed.vote));
         }
     }
 

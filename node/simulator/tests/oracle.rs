@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change};
 use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, Message, SignedVote, Vote, VoteKind};
+use bizra_simplex::{Block, Certificate, Message, Record, SignedVote, Vote, VoteKind};
 use bizra_simulator::oracle::{Oracle, VALID_PAYLOAD, batch_digest, block_digest, vote_bytes};
-use bizra_simulator::{KeyBook, Random};
+use bizra_simulator::{KeyBook, Random, Schedule};
 
 const GENESIS: Digest = Digest([3; 32]);
 
@@ -25,7 +25,7 @@ impl Court {
         let keys = KeyBook::new(&mut Random::new(1), 4);
         let genesis = Block::genesis(GENESIS, 0);
         let honest = vec![true, true, true, false];
-        let oracle = Oracle::new(vec![1; 4], honest, Arc::clone(&keys), GENESIS, &genesis);
+        let oracle = Oracle::new(Schedule::fixed(&[1; 4]), honest, Arc::clone(&keys), GENESIS, &genesis);
         Self { keys, oracle, genesis }
     }
 
@@ -33,6 +33,16 @@ impl Court {
         let vote = Vote { epoch: Epoch(0), view: View(view), kind, digest };
         let signature = self.keys.sign(usize::from(signer), &vote_bytes(GENESIS, &vote)).unwrap();
         SignedVote { vote, signer: ValidatorIndex(signer), signature }
+    }
+
+    /// A node keeps a block, and a notarization of it.
+    fn keeps(&mut self, node: usize, view: u64, block: &Block) {
+        let digest = block_digest(block);
+        let signatures = [0, 1, 2].map(|signer| self.sign(signer, view, VoteKind::Notarize, digest));
+        let vote = signatures[0].vote;
+        let signatures = signatures.iter().map(|signed| (signed.signer, signed.signature)).collect();
+        let records = [Record::Block(block.clone()), Record::Certificate(Certificate { vote, signatures })];
+        self.oracle.committed(1, node, &records.map(Change::Record));
     }
 
     fn finalization(&self, view: u64, block: &Block, signers: &[u16]) -> Certificate {
@@ -44,7 +54,13 @@ impl Court {
 
     fn child(parent: &Block, mark: u64, batches: Vec<Digest>) -> Block {
         let parent_digest = block_digest(parent);
-        Block { epoch: Epoch(0), height: parent.height.next(), parent: parent_digest, time_milliseconds: mark, batches }
+        Block {
+            height: parent.height.next(),
+            parent: parent_digest,
+            time_milliseconds: mark,
+            batches,
+            ..Block::genesis(GENESIS, 0)
+        }
     }
 
     fn commit(&mut self, node: usize, block: &Block) {
@@ -54,6 +70,7 @@ impl Court {
 
     fn batch(&self, origin: u16, payload: &[u8]) -> (Digest, Batch) {
         let mut batch = Batch {
+            epoch: Epoch(0),
             origin: ValidatorIndex(origin),
             sequence: 1,
             payload: payload.to_vec().into(),
@@ -85,6 +102,8 @@ fn a_sound_history_is_accepted() {
     court.oracle.injected(batch.payload.to_vec(), 1);
     let block = Court::child(&court.genesis, 1, vec![digest]);
     for node in 0..3 {
+        court.oracle.committed(1, node, &[Change::Batch(digest, batch.clone())]);
+        court.keeps(node, 1, &block);
         court.vote(node as u16, 1, VoteKind::Notarize, block_digest(&block));
         court.vote(node as u16, 1, VoteKind::Notarize, block_digest(&block));
         court.vote(node as u16, 1, VoteKind::Finalize, block_digest(&block));
@@ -142,7 +161,8 @@ fn a_weak_repeated_or_forged_certificate_is_found() {
 #[test]
 fn every_contradiction_of_an_honest_key_is_found() {
     use VoteKind::{Finalize, Notarize, Nullify, Propose};
-    let (a, b, none) = (Digest([1; 32]), Digest([2; 32]), Digest::default());
+    let blocks = [1, 2].map(|mark| Court::child(&Court::new().genesis, mark, vec![]));
+    let (a, b, none) = (block_digest(&blocks[0]), block_digest(&blocks[1]), Digest::default());
     for pair in [
         [(Notarize, a), (Notarize, b)],
         [(Finalize, a), (Finalize, b)],
@@ -151,9 +171,10 @@ fn every_contradiction_of_an_honest_key_is_found() {
         [(Finalize, a), (Nullify, none)],
     ] {
         let mut court = Court::new();
+        court.keeps(1, 1, &blocks[0]);
         for (kind, digest) in pair {
             assert!(court.is_content());
-            court.vote(1, 5, kind, digest);
+            court.vote(1, 1, kind, digest);
         }
         assert!(court.finds("contradicts itself"), "{pair:?}");
     }
@@ -165,6 +186,26 @@ fn every_contradiction_of_an_honest_key_is_found() {
         let proposal = bizra_simplex::Proposal { view, parent_view, block, justification: None, signature };
         court.oracle.sent(1, 1, &PeerMessage::Consensus(Message::Proposal(proposal)));
         assert_eq!(court.is_content(), content);
+    }
+}
+
+#[test]
+fn a_vote_without_what_it_rests_on_is_found() {
+    let genesis = Court::new().genesis;
+    let block = Court::child(&genesis, 1, vec![]);
+    let naming = Court::child(&genesis, 1, vec![Digest([9; 32])]);
+    let orphan = Court::child(&block, 1, vec![]);
+    for (held, view, kind, what) in [
+        (&naming, 1, VoteKind::Notarize, "D2"),
+        (&orphan, 1, VoteKind::Notarize, "V4: notarizes on a parent"),
+        (&block, 2, VoteKind::Notarize, "V4: notarizes, but view 1"),
+        (&block, 2, VoteKind::Finalize, "V2"),
+    ] {
+        let mut court = Court::new();
+        let record = Change::Record(Record::Block(held.clone()));
+        court.oracle.committed(1, 1, &[record]);
+        court.vote(1, view, kind, block_digest(held));
+        assert!(court.finds(what), "{what}");
     }
 }
 

@@ -1,13 +1,15 @@
 //! Keys of the families: one letter for the kind, then big-endian numbers or a digest.
 
+use bizra_driver::PublicKey;
 use bizra_simplex::VoteKind;
-use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Height, View};
 
 pub(super) const LAST_FINALIZED: &[u8] = b"z";
 pub(super) const BLOCK: u8 = b'b';
 pub(super) const CERTIFICATE: u8 = b'c';
 pub(super) const UNORDERED: u8 = b'u';
 pub(super) const VOTE: u8 = b'v';
+pub(super) const EVIDENCE: u8 = b'e';
 
 pub(super) fn block(height: Height) -> Vec<u8> {
     numbered(BLOCK, height.0)
@@ -31,8 +33,12 @@ pub(super) fn certificate(view: View, kind: VoteKind) -> Vec<u8> {
     key
 }
 
-pub(super) fn vote(validator: ValidatorIndex) -> Vec<u8> {
-    [&[VOTE][..], &validator.0.to_be_bytes()].concat()
+pub(super) fn vote(signer: PublicKey) -> Vec<u8> {
+    [&[VOTE][..], &signer.0].concat()
+}
+
+pub(super) fn evidence(signer: PublicKey, epoch: Epoch) -> Vec<u8> {
+    [&[EVIDENCE][..], &signer.0, &epoch.0.to_be_bytes()].concat()
 }
 
 pub(super) fn batch(digest: Digest) -> Vec<u8> {

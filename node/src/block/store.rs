@@ -1,11 +1,13 @@
 //! The store of blocks, certificates and batches.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_driver::codec::{DecodeError, Reader, Write as _};
-use bizra_simplex::types::{Digest, Height, View};
-use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote};
+use bizra_simplex::types::{Digest, Epoch, Height, View};
+use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote, VoteKind};
 use bytes::Bytes;
 
 use super::keys;
@@ -30,13 +32,54 @@ pub struct BlockStore {
     database: Database,
     genesis: Block,
     last: Arc<Mutex<(Height, Digest)>>,
+    live: Arc<Mutex<Live>>,
+}
+
+/// What is stored above the last finalised block. Looking it up in the database at every finalised block would step over
+/// everything ever deleted there.
+#[derive(Default)]
+struct Live {
+    candidates: BTreeSet<(Height, Digest)>,
+    certificates: BTreeSet<(View, VoteKind)>,
+}
+
+impl Live {
+    fn add(&mut self, record: &Record) {
+        match record {
+            Record::Block(block) => {
+                self.candidates.insert((block.height, block.digest()));
+            }
+            Record::Certificate(certificate) => {
+                self.certificates.insert((certificate.view(), certificate.vote.kind));
+            }
+        }
+    }
+
+    /// Takes out what a finalised block of this height and view makes obsolete; returns the keys.
+    fn take_obsolete(&mut self, height: Height, view: View) -> Vec<Vec<u8>> {
+        let mut obsolete = Vec::new();
+        let is_below = |(candidate, _): &(Height, Digest)| *candidate <= height;
+        while self.candidates.first().is_some_and(is_below)
+            && let Some((_, digest)) = self.candidates.pop_first()
+        {
+            obsolete.push(keys::candidate(digest));
+        }
+        while self.certificates.first().is_some_and(|(certificate, _)| *certificate <= view)
+            && let Some((view, kind)) = self.certificates.pop_first()
+        {
+            obsolete.push(keys::certificate(view, kind));
+        }
+        obsolete
+    }
 }
 
 impl BlockStore {
     /// Opens the store of the chain that begins with `genesis`.
     pub fn open(database: Database, genesis: Block) -> Result<Self, StorageError> {
         let digest = genesis.digest();
-        let store = Self { database, genesis, last: Arc::new(Mutex::new((Height(0), digest))) };
+        let last = Arc::new(Mutex::new((Height(0), digest)));
+        let store = Self { database, genesis, last, live: Arc::default() };
+        store.records()?.iter().for_each(|record| store.live().add(record));
         let last = match store.last_height()? {
             Some(height) => (height, store.require(height)?.block.digest()),
             None => (Height(0), digest),
@@ -48,6 +91,10 @@ impl BlockStore {
     fn last_height(&self) -> Result<Option<Height>, StorageError> {
         let value = self.database.get(Family::Blocks, keys::LAST_FINALIZED)?;
         value.map(|bytes| decode(bytes, |reader| reader.u64().map(Height))).transpose()
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_last(&self, last: (Height, Digest)) {
@@ -96,7 +143,7 @@ impl BlockStore {
     pub fn anchor(&self) -> Result<(Anchor, Option<Certificate>), StorageError> {
         let (height, digest) = self.finalized();
         if height == Height(0) {
-            return Ok((Anchor::genesis(self.genesis.clone()), None));
+            return Ok((Anchor::first(self.genesis.clone()), None));
         }
         let StoredBlock { block, view } = self.require(height)?;
         let certificate = self
@@ -112,9 +159,9 @@ impl BlockStore {
         Ok(blocks.into_iter().map(Record::Block).chain(certificates.into_iter().map(Record::Certificate)).collect())
     }
 
-    /// The highest vote seen of each validator.
-    pub fn highest_votes(&self) -> Result<Vec<SignedVote>, StorageError> {
-        self.values(Family::Consensus, keys::VOTE, Reader::signed_vote)
+    /// The highest vote seen of each key.
+    pub fn highest_votes(&self) -> Result<Vec<(PublicKey, SignedVote)>, StorageError> {
+        self.values(Family::Consensus, keys::VOTE, |reader| Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?)))
     }
 
     /// Batches that no finalised block orders, in no particular order.
@@ -151,8 +198,9 @@ impl BlockStore {
         Ok(values)
     }
 
-    /// Adds a record above the last finalised block.
+    /// Adds a record above the last finalised block. If the writes are not applied, the node must stop.
     pub fn put_record(&self, writes: &mut Writes<'_>, record: &Record) -> Result<(), StorageError> {
+        self.live().add(record);
         let mut value = vec![FORMAT];
         let key = match record {
             Record::Block(block) => {
@@ -167,11 +215,12 @@ impl BlockStore {
         writes.put(Family::Consensus, &key, &value)
     }
 
-    /// Remembers the highest vote of a validator.
-    pub fn put_vote(&self, writes: &mut Writes<'_>, vote: &SignedVote) -> Result<(), StorageError> {
+    /// Remembers the highest vote of a key.
+    pub fn put_vote(&self, writes: &mut Writes<'_>, key: PublicKey, vote: &SignedVote) -> Result<(), StorageError> {
         let mut value = vec![FORMAT];
+        value.extend_from_slice(&key.0);
         value.put_signed_vote(vote);
-        writes.put(Family::Consensus, &keys::vote(vote.signer), &value)
+        writes.put(Family::Consensus, &keys::vote(key), &value)
     }
 
     /// Keeps a verified batch.
@@ -182,6 +231,42 @@ impl BlockStore {
         writes.put(Family::Batches, &keys::batch(digest), &value)?;
         if !self.is_ordered(digest)? {
             writes.put(Family::Batches, &keys::unordered(digest), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a contradiction of a key.
+    pub fn put_evidence(
+        &self,
+        writes: &mut Writes<'_>,
+        key: PublicKey,
+        first: &SignedVote,
+        second: &SignedVote,
+    ) -> Result<(), StorageError> {
+        let mut value = vec![FORMAT];
+        value.extend_from_slice(&key.0);
+        value.put_signed_vote(first);
+        value.put_signed_vote(second);
+        writes.put(Family::Consensus, &keys::evidence(key, first.vote.epoch), &value)
+    }
+
+    /// Contradictions kept, each with the key that signed both votes.
+    pub fn evidence(&self) -> Result<Vec<(PublicKey, SignedVote, SignedVote)>, StorageError> {
+        self.values(Family::Consensus, keys::EVIDENCE, |reader| {
+            Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?, reader.signed_vote()?))
+        })
+    }
+
+    /// Keys of which a contradiction is kept, and its epoch.
+    pub fn accused(&self) -> Result<Vec<(PublicKey, Epoch)>, StorageError> {
+        Ok(self.evidence()?.into_iter().map(|(key, first, _)| (key, first.vote.epoch)).collect())
+    }
+
+    /// Removes unordered batches that no block may order any more.
+    pub fn forget_batches(&self, writes: &mut Writes<'_>, batches: &[Digest]) -> Result<(), StorageError> {
+        for digest in batches {
+            writes.delete(Family::Batches, &keys::batch(*digest))?;
+            writes.delete(Family::Batches, &keys::unordered(*digest))?;
         }
         Ok(())
     }
@@ -210,16 +295,30 @@ impl BlockStore {
         value.put_certificate(certificate);
         writes.put(Family::Blocks, &keys::finalization(last.height), &value)?;
         writes.put(Family::Blocks, keys::LAST_FINALIZED, &number(last.height.0))?;
-        for record in self.records()? {
-            match record {
-                Record::Block(block) if block.height <= last.height => {
-                    writes.delete(Family::Consensus, &keys::candidate(block.digest()))?;
-                }
-                Record::Certificate(old) if old.view() <= certificate.view() => {
-                    writes.delete(Family::Consensus, &keys::certificate(old.view(), old.vote.kind))?;
-                }
-                Record::Block(_) | Record::Certificate(_) => {}
-            }
+        // Views begin anew after the last block of an epoch: nothing of the old one is of use then.
+        let (height, view) = match last.boundary {
+            Some(_) => (Height(u64::MAX), View(u64::MAX)),
+            None => (last.height, certificate.view()),
+        };
+        for key in self.live().take_obsolete(height, view) {
+            writes.delete(Family::Consensus, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a finalised block, the bodies it orders and its certificate. The last block of an epoch stays, with its
+    /// certificate, for light clients (PROTOCOL E5); its bodies go too. Called from the pruning thread, far below the
+    /// last finalised block.
+    pub fn prune(&self, writes: &mut Writes<'_>, height: Height) -> Result<(), StorageError> {
+        let Some(StoredBlock { block, .. }) = self.get(height)? else { return Ok(()) };
+        for batch in &block.batches {
+            writes.delete(Family::Batches, &keys::batch(*batch))?;
+            writes.delete(Family::Batches, &keys::ordered(*batch))?;
+        }
+        if block.boundary.is_none() {
+            writes.delete(Family::Blocks, &keys::block(height))?;
+            writes.delete(Family::Blocks, &keys::height_of(block.digest()))?;
+            writes.delete(Family::Blocks, &keys::finalization(height))?;
         }
         Ok(())
     }
@@ -240,6 +339,9 @@ impl BlockReader for BlockStore {
             hash: block.digest(),
             parent: block.parent,
             time_milliseconds: block.time_milliseconds,
+            epoch: block.epoch,
+            checkpoint: block.checkpoint,
+            next_validators: block.boundary.map(|boundary| boundary.validators),
             batches: block.batches,
             view: view.0,
         }))

@@ -9,7 +9,7 @@ use super::store::{BlockStore, StoredBlock};
 use crate::configuration::LoadedGenesis;
 use crate::gateway::BlockReader as _;
 use crate::storage::StorageError;
-use crate::transaction::{ChainId, verify_payloads};
+use crate::transaction::{ChainId, PayloadVerifier};
 
 /// Payloads checked at one time; their signatures are verified together.
 const PAYLOADS_AT_ONCE: usize = 16;
@@ -47,6 +47,7 @@ pub enum VerifyError {
 /// Walks the chain from the genesis to the last finalised block.
 pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<ChainReport, VerifyError> {
     let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(VerifyError::Validators)?;
+    let mut payloads = PayloadVerifier::new(chain);
     let powers = genesis.validators.iter().map(|member| member.power).collect();
     let validators = ValidatorSet::new(powers).map_err(|_| VerifyError::Validators)?;
     let keys: Vec<VerificationKey> = genesis
@@ -79,7 +80,7 @@ pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<Chain
         }
         for digest in block.batches {
             let batch = store.batch(digest)?.ok_or_else(|| wrong(format!("its batch {digest} is missing")))?;
-            if Batch::digest(genesis.hash, batch.origin, batch.sequence, &batch.payload) != digest {
+            if batch.digest(genesis.hash) != digest {
                 return Err(wrong(format!("its batch {digest} is another one")));
             }
             let key = keys.get(usize::from(batch.origin.0));
@@ -90,10 +91,10 @@ pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<Chain
             waiting.push((height, batch));
         }
         if waiting.len() >= PAYLOADS_AT_ONCE {
-            report.batches += check_payloads(&chain, &mut waiting)?;
+            report.batches += check_payloads(&mut payloads, &mut waiting)?;
         }
     }
-    report.batches += check_payloads(&chain, &mut waiting)?;
+    report.batches += check_payloads(&mut payloads, &mut waiting)?;
     if uncertified > 0 {
         return Err(VerifyError::Block {
             height: top,
@@ -103,10 +104,10 @@ pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<Chain
     Ok(report)
 }
 
-fn check_payloads(chain: &ChainId, waiting: &mut Vec<(Height, Batch)>) -> Result<u64, VerifyError> {
+fn check_payloads(verifier: &mut PayloadVerifier, waiting: &mut Vec<(Height, Batch)>) -> Result<u64, VerifyError> {
     let batches = std::mem::take(waiting);
     let payloads: Vec<_> = batches.iter().map(|(_, batch)| batch.payload.clone()).collect();
-    for ((height, _), verdict) in batches.iter().zip(verify_payloads(chain, &payloads)) {
+    for ((height, _), verdict) in batches.iter().zip(verifier.verify(&payloads)) {
         verdict.map_err(|error| VerifyError::Block { height: *height, what: error.to_string() })?;
     }
     Ok(payloads.len() as u64)

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::{Address, TransactionId};
+use crate::validator::{Domain, EntryKey};
 
+use super::history::{Change, Value};
 use super::record::Account;
 
 /// Most accounts kept in memory, about 64 bytes each. Bounds what an attacker who touches many accounts can pin.
@@ -69,8 +71,14 @@ pub(super) struct Slot(u32);
 
 struct Entry {
     address: Address,
+    before: Account,
     account: Account,
-    changed: bool,
+}
+
+impl Entry {
+    fn changed(&self) -> bool {
+        self.before != self.account
+    }
 }
 
 /// The accounts one block touches, in the order of their first mention.
@@ -86,7 +94,7 @@ impl BlockAccounts {
         let next = Slot(self.entries.len() as u32);
         let slot = *self.slots.entry(address).or_insert(next);
         if slot == next {
-            self.entries.push(Entry { address, account: Account::default(), changed: false });
+            self.entries.push(Entry { address, before: Account::default(), account: Account::default() });
         }
         slot
     }
@@ -101,7 +109,7 @@ impl BlockAccounts {
         let mut missing = Vec::new();
         for entry in &mut self.entries {
             match unwritten.accounts.get(&entry.address).copied().or_else(|| cache.get(&entry.address)) {
-                Some(account) => entry.account = account,
+                Some(account) => (entry.before, entry.account) = (account, account),
                 None => missing.push(entry),
             }
         }
@@ -112,6 +120,7 @@ impl BlockAccounts {
         let values = database.get_many(Family::Accounts, addresses.iter().map(|address| address.0.as_slice()))?;
         for (entry, value) in missing.into_iter().zip(values) {
             entry.account = value.map_or(Ok(Account::default()), |bytes| Account::decode(&bytes))?;
+            entry.before = entry.account;
         }
         Ok(())
     }
@@ -125,21 +134,33 @@ impl BlockAccounts {
     pub(super) fn set(&mut self, Slot(index): Slot, account: Account) {
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.account = account;
-            entry.changed = true;
         }
     }
 
-    /// Adds the changed accounts to the turn's writes.
-    pub(super) fn write(&self, writes: &mut Writes<'_>) -> Result<(), StorageError> {
-        let mut changed = self.entries.iter().filter(|entry| entry.changed);
-        changed.try_for_each(|entry| writes.put(Family::Accounts, &entry.address.0, &entry.account.encode()))
+    /// Adds the changed accounts to the turn's writes, and what they were before to the block's changes.
+    pub(super) fn write(
+        &self,
+        writes: &mut Writes<'_>,
+        height: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StorageError> {
+        for Entry { address, before, account } in self.entries.iter().filter(|entry| entry.changed()) {
+            let key = EntryKey::of(Domain::Account, *address);
+            changes.push(Change { key, height, old: Value::account(*before) });
+            // One form for an account without money and transactions: no entry.
+            match Value::account(*account).bytes() {
+                Some(bytes) => writes.put(Family::Accounts, &address.0, bytes)?,
+                None => writes.delete(Family::Accounts, &address.0)?,
+            }
+        }
+        Ok(())
     }
 
     /// Puts all accounts of the block into the cache, and the changed ones among the unwritten.
     pub(super) fn remember(self, unwritten: &mut Unwritten, cache: &mut AccountCache) {
         for entry in self.entries {
             cache.put(entry.address, entry.account);
-            if entry.changed {
+            if entry.changed() {
                 unwritten.accounts.insert(entry.address, entry.account);
             }
         }

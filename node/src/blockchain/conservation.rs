@@ -1,9 +1,11 @@
-//! Conservation of money (PROTOCOL H4), checked on a real database: balances and fee pool add up to the supply.
+//! Conservation of money (PROTOCOL H4), checked on a real database: balances, stakes,
+//! fee pool and what was slashed add up to the supply.
 
 use crate::storage::{Database, Family, StorageError};
 
 use super::reader::{LedgerReader, Totals};
 use super::record::Account;
+use crate::validator::{Domain, Stake};
 
 /// The sums that were compared, base units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Conservation {
     pub accounts: u64,
     /// Sum of their balances.
     pub balances: u128,
+    /// Sum of the stakes, reserved and unbonding.
+    pub stakes: u128,
     /// Totals of the ledger.
     pub totals: Totals,
 }
@@ -24,8 +28,10 @@ pub enum ConservationError {
     Storage(#[from] StorageError),
     /// Money appeared or vanished.
     #[error(
-        "money is not conserved at height {}: {} accounts hold {}, the fee pool {}, but the supply is {}",
-        .0.totals.height, .0.accounts, .0.balances, .0.totals.fees, .0.totals.supply
+        "money is not conserved at height {}: {} accounts hold {}, stakes {} of {}, the fee pool {}, slashed are {}, but the \
+         supply is {}",
+        .0.totals.height, .0.accounts, .0.balances, .0.stakes, .0.totals.staked, .0.totals.fees, .0.totals.slashed,
+        .0.totals.supply
     )]
     NotConserved(Conservation),
 }
@@ -33,13 +39,21 @@ pub enum ConservationError {
 /// Adds up every account. Reads the whole family: for a database no node is running on.
 pub fn verify_conservation(database: &Database) -> Result<Conservation, ConservationError> {
     let totals = LedgerReader::new(database.clone()).totals()?;
-    let mut sums = Conservation { accounts: 0, balances: 0, totals };
+    let mut sums = Conservation { accounts: 0, balances: 0, stakes: 0, totals };
     for item in database.scan(Family::Accounts, &[])? {
         let (_, value) = item?;
         sums.accounts += 1;
         sums.balances += u128::from(Account::decode(&value)?.balance);
     }
-    if sums.balances + u128::from(totals.fees) == u128::from(totals.supply) {
+    for item in super::state_entries::stored(database)? {
+        let (key, value) = item?;
+        if key.0[0] == Domain::Stake as u8 {
+            let Stake { reserved, unbonding } = Stake::decode(&value)?;
+            sums.stakes += u128::from(reserved) + unbonding.iter().map(|part| u128::from(part.amount)).sum::<u128>();
+        }
+    }
+    let held = sums.balances + sums.stakes + u128::from(totals.fees) + u128::from(totals.slashed);
+    if held == u128::from(totals.supply) && sums.stakes == u128::from(totals.staked) {
         Ok(sums)
     } else {
         Err(ConservationError::NotConserved(sums))

@@ -1,60 +1,101 @@
-//! The rules of the ledger, pure: one transaction against the accounts of its block.
+//! The rules of the ledger, pure: one transaction against the accounts of its block and the validator registry.
 //!
 //! In this order, the first that fails decides the receipt:
-//! 1. A transaction that already has a receipt is skipped; its receipt stands (PROTOCOL D1).
-//! 2. The block's height is not above the expiry height, else `Expired`.
+//! 1. A transaction that has a receipt of the last [`RECEIPT_BLOCKS`] blocks is skipped; its receipt stands (PROTOCOL D1).
+//! 2. The block's height is not above the expiry height, else `Expired`, and at most [`RECEIPT_BLOCKS`] below it, else
+//!    `ExpiryTooFar`: so whoever forgot an older receipt comes to the same outcome as whoever kept it.
 //! 3. The nonce is the sender's, else `BadNonce`.
 //! 4. The sender's balance covers amount and fee, else `InsufficientBalance`.
+//! 5. The rules of the operation, in the validator context.
 //!
-//! An applied transfer moves the amount to the recipient and the fee to the fee pool, and raises the sender's nonce. A
-//! failed one changes nothing, the nonce included: a key that owns nothing cannot leave an account behind, and the
-//! owner may sign another transaction with the same nonce.
+//! An applied transaction moves its amount and the fee, and raises the sender's nonce. A failed one changes nothing, the
+//! nonce included: a key that owns nothing cannot leave an account behind, and the owner may sign another transaction
+//! with the same nonce.
 
 use super::accounts::{BlockAccounts, Slot};
 use super::receipt::Failure;
+use crate::storage::StorageError;
+use crate::transaction::{Address, Operation};
+use crate::validator::{Entries, Money, OperationError, Registry, Turn};
 
-/// What execution needs of a transfer.
-#[derive(Clone, Copy, Debug)]
+/// For so many blocks a receipt keeps its transaction from being executed again, and so far ahead may an expiry be.
+pub(super) const RECEIPT_BLOCKS: u64 = 100_000;
+
+/// What execution needs of a transaction.
+#[derive(Debug)]
 pub(super) struct Step {
     pub(super) sender: Slot,
-    pub(super) recipient: Slot,
     pub(super) nonce: u64,
     pub(super) fee: u64,
-    pub(super) amount: u64,
     pub(super) expiry_height: u64,
+    pub(super) action: StepAction,
+}
+
+/// What it does.
+#[derive(Debug)]
+pub(super) enum StepAction {
+    Transfer { recipient: Slot, amount: u64 },
+    Operation(Address, Box<Operation>),
+}
+
+/// Everything outside of accounts that a transaction may change.
+pub(super) struct Ground<'a, E> {
+    pub(super) fees: &'a mut u64,
+    pub(super) money: &'a mut Money,
+    pub(super) registry: &'a mut Registry,
+    pub(super) turn: Turn<'a, E>,
 }
 
 /// A sum left 64 bits, which the genesis' bound on the supply excludes: the database contradicts itself.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SupplyExceeded;
+fn supply_exceeded() -> StorageError {
+    StorageError::Corrupt("balances exceed the supply".to_owned())
+}
 
-/// Applies rules 2 to 4 in a block of height `height`.
-pub(super) fn apply(
+/// Applies rules 2 to 5 in a block of height `height`.
+pub(super) fn apply<E: Entries>(
     step: &Step,
     height: u64,
     accounts: &mut BlockAccounts,
-    fees: &mut u64,
-) -> Result<Option<Failure>, SupplyExceeded> {
+    ground: &mut Ground<'_, E>,
+) -> Result<Option<Failure>, StorageError> {
     if height > step.expiry_height {
         return Ok(Some(Failure::Expired));
+    }
+    if step.expiry_height - height > RECEIPT_BLOCKS {
+        return Ok(Some(Failure::ExpiryTooFar));
     }
     let mut sender = accounts.get(step.sender);
     if sender.nonce != step.nonce {
         return Ok(Some(Failure::BadNonce));
     }
-    let cost = step.amount.checked_add(step.fee);
-    let Some(remaining) = cost.and_then(|cost| sender.balance.checked_sub(cost)) else {
+    let Some(remaining) = sender.balance.checked_sub(step.fee) else {
         return Ok(Some(Failure::InsufficientBalance));
     };
-    let fees_after = fees.checked_add(step.fee).ok_or(SupplyExceeded)?;
     sender.balance = remaining;
-    sender.nonce = sender.nonce.checked_add(1).ok_or(SupplyExceeded)?;
-    accounts.set(step.sender, sender);
-    // Read after the sender was written: they may be the same account.
-    let mut recipient = accounts.get(step.recipient);
-    recipient.balance = recipient.balance.checked_add(step.amount).ok_or(SupplyExceeded)?;
-    accounts.set(step.recipient, recipient);
-    *fees = fees_after;
+    let fees = ground.fees.checked_add(step.fee).ok_or_else(supply_exceeded)?;
+    sender.nonce = sender.nonce.checked_add(1).ok_or_else(supply_exceeded)?;
+    match &step.action {
+        StepAction::Transfer { recipient, amount } => {
+            let Some(remaining) = sender.balance.checked_sub(*amount) else {
+                return Ok(Some(Failure::InsufficientBalance));
+            };
+            sender.balance = remaining;
+            accounts.set(step.sender, sender);
+            // Read after the sender was written: they may be the same account.
+            let mut paid = accounts.get(*recipient);
+            paid.balance = paid.balance.checked_add(*amount).ok_or_else(supply_exceeded)?;
+            accounts.set(*recipient, paid);
+        }
+        StepAction::Operation(owner, operation) => {
+            let Ground { money, registry, turn, .. } = ground;
+            match registry.execute(operation, *owner, &mut sender.balance, money, turn) {
+                Ok(()) => accounts.set(step.sender, sender),
+                Err(OperationError::Failed(failure)) => return Ok(Some(failure)),
+                Err(OperationError::Storage(error)) => return Err(error),
+            }
+        }
+    }
+    *ground.fees = fees;
     Ok(None)
 }
 
@@ -65,7 +106,21 @@ mod tests {
 
     use super::super::record::Account;
     use super::*;
-    use crate::transaction::Address;
+    use crate::validator::EntryKey;
+    use bizra_proto::parameters::Parameters;
+    use bizra_simplex::types::Digest;
+
+    struct NoEntries;
+
+    impl Entries for NoEntries {
+        fn get(&self, _: &EntryKey) -> Result<Option<Vec<u8>>, StorageError> {
+            Ok(None)
+        }
+
+        fn set(&mut self, _: EntryKey, _: Option<Vec<u8>>) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
 
     struct World {
         accounts: BlockAccounts,
@@ -84,9 +139,24 @@ mod tests {
 
     impl World {
         fn run(&mut self, from: usize, to: usize, nonce: u64, fee: u64, amount: u64) -> Option<Failure> {
+            self.run_at(150_000, from, to, nonce, fee, amount)
+        }
+
+        fn run_at(&mut self, at: u64, from: usize, to: usize, nonce: u64, fee: u64, amount: u64) -> Option<Failure> {
             let (sender, recipient) = (self.slots[from], self.slots[to]);
-            let step = Step { sender, recipient, nonce, fee, amount, expiry_height: 10 };
-            apply(&step, 10, &mut self.accounts, &mut self.fees).unwrap()
+            let action = StepAction::Transfer { recipient, amount };
+            let step = Step { sender, nonce, fee, expiry_height: 200_000, action };
+            let mut registry = Registry::genesis(Vec::new(), Parameters::default(), &mut NoEntries).unwrap();
+            let turn = Turn {
+                entries: &mut NoEntries,
+                height: at,
+                recent_block: &|_| None,
+                genesis_hash: Digest::default(),
+                signature_checks: &mut 0,
+            };
+            let mut money = Money::default();
+            let mut ground = Ground { fees: &mut self.fees, money: &mut money, registry: &mut registry, turn };
+            apply(&step, at, &mut self.accounts, &mut ground).unwrap()
         }
 
         fn total(&self) -> u64 {
@@ -109,9 +179,8 @@ mod tests {
         assert_eq!(world.run(0, 1, 1, 0, 1), Some(Failure::BadNonce));
         assert_eq!(world.run(0, 1, 0, 1, 10), Some(Failure::InsufficientBalance));
         assert_eq!(world.run(0, 1, 0, u64::MAX, u64::MAX), Some(Failure::InsufficientBalance));
-        let (sender, recipient) = (world.slots[0], world.slots[1]);
-        let late = Step { sender, recipient, nonce: 0, fee: 0, amount: 1, expiry_height: 10 };
-        assert_eq!(apply(&late, 11, &mut world.accounts, &mut world.fees), Ok(Some(Failure::Expired)));
+        assert_eq!(world.run_at(200_001, 0, 1, 0, 0, 1), Some(Failure::Expired));
+        assert_eq!(world.run_at(99_999, 0, 1, 0, 0, 1), Some(Failure::ExpiryTooFar));
         assert_eq!(world.accounts.get(world.slots[0]), Account { balance: 10, nonce: 0 });
         assert_eq!(world.total(), 10);
     }

@@ -1,20 +1,29 @@
 //! Executes finalised blocks, in height order, exactly once: the executed height is written with the block's effects.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bizra_driver::batch::Batch;
-use bizra_proto::ceremony::{Genesis, decode_hex};
-use bizra_simplex::block::Block;
+use bizra_proto::ceremony::Genesis;
+use bizra_proto::parameters::Parameters;
+use bizra_simplex::Checkpoint;
+use bizra_simplex::block::{Block, CHECKPOINT_INTERVAL};
 use bizra_simplex::types::{Digest, Height};
 
 use crate::storage::{Database, Family, StorageError, Writes};
-use crate::transaction::{Address, ChainId, Payload, TraceId, Transaction, TransactionId};
+use crate::transaction::{Action, ChainId, Payload, TraceId, Transaction, TransactionId};
+use crate::validator::{RECENT_BLOCKS, Registry, Turn, ValidatorSetRecord};
 
 use super::accounts::{AccountCache, BlockAccounts, Unwritten};
-use super::execution::{self, Step};
+use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
+use super::commitment::LtHash;
+use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
+use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
-use super::receipt::{Failure, Receipt};
-use super::record::{Account, STATE_KEY, State, TransactionRecord, count_key};
+use super::receipt::Receipt;
+use super::record::{STATE_KEY, State, TransactionRecord};
+use super::state_entries::StateEntries;
+use super::{genesis, sealing};
 
 /// The ledger could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +67,28 @@ pub struct BlockOutcome {
     pub duplicates: Vec<TransactionId>,
 }
 
+/// Most checkpoints remembered in memory: more than one turn executes.
+const CHECKPOINTS_REMEMBERED: usize = 64;
+
 /// The ledger's state and the only writer of its families.
 pub struct Ledger {
-    database: Database,
+    pub(super) database: Database,
     metrics: LedgerMetrics,
-    cache: AccountCache,
-    unwritten: Unwritten,
-    state: State,
+    genesis_hash: Digest,
+    pub(super) cache: AccountCache,
+    pub(super) unwritten: Unwritten,
+    pub(super) entries: StateEntries,
+    pub(super) state: State,
+    registry: Registry,
+    /// The commitment as of the last checkpoint, totals and recent blocks left out.
+    pub(super) lattice: LtHash,
+    /// What changed since.
+    pub(super) changes: Vec<Change>,
+    /// Leaves of the blocks since.
+    pub(super) leaves: Vec<Digest>,
+    /// Digests of the last blocks, the executed one last.
+    pub(super) recent: VecDeque<Digest>,
+    checkpoints: BTreeMap<u64, Checkpoint>,
 }
 
 /// A transaction of the block being executed.
@@ -78,19 +102,74 @@ struct Planned {
 }
 
 impl Ledger {
-    /// Opens the ledger; on a fresh database writes the genesis state, durably, before it returns.
-    pub fn open(database: Database, genesis: &Genesis, metrics: LedgerMetrics) -> Result<Self, LedgerError> {
-        let state = match database.get(Family::Ledger, STATE_KEY)? {
-            Some(bytes) => existing_state(&bytes, genesis)?,
-            None => write_genesis(&database, genesis)?,
+    /// Opens the ledger; on a fresh database writes the genesis state, durably, before it returns. The genesis hash is the
+    /// chain's identity, as in votes.
+    pub fn open(
+        database: Database,
+        genesis: &Genesis,
+        genesis_hash: Digest,
+        metrics: LedgerMetrics,
+    ) -> Result<Self, LedgerError> {
+        let (state, registry) = match database.get(Family::Ledger, STATE_KEY)? {
+            Some(bytes) => {
+                let state = genesis::existing_state(&bytes, genesis)?;
+                (state, Registry::load(super::state_entries::stored(&database)?)?)
+            }
+            None => genesis::write(&database, genesis, genesis_hash)?,
         };
         metrics.executed_height.set(state.executed.cast_signed());
-        Ok(Self { database, metrics, cache: AccountCache::default(), unwritten: Unwritten::default(), state })
+        let sealing::Recovered { lattice, changes, leaves, recent } = sealing::recover(&database, state.executed)?;
+        Ok(Self {
+            entries: StateEntries::new(database.clone()),
+            database,
+            metrics,
+            genesis_hash,
+            cache: AccountCache::default(),
+            unwritten: Unwritten::default(),
+            state,
+            registry,
+            lattice,
+            changes,
+            leaves,
+            recent,
+            checkpoints: BTreeMap::new(),
+        })
     }
 
     /// Height of the last executed block; 0 after the genesis.
     pub fn executed(&self) -> Height {
         Height(self.state.executed)
+    }
+
+    /// The commitment at a checkpoint height that was executed, in an uncommitted turn too; `None` at other heights, above
+    /// the executed one, and where it was pruned. That of the genesis is zero: the genesis file names its state.
+    pub fn checkpoint(&self, height: u64) -> Result<Option<Checkpoint>, StorageError> {
+        if let Some(checkpoint) = self.checkpoints.get(&height) {
+            return Ok(Some(*checkpoint));
+        }
+        let value = self.database.get(Family::Ledger, &checkpoint_key(height))?;
+        value.map(|bytes| decode_checkpoint(height, &bytes)).transpose()
+    }
+
+    /// The set that the state at a cut-off height named for the next epoch; the genesis' set at 0. `None` at other
+    /// heights, above the executed one, and before the unbonding period.
+    pub fn validators_at_cutoff(&self, height: u64) -> Option<Arc<ValidatorSetRecord>> {
+        self.registry.set_at_cutoff(height).cloned()
+    }
+
+    /// The set of an epoch, if its cut-off is executed and it is within the unbonding period.
+    pub fn validators_of_epoch(&self, epoch: u64) -> Option<Arc<ValidatorSetRecord>> {
+        self.registry.set(epoch).cloned()
+    }
+
+    /// The first cut-off height that is not executed yet.
+    pub fn next_cutoff(&self) -> u64 {
+        self.state.next_cutoff
+    }
+
+    /// The parameters in force after the executed block.
+    pub fn parameters(&self) -> &Parameters {
+        self.registry.parameters()
     }
 
     /// Executes the block after the last executed one. `batches` are the verified bodies of `block.batches`, in that
@@ -124,13 +203,30 @@ impl Ledger {
         let mut state = self.state;
         let mut receipts = Vec::with_capacity(planned.len());
         let mut duplicates = Vec::new();
+        let recent = &self.recent;
+        let recent_block = |wanted: u64| {
+            let below = height.checked_sub(wanted).filter(|below| (1..=RECENT_BLOCKS).contains(below))?;
+            recent.get(recent.len().checked_sub(below as usize)?).copied()
+        };
+        let mut signature_checks = 0;
+        let mut ground = Ground {
+            fees: &mut state.fees,
+            money: &mut state.money,
+            registry: &mut self.registry,
+            turn: Turn {
+                entries: &mut self.entries,
+                height,
+                recent_block: &recent_block,
+                genesis_hash: self.genesis_hash,
+                signature_checks: &mut signature_checks,
+            },
+        };
         for (transaction, known) in planned.iter().zip(known) {
-            if known.is_some() || self.unwritten.has_executed(&transaction.id) {
+            if self.unwritten.has_executed(&transaction.id) || known.is_some_and(|known| stands(&known, height)) {
                 duplicates.push(transaction.id);
                 continue;
             }
-            let failure = execution::apply(&transaction.step, height, &mut accounts, &mut state.fees)
-                .map_err(|_| StorageError::Corrupt(format!("balances exceed the supply at block {height}")))?;
+            let failure = execution::apply(&transaction.step, height, &mut accounts, &mut ground)?;
             let index = receipts.len() as u32;
             let receipt = Receipt { id: transaction.id, height, index, failure, trace: transaction.trace };
             let Planned { batch, offset, length, .. } = *transaction;
@@ -141,16 +237,43 @@ impl Ledger {
         }
         state.executed = height;
         state.transactions = state.transactions.saturating_add(receipts.len() as u64);
-        accounts.write(writes)?;
-        writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
-        writes.put(Family::Ledger, &count_key(height), &(receipts.len() as u32).to_be_bytes())?;
+        if height == state.next_cutoff {
+            let waiting = self.registry.cut_off(height, &mut self.entries)?;
+            if !waiting.is_empty() {
+                tracing::info!(height, ?waiting, "changes of validators wait for a later epoch");
+            }
+            state.next_cutoff = height.saturating_add(self.registry.parameters().epoch_blocks);
+        }
 
+        let first_change = self.changes.len();
+        accounts.write(writes, height, &mut self.changes)?;
+        self.entries.write(writes, height, &mut self.changes)?;
         accounts.remember(&mut self.unwritten, &mut self.cache);
+        let hash = block.digest();
+        let summary = BlockSummary::of(hash, &receipts);
+        self.leaves.push(BlockSummary::leaf(height, summary.transactions_root, summary.receipts_root));
+        self.recent.push_back(hash);
+        if self.recent.len() > RECENT_BLOCKS as usize {
+            self.recent.pop_front();
+        }
+        writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
+        writes.put(Family::Ledger, &summary_key(height), &summary.encode())?;
         self.state = state;
+        if height.is_multiple_of(CHECKPOINT_INTERVAL) {
+            let checkpoint = self.seal(writes)?;
+            self.checkpoints.insert(height, checkpoint);
+            if self.checkpoints.len() > CHECKPOINTS_REMEMBERED {
+                self.checkpoints.pop_first();
+            }
+        } else {
+            let log = self.changes.get(first_change..).unwrap_or_default();
+            writes.put(Family::Ledger, &log_key(height), &encode_log(log))?;
+        }
+
         self.observe(&receipts, duplicates.len());
         Ok(BlockOutcome {
             height: block.height,
-            hash: block.digest(),
+            hash,
             parent: block.parent,
             time_milliseconds: block.time_milliseconds,
             batches: block.batches.clone(),
@@ -164,6 +287,7 @@ impl Ledger {
         let written = self.database.get(Family::Ledger, STATE_KEY)?.map(|bytes| State::decode(&bytes)).transpose()?;
         if written == Some(self.state) {
             self.unwritten.clear();
+            self.entries.clear();
         }
         Ok(())
     }
@@ -171,11 +295,15 @@ impl Ledger {
     fn observe(&self, receipts: &[Receipt], duplicates: usize) {
         self.metrics.executed_height.set(self.state.executed.cast_signed());
         self.metrics.duplicates.inc_by(duplicates as u64);
-        for outcome in Failure::ALL.map(Some).into_iter().chain([None]) {
-            let count = receipts.iter().filter(|receipt| receipt.failure == outcome).count();
-            self.metrics.count_receipt(outcome, count as u64);
-        }
+        let failed = receipts.iter().filter(|receipt| receipt.failure.is_some());
+        let failures = failed.map(|receipt| self.metrics.count_receipt(receipt.failure, 1)).count();
+        self.metrics.count_receipt(None, (receipts.len() - failures) as u64);
     }
+}
+
+/// True if an earlier receipt keeps a transaction from being executed again at this height.
+fn stands(record: &[u8], height: u64) -> bool {
+    TransactionRecord::height(record).is_ok_and(|executed| height.saturating_sub(executed) <= RECEIPT_BLOCKS)
 }
 
 /// Lists the block's transactions, in order, and the accounts they touch.
@@ -188,18 +316,24 @@ fn plan(batches: &[Batch], accounts: &mut BlockAccounts) -> Result<Vec<Planned>,
         let payload = Payload::parse(&body.payload).map_err(|error| invalid(&error))?;
         planned.reserve(payload.count());
         for entry in payload.entries() {
-            let Transaction { sender, transfer, .. } =
+            let Transaction { sender, terms, action, .. } =
                 Transaction::decode(entry.transaction).map_err(|error| invalid(&error))?;
+            let slot = accounts.mention(sender);
+            let action = match action {
+                Action::Transfer { recipient, amount, .. } => {
+                    StepAction::Transfer { recipient: accounts.mention(recipient), amount }
+                }
+                Action::Operation(operation) => StepAction::Operation(sender, operation),
+            };
             planned.push(Planned {
                 id: TransactionId::of(entry.transaction),
                 trace: entry.trace,
                 step: Step {
-                    sender: accounts.mention(sender),
-                    recipient: accounts.mention(transfer.recipient),
-                    nonce: transfer.nonce,
-                    fee: transfer.fee,
-                    amount: transfer.amount,
-                    expiry_height: transfer.expiry_height,
+                    sender: slot,
+                    nonce: terms.nonce,
+                    fee: terms.fee,
+                    expiry_height: terms.expiry_height,
+                    action,
                 },
                 batch,
                 offset: entry.offset,
@@ -208,46 +342,6 @@ fn plan(batches: &[Batch], accounts: &mut BlockAccounts) -> Result<Vec<Planned>,
         }
     }
     Ok(planned)
-}
-
-fn genesis_state(genesis: &Genesis) -> Result<(State, Vec<(Address, Account)>), LedgerError> {
-    let invalid = |what: String| LedgerError::Genesis(what);
-    let chain = ChainId::new(&genesis.chain_id)
-        .ok_or_else(|| invalid(format!("{:?} does not name a chain", genesis.chain_id)))?;
-    let mut accounts = Vec::with_capacity(genesis.accounts.len());
-    let mut supply: u64 = 0;
-    for account in &genesis.accounts {
-        let read = || Some((Address(decode_hex(&account.address)?), account.balance()?));
-        let (address, balance) = read().ok_or_else(|| invalid(format!("account {} is malformed", account.address)))?;
-        supply = supply.checked_add(balance).ok_or_else(|| invalid("the supply is too large".to_owned()))?;
-        accounts.push((address, Account { balance, nonce: 0 }));
-    }
-    Ok((State { chain, executed: 0, supply, fees: 0, transactions: 0 }, accounts))
-}
-
-fn existing_state(bytes: &[u8], genesis: &Genesis) -> Result<State, LedgerError> {
-    let found = State::decode(bytes)?;
-    let (wanted, _) = genesis_state(genesis)?;
-    if (found.chain, found.supply) == (wanted.chain, wanted.supply) {
-        return Ok(found);
-    }
-    Err(LedgerError::AnotherChain {
-        found: found.chain,
-        found_supply: found.supply,
-        wanted: wanted.chain,
-        supply: wanted.supply,
-    })
-}
-
-fn write_genesis(database: &Database, genesis: &Genesis) -> Result<State, LedgerError> {
-    let (state, accounts) = genesis_state(genesis)?;
-    let mut writes = database.writes();
-    for (address, account) in accounts {
-        writes.put(Family::Accounts, &address.0, &account.encode())?;
-    }
-    writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
-    writes.commit_synced()?;
-    Ok(state)
 }
 
 #[cfg(test)]

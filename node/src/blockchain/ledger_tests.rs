@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use bizra_proto::ceremony::GenesisAccount;
 use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
 use super::*;
-use crate::blockchain::{LedgerReader, verify_conservation};
-use crate::transaction::{PayloadBuilder, Transfer};
+use crate::blockchain::{AtHeight, Failure, LedgerReader, verify_conservation};
+use crate::transaction::{Address, PayloadBuilder, Transfer};
 
 const CHAIN: &str = "demo-1";
 
@@ -27,6 +27,7 @@ fn genesis() -> Genesis {
         time_milliseconds: 0,
         validators: Vec::new(),
         accounts: vec![account(1), account(2)],
+        parameters: Parameters::default(),
     }
 }
 
@@ -43,18 +44,12 @@ fn batch(transactions: &[Bytes]) -> Batch {
         builder.push(TraceId([9; 16]), transaction);
     }
     let payload = builder.finish().unwrap();
-    Batch { origin: ValidatorIndex(0), sequence: 0, payload, signature: Signature([0; 64]) }
+    Batch { epoch: Epoch(0), origin: ValidatorIndex(0), sequence: 0, payload, signature: Signature([0; 64]) }
 }
 
 fn block(height: u64, batches: &[Batch]) -> Block {
     let digests = (0..batches.len()).map(|index| Digest([index as u8; 32])).collect();
-    Block {
-        epoch: Epoch(0),
-        height: Height(height),
-        parent: Digest([0; 32]),
-        time_milliseconds: height,
-        batches: digests,
-    }
+    Block { height: Height(height), batches: digests, ..Block::genesis(Digest([0; 32]), height) }
 }
 
 fn metrics() -> LedgerMetrics {
@@ -70,7 +65,7 @@ struct World {
 fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
-    let ledger = Ledger::open(database.clone(), &genesis(), metrics()).unwrap();
+    let ledger = Ledger::open(database.clone(), &genesis(), Digest::default(), metrics()).unwrap();
     World { database, ledger, _folder: folder }
 }
 
@@ -87,7 +82,10 @@ impl World {
     }
 
     fn balance(&self, seed: u8) -> u64 {
-        self.reader().account(&address(seed)).unwrap().0.balance
+        match self.reader().account(&address(seed), None).unwrap() {
+            AtHeight::Found(account, _) => account.balance,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -179,10 +177,10 @@ fn a_crash_before_the_commit_leaves_the_block_to_be_executed_again_with_the_same
     let mut lost = world.database.writes();
     let before = world.ledger.execute(&block(1, &batches), &batches, &mut lost).unwrap();
     drop(lost);
-    world.ledger = Ledger::open(world.database.clone(), &genesis(), metrics()).unwrap();
+    world.ledger = Ledger::open(world.database.clone(), &genesis(), Digest::default(), metrics()).unwrap();
     assert_eq!(world.ledger.executed(), Height(0));
     assert_eq!(world.run(1, &batches), before);
-    world.ledger = Ledger::open(world.database.clone(), &genesis(), metrics()).unwrap();
+    world.ledger = Ledger::open(world.database.clone(), &genesis(), Digest::default(), metrics()).unwrap();
     assert_eq!(world.ledger.executed(), Height(1));
     assert_eq!(world.balance(3), 10);
 }
@@ -201,6 +199,6 @@ fn blocks_out_of_order_or_without_bodies_are_refused() {
 fn the_ledger_of_another_chain_is_refused() {
     let world = world();
     let other = Genesis { chain_id: "demo-2".to_owned(), ..genesis() };
-    let result = Ledger::open(world.database.clone(), &other, metrics());
+    let result = Ledger::open(world.database.clone(), &other, Digest::default(), metrics());
     assert!(matches!(result, Err(LedgerError::AnotherChain { .. })));
 }

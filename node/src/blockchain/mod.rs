@@ -1,21 +1,36 @@
 //! The ledger: accounts, receipts and totals, changed only by executing finalised blocks in height order.
 //!
-//! Owns the families `Accounts`, `Transactions` and `Ledger`. What enters: finalised blocks with the bodies of their
+//! Owns the families `Accounts`, `State`, `History`, `Transactions` and `Ledger`. What enters: finalised blocks with the bodies of their
 //! batches ([`Ledger::execute`], on the driver thread; the writes join the turn's atomic batch). What leaves: one
 //! [`BlockOutcome`] a block, and reads through [`LedgerReader`].
 
 mod accounts;
+mod checkpoint;
+mod commitment;
 mod conservation;
 mod execution;
+mod genesis;
+mod history;
 mod ledger;
+pub mod merkle;
 mod metrics;
+mod proof;
+mod pruning;
 mod reader;
 mod receipt;
 mod record;
+mod sealing;
+mod state_entries;
+#[cfg(test)]
+mod state_tests;
 
+pub use checkpoint::{BlockSummary, checkpoint_of};
 pub use conservation::{Conservation, ConservationError, verify_conservation};
 pub use ledger::{BlockOutcome, Ledger, LedgerError};
 pub use metrics::LedgerMetrics;
-pub use reader::{LedgerReader, Totals};
+pub use proof::{InclusionProof, ProofError};
+pub use pruning::{forget_history, prune_ledger};
+pub use reader::{AtHeight, LedgerReader, Totals};
 pub use receipt::{Failure, Receipt};
 pub use record::{Account, TransactionRecord};
+pub use sealing::{CommitmentError, verify_commitment};

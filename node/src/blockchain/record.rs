@@ -2,16 +2,19 @@
 
 use crate::storage::StorageError;
 use crate::transaction::{ChainId, TraceId, TransactionId};
+use crate::validator::Money;
 
 use super::receipt::{Failure, Receipt};
 
 /// Key of [`State`] in the `Ledger` family.
 pub(super) const STATE_KEY: &[u8] = b"state";
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
+/// Key of the lanes of the commitment as of the last checkpoint, in the `Ledger` family.
+pub(super) const LATTICE_KEY: &[u8] = b"lattice";
 
-/// Key of a block's transaction count in the `Ledger` family.
-pub(super) fn count_key(height: u64) -> [u8; 9] {
-    let mut key = [b'n'; 9];
+/// Key of something of a block in the `Ledger` family: a letter, then the height.
+pub(super) fn numbered(kind: u8, height: u64) -> [u8; 9] {
+    let mut key = [kind; 9];
     key[1..].copy_from_slice(&height.to_be_bytes());
     key
 }
@@ -46,34 +49,45 @@ pub(super) struct State {
     pub(super) supply: u64,
     pub(super) fees: u64,
     pub(super) transactions: u64,
+    pub(super) money: Money,
+    /// Height of the next cut-off.
+    pub(super) next_cutoff: u64,
 }
 
-fn corrupt(what: &str) -> StorageError {
+pub(super) fn corrupt(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} of the ledger does not decode"))
 }
 
 /// Reads fixed-width fields from the front of a value.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+impl<'a> Fields<'a> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, tail) = self.0.split_first_chunk()?;
         self.0 = tail;
         Some(*head)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
     }
 
-    fn end(&self) -> Option<()> {
+    pub(super) fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(length)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    pub(super) fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }
 
 impl Account {
-    pub(super) fn encode(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
+    pub(super) const BYTES: usize = 16;
+
+    pub(super) fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.balance.to_be_bytes());
         bytes[8..].copy_from_slice(&self.nonce.to_be_bytes());
         bytes
@@ -102,6 +116,11 @@ impl TransactionRecord {
         bytes
     }
 
+    /// Height of the block, without the rest.
+    pub(super) fn height(bytes: &[u8]) -> Result<u64, StorageError> {
+        Fields(bytes).u64().ok_or_else(|| corrupt("a receipt"))
+    }
+
     pub(super) fn decode(id: TransactionId, bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
@@ -109,7 +128,7 @@ impl TransactionRecord {
             let index = fields.take().map(u32::from_be_bytes)?;
             let failure = match fields.take()? {
                 [0] => None,
-                [code] => Some(Failure::ALL.into_iter().find(|&failure| failure as u8 == code)?),
+                [code] => Some(Failure::from_number(code)?),
             };
             let trace = TraceId(fields.take()?);
             let batch = fields.take().map(u16::from_be_bytes)?;
@@ -126,7 +145,8 @@ impl State {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![STATE_VERSION];
         bytes.extend_from_slice(self.chain.as_bytes());
-        for number in [self.executed, self.supply, self.fees, self.transactions] {
+        let Self { executed, supply, fees, transactions, money: Money { staked, slashed }, next_cutoff, .. } = *self;
+        for number in [executed, supply, fees, transactions, staked, slashed, next_cutoff] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         bytes
@@ -143,6 +163,8 @@ impl State {
                 supply: fields.u64()?,
                 fees: fields.u64()?,
                 transactions: fields.u64()?,
+                money: Money { staked: fields.u64()?, slashed: fields.u64()? },
+                next_cutoff: fields.u64()?,
             };
             fields.end().map(|()| state)
         };
@@ -167,10 +189,11 @@ mod tests {
             let record = TransactionRecord { receipt, batch: 3, offset: 70_000, length: 256 };
             assert_eq!(TransactionRecord::decode(id, &record.encode()).unwrap(), record);
         }
-        assert!(TransactionRecord::decode(TransactionId([1; 32]), &[9; 37]).is_err());
+        assert!(TransactionRecord::decode(TransactionId([1; 32]), &[99; 37]).is_err());
 
         let chain = ChainId::new("demo-1").unwrap();
-        let state = State { chain, executed: 1, supply: 2, fees: 3, transactions: 4 };
+        let money = Money { staked: 5, slashed: 6 };
+        let state = State { chain, executed: 1, supply: 2, fees: 3, transactions: 4, money, next_cutoff: 32 };
         assert_eq!(State::decode(&state.encode()).unwrap(), state);
         assert!(State::decode(&[]).is_err());
     }

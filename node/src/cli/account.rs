@@ -21,6 +21,9 @@ pub struct AccountCommand {
     /// Show the account of this key file instead.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// As of this height; the last finalised one by default.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub height: u64,
     /// Where to ask.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -44,7 +47,7 @@ impl AccountCommand {
             (Some(path), _) => owner_key::address(&owner_key::read(path)?),
             (None, address) => parse_address(address.as_deref().unwrap_or_default())?,
         };
-        let account = client::account(&mut self.node.connect().await?, address.0).await?;
+        let account = client::account_at(&mut self.node.connect().await?, address.0, self.height).await?;
         let shown = Shown {
             address: address.to_string(),
             balance: account.balance.to_string(),

@@ -37,10 +37,23 @@ struct Shown {
     batches: Vec<String>,
     transactions: u32,
     view: u64,
+    epoch: u64,
+    /// What the header vouches for; `proof check --receipts` takes the receipts root.
+    checkpoint: ShownCheckpoint,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    next_validators: String,
+}
+
+#[derive(Serialize)]
+struct ShownCheckpoint {
+    height: u64,
+    state: String,
+    receipts: String,
 }
 
 impl From<v1::GetBlockResponse> for Shown {
     fn from(block: v1::GetBlockResponse) -> Self {
+        let checkpoint = block.checkpoint.unwrap_or_default();
         Self {
             height: block.height,
             hash: hex::encode(block.hash),
@@ -49,6 +62,13 @@ impl From<v1::GetBlockResponse> for Shown {
             batches: block.batches.into_iter().map(hex::encode).collect(),
             transactions: block.transactions,
             view: block.view,
+            epoch: block.epoch,
+            checkpoint: ShownCheckpoint {
+                height: checkpoint.height,
+                state: hex::encode(checkpoint.state),
+                receipts: hex::encode(checkpoint.receipts),
+            },
+            next_validators: hex::encode(block.next_validators),
         }
     }
 }

@@ -48,7 +48,16 @@ pub(super) async fn account(
     client: &mut LedgerClient<Channel>,
     address: [u8; 32],
 ) -> Result<v1::GetAccountResponse, CliError> {
-    let request = v1::GetAccountRequest { address: address.to_vec() };
+    account_at(client, address, 0).await
+}
+
+/// An account as of a height; 0 stands for the node's last finalised block.
+pub(super) async fn account_at(
+    client: &mut LedgerClient<Channel>,
+    address: [u8; 32],
+    height: u64,
+) -> Result<v1::GetAccountResponse, CliError> {
+    let request = v1::GetAccountRequest { address: address.to_vec(), height };
     client.get_account(request).await.map(tonic::Response::into_inner).map_err(refused)
 }
 

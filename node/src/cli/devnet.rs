@@ -12,10 +12,12 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bizra_proto::parameters::Parameters;
 use clap::Args;
 
 use super::signals::StopSignals;
 use super::termination::CliError;
+use crate::transaction::OPAQUE_CHAIN;
 use children::{Load, Nodes};
 use layout::Layout;
 
@@ -40,12 +42,22 @@ pub struct Devnet {
     /// Accounts with money in a new devnet's genesis: the first ones of `load`.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub accounts: u32,
+    /// Blocks of an epoch in a new devnet: a multiple of 16 between 32 and 1048576.
+    #[arg(long, value_name = "COUNT", default_value_t = Parameters::default().epoch_blocks)]
+    pub epoch_blocks: u64,
     /// First port; each node takes five of the ten from here on.
     #[arg(long, value_name = "PORT", default_value_t = 27100, value_parser = clap::value_parser!(u16).range(1024..=65000))]
     pub base_port: u16,
+    /// Let transactions count without a valid signature, to measure what signatures cost. A chain of its own name.
+    #[arg(long)]
+    pub opaque: bool,
 }
 
 impl Devnet {
+    fn chain_id(&self) -> &'static str {
+        if self.opaque { OPAQUE_CHAIN } else { layout::CHAIN_ID }
+    }
+
     /// Runs the command.
     pub async fn run(self) -> Result<(), CliError> {
         let mut signals = StopSignals::listen().map_err(CliError::failed)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport, genesis_hash};
+use bizra_proto::parameters::Parameters;
 use clap::Args;
 
 use super::termination::CliError;
@@ -22,6 +23,12 @@ pub struct GenesisCommand {
     /// An account with money: public key in hex and balance. May be repeated.
     #[arg(long = "account", value_name = "ADDRESS:BALANCE")]
     pub accounts: Vec<String>,
+    /// Owner of a validator, who may change it on chain: its name and an account. May be repeated.
+    #[arg(long = "owner", value_name = "NAME:ADDRESS")]
+    pub owners: Vec<String>,
+    /// Blocks of an epoch: a multiple of 16 between 32 and 1048576.
+    #[arg(long, value_name = "COUNT", default_value_t = Parameters::default().epoch_blocks)]
+    pub epoch_blocks: u64,
     /// Milliseconds since 1970 of the genesis block; now by default.
     #[arg(long, value_name = "MILLISECONDS")]
     pub time: Option<u64>,
@@ -33,10 +40,16 @@ pub struct GenesisCommand {
 impl GenesisCommand {
     /// Runs the command and prints the hash that names the chain.
     pub fn run(self) -> Result<(), CliError> {
-        let validators = self.validators.iter().map(|text| read_validator(text)).collect::<Result<_, _>>()?;
+        let mut validators: Vec<GenesisValidator> =
+            self.validators.iter().map(|text| read_validator(text)).collect::<Result<_, _>>()?;
+        for text in &self.owners {
+            set_owner(&mut validators, text)?;
+        }
+        let parameters = Parameters { epoch_blocks: self.epoch_blocks, ..Parameters::default() };
         let accounts = self.accounts.iter().map(|text| read_account(text)).collect::<Result<_, _>>()?;
         let time_milliseconds = self.time.unwrap_or_else(now_milliseconds);
-        let genesis = Genesis { version: 1, chain_id: self.chain_id, time_milliseconds, validators, accounts };
+        let genesis =
+            Genesis { version: 1, chain_id: self.chain_id, time_milliseconds, validators, accounts, parameters };
         let hash = write_genesis(&genesis, &self.out)?;
         writeln!(std::io::stdout(), "{hash}  {}", self.out.display()).map_err(CliError::failed)
     }
@@ -65,7 +78,7 @@ pub(super) fn now_milliseconds() -> u64 {
 /// The validator of a key report.
 pub(super) fn validator(name: &str, report: KeyReport, power: &str) -> GenesisValidator {
     let KeyReport { public_key, proof_of_possession, certificate_request: _, genesis_hash: _ } = report;
-    GenesisValidator { name: name.to_owned(), public_key, proof_of_possession, power: power.to_owned() }
+    GenesisValidator { name: name.to_owned(), public_key, proof_of_possession, power: power.to_owned(), owner: None }
 }
 
 fn read_validator(text: &str) -> Result<GenesisValidator, CliError> {
@@ -80,6 +93,14 @@ fn read_validator(text: &str) -> Result<GenesisValidator, CliError> {
         return Err(failed(format!("this node has pinned genesis {pinned} already; a new chain needs a new volume")));
     }
     Ok(validator(name, report, power))
+}
+
+fn set_owner(validators: &mut [GenesisValidator], text: &str) -> Result<(), CliError> {
+    let failed = |what: &str| CliError::Failed(format!("--owner {text}: {what}"));
+    let (name, owner) = text.split_once(':').ok_or_else(|| failed("write NAME:ADDRESS"))?;
+    let mut named = validators.iter_mut().filter(|validator| validator.name == name);
+    named.next().ok_or_else(|| failed("no --validator has this name"))?.owner = Some(owner.to_owned());
+    Ok(())
 }
 
 fn read_account(text: &str) -> Result<GenesisAccount, CliError> {

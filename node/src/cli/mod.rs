@@ -11,10 +11,12 @@ pub mod keygen;
 pub mod load;
 pub mod output;
 mod owner_key;
+pub mod proof;
 pub mod run;
 pub mod signals;
 pub mod termination;
 pub mod transaction;
+pub mod validator;
 pub mod verify;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -51,6 +53,14 @@ pub enum Command {
     Account(account::AccountCommand),
     /// Look at finalised blocks.
     Blocks(blocks::BlocksCommand),
+    /// Manage the stake of an account.
+    #[command(subcommand)]
+    Stake(validator::StakeCommand),
+    /// Manage an account's validator.
+    #[command(subcommand)]
+    Validator(Box<validator::ValidatorCommand>),
+    /// Fetch or check the proof that a transaction was executed.
+    Proof(proof::ProofCommand),
     /// Check a stopped node's database from the genesis up.
     Verify(verify::VerifyCommand),
     /// Submit signed transfers at a fixed rate and measure the time to finality.
@@ -74,6 +84,9 @@ impl Command {
             Self::Tx(command) => command.run().await,
             Self::Account(command) => command.run().await,
             Self::Blocks(command) => command.run().await,
+            Self::Stake(command) => command.run().await,
+            Self::Validator(command) => command.run().await,
+            Self::Proof(command) => command.run().await,
             Self::Verify(command) => command.run(),
             Self::Load(command) => command.run().await,
             Self::InitKey(command) => command.run(),

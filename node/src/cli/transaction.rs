@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bizra_proto::ceremony::decode_hex;
 use bizra_proto::v1;
 use bizra_proto::v1::ledger_client::LedgerClient;
+use bytes::Bytes;
 use clap::{Args, Subcommand};
+use ed25519_zebra::SigningKey;
 use serde::Serialize;
 use tonic::transport::Channel;
 
@@ -15,7 +17,7 @@ use super::client::{self, NodeArgs, refused};
 use super::output::OutputArgs;
 use super::owner_key;
 use super::termination::CliError;
-use crate::transaction::{ChainId, TransactionId, Transfer};
+use crate::transaction::{ChainId, DecodeError, Terms, TransactionId, Transfer};
 
 /// Longest wait the node grants in one call.
 const WAIT_MILLISECONDS: u32 = 20_000;
@@ -46,12 +48,20 @@ pub struct SendArgs {
     /// How much, base units.
     #[arg(long)]
     pub amount: u64,
-    /// Fee, base units.
-    #[arg(long, default_value_t = 0)]
-    pub fee: u64,
     /// Text that goes with it, at most 512 bytes.
     #[arg(long, default_value = "")]
     pub memo: String,
+    /// How to submit.
+    #[command(flatten)]
+    pub submission: SubmissionArgs,
+}
+
+/// How a transaction is signed and submitted.
+#[derive(Args, Clone, Debug)]
+pub struct SubmissionArgs {
+    /// Fee, base units.
+    #[arg(long, default_value_t = 0)]
+    pub fee: u64,
     /// Key file of the sender.
     #[arg(long, value_name = "FILE", default_value = "owner.key")]
     pub key: PathBuf,
@@ -140,8 +150,22 @@ impl TransactionCommand {
 
 impl SendArgs {
     async fn run(self) -> Result<(), CliError> {
-        let key = owner_key::read(&self.key)?;
         let recipient = parse_address(&self.to)?;
+        let Self { amount, memo, .. } = self;
+        let sign = |Terms { chain, nonce, fee, expiry_height }: Terms, key: &SigningKey| {
+            Transfer { chain, nonce, fee, expiry_height, recipient, amount, memo: memo.as_bytes() }.sign(key)
+        };
+        self.submission.submit(sign).await
+    }
+}
+
+impl SubmissionArgs {
+    /// Signs and submits a transaction, and prints what became of it.
+    pub(super) async fn submit(
+        self,
+        sign: impl FnOnce(Terms, &SigningKey) -> Result<Bytes, DecodeError>,
+    ) -> Result<(), CliError> {
+        let key = owner_key::read(&self.key)?;
         let mut client = self.node.connect().await?;
         let chain = client::chain(&mut client).await?;
         let nonce = match self.nonce {
@@ -150,16 +174,9 @@ impl SendArgs {
         };
         let chain_id = ChainId::new(&chain.chain_id)
             .ok_or_else(|| CliError::Failed(format!("the node names an impossible chain {:?}", chain.chain_id)))?;
-        let transfer = Transfer {
-            chain: chain_id,
-            nonce,
-            fee: self.fee,
-            expiry_height: chain.finalized_height.saturating_add(self.expiry_blocks),
-            recipient,
-            amount: self.amount,
-            memo: self.memo.as_bytes(),
-        };
-        let encoded = transfer.sign(&key).map_err(CliError::failed)?;
+        let expiry_height = chain.finalized_height.saturating_add(self.expiry_blocks);
+        let terms = Terms { chain: chain_id, nonce, fee: self.fee, expiry_height };
+        let encoded = sign(terms, &key).map_err(CliError::failed)?;
         let id = TransactionId::of(&encoded);
         let request = v1::SubmitRequest { transactions: vec![encoded] };
         let admissions = client.submit(request).await.map_err(refused)?.into_inner().admissions;

@@ -38,9 +38,28 @@ pub struct Configuration {
     /// Addresses to listen on.
     #[serde(default)]
     pub listen: ListenConfiguration,
+    /// What is kept of the past.
+    #[serde(default)]
+    pub retention: RetentionConfiguration,
     /// The other nodes of the network.
     #[serde(default)]
     pub peers: Vec<PeerConfiguration>,
+}
+
+/// Section `[retention]`: how much of the past this node keeps. Peers and queries get what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfiguration {
+    /// Keep everything since the genesis.
+    pub archive: bool,
+    /// Without `archive`: keep this many blocks below the last executed one, but never fewer than two epochs.
+    pub blocks: u64,
+}
+
+impl Default for RetentionConfiguration {
+    fn default() -> Self {
+        Self { archive: true, blocks: 100_000 }
+    }
 }
 
 /// Section `[tls]`.
@@ -170,7 +189,12 @@ impl Configuration {
     pub fn load(path: &Path) -> Result<Self, ConfigurationError> {
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigurationError::Unreadable { path: path.to_owned(), source })?;
-        let configuration: Self = toml::from_str(&text).map_err(|error| ConfigurationError::Malformed {
+        Self::parse(&text, path)
+    }
+
+    /// Checks a configuration file's text; `path` is for error messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigurationError> {
+        let configuration: Self = toml::from_str(text).map_err(|error| ConfigurationError::Malformed {
             path: path.to_owned(),
             reason: error.to_string().trim_end().to_owned(),
         })?;
@@ -274,6 +298,9 @@ mod tests {
         let configuration = load(SMALLEST).unwrap();
         assert_eq!(configuration.listen.peer.port(), 7100);
         assert_eq!(configuration.listen.monitoring.to_string(), "0.0.0.0:7500");
+        assert!(configuration.retention.archive);
+        let pruned = load(&format!("{SMALLEST}\n[retention]\narchive = false\nblocks = 500\n")).unwrap();
+        assert_eq!(pruned.retention, RetentionConfiguration { archive: false, blocks: 500 });
         assert_eq!(load(&toml::to_string(&configuration).unwrap()).unwrap(), configuration);
     }
 

@@ -1,14 +1,14 @@
 //! The real disk: RocksDB for blocks, batches and the ledger, a file for the signing record.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use bizra_driver::signing_record::BlockWrite;
-use bizra_driver::{Batch, Change, Disk, DiskError, Recovered};
-use bizra_simplex::types::{Digest, Height};
-use bizra_simplex::{Block, Certificate};
-use prometheus::IntCounter;
+use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
+use bizra_simplex::types::{Digest, Epoch, Height, Power};
+use bizra_simplex::{Block, Certificate, Checkpoint};
 
-use super::record_file::RecordFile;
+use super::metrics::ConsensusMetrics;
+use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
 use crate::storage::{Database, StorageError};
@@ -21,22 +21,23 @@ pub struct NodeDisk {
     database: Database,
     blocks: BlockStore,
     ledger: Ledger,
-    record: Option<RecordFile>,
+    record: Option<Recorder>,
     executed: ExecutedBlocks,
-    syncs: IntCounter,
+    metrics: ConsensusMetrics,
 }
 
 impl NodeDisk {
-    /// `record` is `None` for a full node.
+    /// `record` is `None` for a full node. An error means that its thread could not be started.
     pub fn new(
         database: Database,
         blocks: BlockStore,
         ledger: Ledger,
         record: Option<RecordFile>,
         executed: ExecutedBlocks,
-        syncs: IntCounter,
-    ) -> Self {
-        Self { database, blocks, ledger, record, executed, syncs }
+        metrics: ConsensusMetrics,
+    ) -> std::io::Result<Self> {
+        let record = record.map(Recorder::start).transpose()?;
+        Ok(Self { database, blocks, ledger, record, executed, metrics })
     }
 
     fn write(&mut self, mut changes: Vec<Change>, sync: bool) -> Result<(), StorageError> {
@@ -54,14 +55,11 @@ impl NodeDisk {
                     last_finalized = blocks.into_iter().next_back().or(last_finalized);
                 }
                 Change::Execute(block, batches) => {
-                    // The ledger reads what the block before has written. A crash between the two is made good at the
-                    // next start, from the executed height.
-                    if !outcomes.is_empty() {
-                        std::mem::replace(&mut writes, self.database.writes()).commit_unsynced()?;
-                    }
                     outcomes.push(self.ledger.execute(&block, &batches, &mut writes)?);
                 }
-                Change::HighestVote(vote) => self.blocks.put_vote(&mut writes, &vote)?,
+                Change::Forget(batches) => self.blocks.forget_batches(&mut writes, &batches)?,
+                Change::Evidence(key, first, second) => self.blocks.put_evidence(&mut writes, key, &first, &second)?,
+                Change::HighestVote(key, vote) => self.blocks.put_vote(&mut writes, key, &vote)?,
             }
         }
         if sync {
@@ -79,6 +77,29 @@ impl NodeDisk {
     }
 }
 
+/// Writes and syncs the signing record while the driver's thread does the same with the database. The thread ends when
+/// this is dropped.
+struct Recorder {
+    writes: mpsc::Sender<Vec<BlockWrite>>,
+    /// One answer for each write.
+    results: mpsc::Receiver<Result<(), RecordFileError>>,
+}
+
+impl Recorder {
+    fn start(file: RecordFile) -> std::io::Result<Self> {
+        let (writes, jobs) = mpsc::channel::<Vec<BlockWrite>>();
+        let (answers, results) = mpsc::channel();
+        std::thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+            while let Ok(blocks) = jobs.recv() {
+                if answers.send(file.write(&blocks)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { writes, results })
+    }
+}
+
 impl Disk for NodeDisk {
     fn recover(&mut self) -> Result<Recovered, DiskError> {
         let read = || -> Result<Recovered, StorageError> {
@@ -90,29 +111,27 @@ impl Disk for NodeDisk {
                 batches: self.blocks.unordered()?,
                 executed: self.ledger.executed(),
                 highest_votes: self.blocks.highest_votes()?,
+                accused: self.blocks.accused()?,
             })
         };
         read().map_err(disk_error)
     }
 
     fn commit(&mut self, changes: Vec<Change>, signing: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
-        self.syncs.inc_by(u64::from(sync));
+        self.metrics.syncs.inc_by(u64::from(sync));
         if signing.is_empty() {
             return self.write(changes, sync).map_err(disk_error);
         }
         // S4: the two syncs of a turn go to the disk at the same time. Both must succeed.
-        let record = self.record.take().ok_or_else(|| DiskError::Failed("a full node cannot sign".to_owned()))?;
-        let (written, recorded) = std::thread::scope(|scope| {
-            let recording = scope.spawn(|| record.write(&signing));
-            let written = self.write(changes, sync);
-            (written, recording.join())
-        });
-        self.record = Some(record);
+        let record = self.record.as_ref().ok_or_else(|| DiskError::Failed("a full node cannot sign".to_owned()))?;
+        let gone = || DiskError::Failed("the thread that writes the signing record is gone".to_owned());
+        self.metrics.record_syncs.inc();
+        record.writes.send(signing).map_err(|_| gone())?;
+        let written = self.write(changes, sync);
+        let record = self.record.as_ref().ok_or_else(gone)?;
+        let recorded = record.results.recv().map_err(|_| gone())?;
         written.map_err(disk_error)?;
-        match recorded {
-            Ok(result) => result.map_err(|error| DiskError::Failed(error.to_string())),
-            Err(_) => Err(DiskError::Failed("writing the signing record panicked".to_owned())),
-        }
+        recorded.map_err(|error| DiskError::Failed(error.to_string()))
     }
 
     fn finalized_block(&self, height: Height) -> Result<Option<Block>, DiskError> {
@@ -133,6 +152,18 @@ impl Disk for NodeDisk {
 
     fn is_ordered(&self, batch: Digest) -> Result<bool, DiskError> {
         self.blocks.is_ordered(batch).map_err(disk_error)
+    }
+
+    fn checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
+        self.ledger.checkpoint(height.0).map_err(disk_error)
+    }
+
+    fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
+        let member = |member: &crate::validator::Member| Member {
+            key: PublicKey(member.consensus_key),
+            power: Power(member.power),
+        };
+        Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| set.members.iter().map(member).collect()))
     }
 }
 

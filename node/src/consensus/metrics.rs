@@ -11,6 +11,7 @@ pub struct ConsensusMetrics {
     pub(super) turns: IntCounter,
     pub(super) turn_seconds: Histogram,
     pub(super) syncs: IntCounter,
+    pub(super) record_syncs: IntCounter,
     pub(super) malformed_frames: IntCounter,
     pub(super) evidence: IntCounter,
 }
@@ -41,6 +42,10 @@ impl ConsensusMetrics {
             turns: counter("bizra_consensus_turns_total", "Turns of the driver")?,
             turn_seconds,
             syncs: counter("bizra_consensus_syncs_total", "Turns that waited for the disk")?,
+            record_syncs: counter(
+                "bizra_consensus_record_syncs_total",
+                "Syncs of the signing record, beside the others",
+            )?,
             malformed_frames: counter("bizra_consensus_malformed_frames_total", "Frames that did not decode")?,
             evidence: counter("bizra_consensus_evidence_total", "Pairs of contradicting votes seen")?,
         })

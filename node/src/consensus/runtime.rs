@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Destination, DiskError, Driver, Halt, Input, NodeIndex, Output, Signing};
+use bizra_driver::{
+    Destination, DiskError, Driver, Halt, Input, Member, NodeIndex, Output, PublicKey, Settings, Signing,
+};
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SyncState};
-use bizra_simplex::types::{Digest, Epoch, Millis};
-use bizra_simplex::{Config, Timing, ValidatorSet, ValidatorSetError};
+use bizra_simplex::Timing;
+use bizra_simplex::types::{Digest, Millis};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,6 +40,9 @@ const IN_SYNC_BLOCKS: u64 = 3;
 /// The longest sleep: also the longest silence of the status.
 const WAKE_MAX: Duration = Duration::from_secs(1);
 
+/// The status is renewed at most this often: whoever waits for it is woken each time, and turns are many.
+const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+
 /// What can keep consensus from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsensusError {
@@ -47,12 +52,6 @@ pub enum ConsensusError {
     /// The signing record refuses.
     #[error(transparent)]
     Record(#[from] RecordFileError),
-    /// The validators of the genesis do not make a set.
-    #[error("the genesis cannot start a chain: {0}")]
-    Validators(#[from] ValidatorSetError),
-    /// A validator's key is not one.
-    #[error("the genesis names a validator whose key is not an Ed25519 public key: {0}")]
-    Key(#[from] ed25519_zebra::Error),
     /// The chain id cannot travel in transactions.
     #[error("the genesis has no valid chain id")]
     ChainId,
@@ -73,11 +72,9 @@ impl From<ConsensusError> for Termination {
             ConsensusError::Identity(error) => error.reason(),
             ConsensusError::Record(RecordFileError::Refused(_) | RecordFileError::Missing(_))
             | ConsensusError::Halt(Halt::Record(_)) => ExitReason::SigningRecordRefused,
-            ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_))) => ExitReason::DatabaseCorrupt,
-            ConsensusError::Halt(Halt::SignedElsewhere(_)) => ExitReason::SignedElsewhere,
-            ConsensusError::Validators(_) | ConsensusError::Key(_) | ConsensusError::ChainId => {
-                ExitReason::WrongGenesis
-            }
+            ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_)) | Halt::Diverged(_)) => ExitReason::DatabaseCorrupt,
+            ConsensusError::Halt(Halt::SignedElsewhere(..)) => ExitReason::SignedElsewhere,
+            ConsensusError::ChainId => ExitReason::WrongGenesis,
             ConsensusError::Record(RecordFileError::Io { .. })
             | ConsensusError::Halt(Halt::Disk(DiskError::Failed(_)))
             | ConsensusError::Thread(_)
@@ -181,42 +178,49 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         metrics,
     } = setup;
     let key = signer.consensus_key()?;
-    let me = genesis.index_of_key(&key.public_key());
-    let config = Config {
-        epoch: Epoch(0),
-        validators: ValidatorSet::new(genesis.validators.iter().map(|member| member.power).collect())?,
-        me,
+    let members: Vec<Member> = genesis
+        .validators
+        .iter()
+        .map(|member| Member { key: PublicKey(member.public_key), power: member.power })
+        .collect();
+    let settings = Settings {
+        genesis_hash: genesis.hash,
         timing: Timing::default(),
+        epoch_blocks: Some(genesis.genesis.parameters.epoch_blocks),
+        nodes: (0..).zip(&members).map(|(node, member)| (member.key, node)).collect(),
     };
-    let (file, record) = match me {
-        Some(_) => {
-            let volume = Digest(Sha256::digest(volume_id.as_bytes()).into());
-            let binding = Binding { genesis_hash: genesis.hash, volume, public_key: key.public_key() };
-            let (file, record) = open_record(&signer, &binding)?;
-            (Some(file), Some(record))
-        }
-        None => (None, None),
-    };
-    let keys = NodeKeys::new(key, &genesis.validators)?;
+    // Who is no validator now may be one in a later epoch.
+    let volume = Digest(Sha256::digest(volume_id.as_bytes()).into());
+    let binding = Binding { genesis_hash: genesis.hash, volume, public_key: key.public_key() };
+    let (file, record) = open_record(&signer, &binding)?;
+    let keys = NodeKeys::new(key);
     let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
     let (answers, mut answered) = mpsc::unbounded_channel();
     let (verifier, _thread) = Verifier::start(chain, answers)?;
     let peers = Peers::new(&genesis, &network);
     let clock = Instant::now();
     let now = || Millis(clock.elapsed().as_millis() as u64);
-    let disk = NodeDisk::new(database, blocks, ledger, file, executed, metrics.syncs.clone());
+    let disk = NodeDisk::new(database, blocks, ledger, Some(file), executed, metrics.clone())?;
 
-    let (mut driver, mut output) = Driver::start(config, genesis.hash, disk, keys, record, now(), wall_clock())?;
+    let (mut driver, mut output) = Driver::start(settings, disk, keys, Some(record), now(), wall_clock())?;
     tracing::info!(
         height = driver.core().anchor().height().0,
         view = driver.core().view().0,
-        validator = me.map(|index| index.0),
+        epoch = driver.core().config().epoch.0,
+        validator = driver.core().config().me.map(|index| index.0),
         "consensus started"
     );
+    let mut status_due = Instant::now();
     loop {
-        let sleep = output.wake.map_or(WAKE_MAX, |wake| Duration::from_millis(wake.0.saturating_sub(now().0)));
+        let mut sleep = output.wake.map_or(WAKE_MAX, |wake| Duration::from_millis(wake.0.saturating_sub(now().0)));
         dispatch(output, &peers, &network, &verifier, &metrics);
-        publish(&driver, &peers, &network, &status, &metrics);
+        let until_status = status_due.saturating_duration_since(Instant::now());
+        if until_status.is_zero() {
+            publish(&driver, &peers, &network, &status, &metrics);
+            status_due = Instant::now() + STATUS_INTERVAL;
+        } else {
+            sleep = sleep.min(until_status);
+        }
         let mut inputs = Vec::new();
         tokio::select! {
             biased;

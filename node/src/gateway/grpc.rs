@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bizra_proto::v1;
 use bizra_proto::v1::ledger_server::{Ledger, LedgerServer};
+use bizra_simplex::Checkpoint;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::queries::QueryError;
 use super::trace::{TRACEPARENT, trace_id};
 use super::{Gateway, GatewayError, SHUTDOWN_GRACE};
-use crate::blockchain::Receipt;
+use crate::blockchain::{InclusionProof, Receipt};
 use crate::transaction::{
     Address, Admission, REQUEST_TRANSACTIONS_MAX, StreamEvent, StreamEvents, StreamSubmitter, TraceId, TransactionId,
 };
@@ -145,8 +146,9 @@ impl Ledger for LedgerService {
         request: Request<v1::GetAccountRequest>,
     ) -> Result<Response<v1::GetAccountResponse>, Status> {
         let result = async {
-            let address = Address(fixed(&request.into_inner().address, "an address")?);
-            let (account, height) = self.gateway.account(address).await?;
+            let request = request.into_inner();
+            let address = Address(fixed(&request.address, "an address")?);
+            let (account, height) = self.gateway.account(address, wanted(request.height)).await?;
             Ok(v1::GetAccountResponse { balance: account.balance, nonce: account.nonce, height })
         };
         self.counted("GetAccount", result.await)
@@ -162,6 +164,9 @@ impl Ledger for LedgerService {
             batches: block.view.batches.iter().map(|batch| batch.0.to_vec()).collect(),
             transactions: block.transactions,
             view: block.view.view,
+            epoch: block.view.epoch.0,
+            checkpoint: Some(checkpoint_message(block.view.checkpoint)),
+            next_validators: block.view.next_validators.map(|digest| digest.0.to_vec()).unwrap_or_default(),
         });
         self.counted("GetBlock", result)
     }
@@ -174,8 +179,76 @@ impl Ledger for LedgerService {
             finalized_height: chain.height.0,
             finalized_hash: chain.hash.0.to_vec(),
             transactions: chain.transactions,
+            oldest_height: chain.oldest,
         });
         self.counted("GetChain", result)
+    }
+
+    async fn get_proof(&self, request: Request<v1::GetProofRequest>) -> Result<Response<v1::GetProofResponse>, Status> {
+        let result = async {
+            let id = TransactionId(fixed(&request.into_inner().transaction_id, "a transaction id")?);
+            Ok(self.gateway.proof(id).await?.into())
+        };
+        self.counted("GetProof", result.await)
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        let checkpoint = self.gateway.checkpoint(request.into_inner().height).await.map_err(Status::from);
+        self.counted("GetCheckpoint", checkpoint.map(checkpoint_message))
+    }
+
+    async fn get_validator(
+        &self,
+        request: Request<v1::GetValidatorRequest>,
+    ) -> Result<Response<v1::GetValidatorResponse>, Status> {
+        let result = async {
+            let request = request.into_inner();
+            let owner = Address(fixed(&request.owner, "an address")?);
+            let ((validator, stake), height) = self.gateway.validator(owner, wanted(request.height)).await?;
+            let unbonding = stake.unbonding.iter();
+            let unbonding = unbonding.map(|part| v1::Unbonding { epoch: part.epoch, amount: part.amount }).collect();
+            let stakes =
+                v1::GetValidatorResponse { height, reserved_stake: stake.reserved, unbonding, ..Default::default() };
+            Ok(match validator {
+                None => stakes,
+                Some(validator) => v1::GetValidatorResponse {
+                    registered: true,
+                    status: validator.status.name().to_owned(),
+                    node_name: validator.name,
+                    consensus_key: validator.consensus_key.map(Vec::from).unwrap_or_default(),
+                    granted_power: validator.granted_power,
+                    queued_at: validator.queued_at,
+                    ..stakes
+                },
+            })
+        };
+        self.counted("GetValidator", result.await)
+    }
+
+    async fn get_validator_set(
+        &self,
+        request: Request<v1::GetValidatorSetRequest>,
+    ) -> Result<Response<v1::GetValidatorSetResponse>, Status> {
+        let set = self.gateway.validator_set(request.into_inner().epoch).await.map_err(Status::from);
+        let result = set.map(|set| v1::GetValidatorSetResponse {
+            epoch: set.epoch,
+            cutoff: set.cutoff,
+            hash: set.hash().0.to_vec(),
+            members: set
+                .members
+                .into_iter()
+                .map(|member| v1::ValidatorSetMember {
+                    owner: member.owner.0.to_vec(),
+                    node_name: member.name,
+                    consensus_key: member.consensus_key.to_vec(),
+                    power: member.power,
+                })
+                .collect(),
+        });
+        self.counted("GetValidatorSet", result)
     }
 }
 
@@ -245,11 +318,43 @@ impl From<QueryError> for Status {
         let message = error.to_string();
         match error {
             QueryError::NotFound(_) => Self::not_found(message),
+            QueryError::Pruned { .. } | QueryError::Future { .. } => Self::out_of_range(message),
             QueryError::Busy => Self::resource_exhausted(message),
             QueryError::Storage(_) => Self::internal(message),
             QueryError::Stopping => Self::unavailable(message),
         }
     }
+}
+
+fn checkpoint_message(checkpoint: Checkpoint) -> v1::GetCheckpointResponse {
+    v1::GetCheckpointResponse {
+        height: checkpoint.height.0,
+        state: checkpoint.state.0.to_vec(),
+        receipts: checkpoint.receipts.0.to_vec(),
+    }
+}
+
+impl From<InclusionProof> for v1::GetProofResponse {
+    fn from(proof: InclusionProof) -> Self {
+        // The proof was made here, so its hex is sound.
+        let bytes = |text: &String| hex::decode(text).unwrap_or_default();
+        Self {
+            transaction_id: bytes(&proof.transaction_id),
+            height: proof.height,
+            index: proof.index,
+            outcome: proof.outcome.into(),
+            transactions: proof.transactions,
+            transaction_path: proof.transaction_path.iter().map(bytes).collect(),
+            receipt_path: proof.receipt_path.iter().map(bytes).collect(),
+            checkpoint: proof.checkpoint,
+            block_path: proof.block_path.iter().map(bytes).collect(),
+        }
+    }
+}
+
+/// The height of a request; 0 stands for the last one.
+fn wanted(height: u64) -> Option<u64> {
+    (height > 0).then_some(height)
 }
 
 fn trace_of<T>(request: &Request<T>) -> TraceId {

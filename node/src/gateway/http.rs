@@ -1,4 +1,5 @@
-//! REST: `/v1/transactions`, `/v1/accounts`, `/v1/blocks`, `/v1/chain`. Amounts are decimal strings, bytes are
+//! REST: `/v1/transactions`, `/v1/accounts`, `/v1/validators`, `/v1/validator-sets`, `/v1/checkpoints`, `/v1/blocks`,
+//! `/v1/chain`. Amounts are decimal strings, bytes are
 //! lower-case hex, errors are problem details.
 
 use std::future::Future;
@@ -12,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bizra_proto::ceremony::decode_hex;
+use bizra_simplex::Checkpoint;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -21,6 +23,7 @@ use super::problem::Problem;
 use super::queries::{FinalizedBlock, WAIT_MAX};
 use super::trace::{TRACEPARENT, trace_id};
 use super::{Gateway, GatewayError, SHUTDOWN_GRACE};
+use crate::blockchain::InclusionProof;
 use crate::transaction::{Address, TransactionId};
 
 /// Largest request body: the longest transaction in hex, and JSON around it.
@@ -58,7 +61,11 @@ pub fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/transactions", post(submit))
         .route("/v1/transactions/{id}", get(transaction))
+        .route("/v1/transactions/{id}/proof", get(proof))
         .route("/v1/accounts/{address}", get(account))
+        .route("/v1/validators/{owner}", get(validator))
+        .route("/v1/validator-sets/{epoch}", get(validator_set))
+        .route("/v1/checkpoints/{height}", get(checkpoint))
         .route("/v1/blocks", get(blocks))
         .route("/v1/blocks/{height}", get(block))
         .route("/v1/chain", get(chain))
@@ -119,18 +126,7 @@ async fn admit(
         _ => Problem::bad_request(rejection.body_text()),
     })?;
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let transaction = if content_type == b"application/octet-stream" {
-        body
-    } else {
-        let SubmitBody { transaction } = serde_json::from_slice(&body).map_err(|error| {
-            Problem::bad_request(format!(
-                "send {{\"transaction\": \"<hex>\"}}, or the bytes as application/octet-stream: {error}"
-            ))
-        })?;
-        let bytes = hex::decode(transaction)
-            .map_err(|error| Problem::bad_request(format!("the transaction is not hex: {error}")))?;
-        Bytes::from(bytes)
-    };
+    let transaction = read_transaction(content_type, body).map_err(Problem::bad_request)?;
     let trace = trace_id(headers.get(TRACEPARENT).map(axum::http::HeaderValue::as_bytes));
     let admission = gateway.pool.submit(vec![transaction], trace).await.pop();
     match admission.map(|admission| (admission.id, admission.result)) {
@@ -140,6 +136,17 @@ async fn admit(
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", "the node gave no answer"))
         }
     }
+}
+
+/// The encoded transaction in a request's body: as it is, or in hex within JSON. The error tells the client what to send.
+pub fn read_transaction(content_type: &[u8], body: Bytes) -> Result<Bytes, String> {
+    if content_type == b"application/octet-stream" {
+        return Ok(body);
+    }
+    let SubmitBody { transaction } = serde_json::from_slice(&body).map_err(|error| {
+        format!("send {{\"transaction\": \"<hex>\"}}, or the bytes as application/octet-stream: {error}")
+    })?;
+    hex::decode(transaction).map(Bytes::from).map_err(|error| format!("the transaction is not hex: {error}"))
 }
 
 #[derive(Deserialize)]
@@ -191,14 +198,143 @@ struct AccountBody {
     height: u64,
 }
 
+/// `?height=`: the executed height to answer for; the last one by default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeightQuery {
+    height: Option<u64>,
+}
+
+fn height(query: Result<Query<HeightQuery>, QueryRejection>) -> Result<Option<u64>, Problem> {
+    let Query(HeightQuery { height }) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    Ok(height)
+}
+
 async fn account(
     State(gateway): State<Gateway>,
     address: Result<Path<String>, PathRejection>,
+    query: Result<Query<HeightQuery>, QueryRejection>,
 ) -> Result<Json<AccountBody>, Problem> {
     let address = Address(path_bytes(address, "an address")?);
-    let (account, height) = gateway.account(address).await?;
+    let (account, height) = gateway.account(address, height(query)?).await?;
     let balance = account.balance.to_string();
     Ok(Json(AccountBody { address: address.to_string(), balance, nonce: account.nonce, height }))
+}
+
+async fn proof(
+    State(gateway): State<Gateway>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<InclusionProof>, Problem> {
+    let id = TransactionId(path_bytes(id, "a transaction id")?);
+    Ok(Json(gateway.proof(id).await?))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ValidatorBody {
+    owner: String,
+    registered: bool,
+    node_name: Option<String>,
+    status: Option<&'static str>,
+    consensus_key: Option<String>,
+    granted_power: Option<String>,
+    queued_at: Option<u64>,
+    reserved_stake: String,
+    unbonding: Vec<UnbondingBody>,
+    height: u64,
+}
+
+#[derive(Serialize)]
+struct UnbondingBody {
+    epoch: u64,
+    amount: String,
+}
+
+async fn validator(
+    State(gateway): State<Gateway>,
+    owner: Result<Path<String>, PathRejection>,
+    query: Result<Query<HeightQuery>, QueryRejection>,
+) -> Result<Json<ValidatorBody>, Problem> {
+    let owner = Address(path_bytes(owner, "an address")?);
+    let ((validator, stake), height) = gateway.validator(owner, height(query)?).await?;
+    let unbonding = stake.unbonding.iter();
+    Ok(Json(ValidatorBody {
+        owner: owner.to_string(),
+        registered: validator.is_some(),
+        status: validator.as_ref().map(|validator| validator.status.name()),
+        consensus_key: validator.as_ref().and_then(|validator| validator.consensus_key).map(hex::encode),
+        granted_power: validator.as_ref().map(|validator| validator.granted_power.to_string()),
+        queued_at: validator.as_ref().map(|validator| validator.queued_at),
+        node_name: validator.map(|validator| validator.name),
+        reserved_stake: stake.reserved.to_string(),
+        unbonding: unbonding.map(|part| UnbondingBody { epoch: part.epoch, amount: part.amount.to_string() }).collect(),
+        height,
+    }))
+}
+
+#[derive(Serialize)]
+struct ValidatorSetBody {
+    epoch: u64,
+    cutoff: u64,
+    hash: String,
+    members: Vec<MemberBody>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberBody {
+    owner: String,
+    node_name: String,
+    consensus_key: String,
+    power: String,
+}
+
+/// A number in a path, or `latest`.
+fn number_or_latest(path: Result<Path<String>, PathRejection>, what: &str) -> Result<Option<u64>, Problem> {
+    let Path(text) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    if text == "latest" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| Problem::bad_request(format!("{what} is a number or `latest`")))
+}
+
+async fn validator_set(
+    State(gateway): State<Gateway>,
+    epoch: Result<Path<String>, PathRejection>,
+) -> Result<Json<ValidatorSetBody>, Problem> {
+    let set = gateway.validator_set(number_or_latest(epoch, "an epoch")?).await?;
+    let hash = set.hash().to_string();
+    let members = set.members.into_iter().map(|member| MemberBody {
+        owner: member.owner.to_string(),
+        node_name: member.name,
+        consensus_key: hex::encode(member.consensus_key),
+        power: member.power.to_string(),
+    });
+    Ok(Json(ValidatorSetBody { epoch: set.epoch, cutoff: set.cutoff, hash, members: members.collect() }))
+}
+
+#[derive(Serialize)]
+struct CheckpointBody {
+    height: u64,
+    state: String,
+    receipts: String,
+}
+
+impl From<Checkpoint> for CheckpointBody {
+    fn from(checkpoint: Checkpoint) -> Self {
+        Self {
+            height: checkpoint.height.0,
+            state: checkpoint.state.to_string(),
+            receipts: checkpoint.receipts.to_string(),
+        }
+    }
+}
+
+async fn checkpoint(
+    State(gateway): State<Gateway>,
+    height: Result<Path<String>, PathRejection>,
+) -> Result<Json<CheckpointBody>, Problem> {
+    Ok(Json(gateway.checkpoint(number_or_latest(height, "a height")?).await?.into()))
 }
 
 #[derive(Deserialize)]
@@ -218,6 +354,9 @@ struct BlockBody {
     batches: Vec<String>,
     transactions: u32,
     view: u64,
+    epoch: u64,
+    checkpoint: CheckpointBody,
+    next_validators: Option<String>,
 }
 
 impl From<FinalizedBlock> for BlockBody {
@@ -230,6 +369,9 @@ impl From<FinalizedBlock> for BlockBody {
             batches: block.batches.iter().map(ToString::to_string).collect(),
             transactions,
             view: block.view,
+            epoch: block.epoch.0,
+            checkpoint: block.checkpoint.into(),
+            next_validators: block.next_validators.map(|digest| digest.to_string()),
         }
     }
 }
@@ -268,6 +410,7 @@ struct ChainBody {
     finalized_height: u64,
     finalized_hash: String,
     transactions: u64,
+    oldest_height: u64,
 }
 
 async fn chain(State(gateway): State<Gateway>) -> Result<Json<ChainBody>, Problem> {
@@ -278,6 +421,7 @@ async fn chain(State(gateway): State<Gateway>) -> Result<Json<ChainBody>, Proble
         finalized_height: chain.height.0,
         finalized_hash: chain.hash.to_string(),
         transactions: chain.transactions,
+        oldest_height: chain.oldest,
     }))
 }
 

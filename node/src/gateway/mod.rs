@@ -17,7 +17,8 @@ mod trace;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bizra_simplex::types::{Digest, Height};
+use bizra_simplex::Checkpoint;
+use bizra_simplex::types::{Digest, Epoch, Height};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -26,7 +27,7 @@ use crate::storage::StorageError;
 use crate::transaction::{ChainId, TransactionPool};
 
 pub use grpc::serve_grpc;
-pub use http::{router, serve_http};
+pub use http::{read_transaction, router, serve_http};
 pub use metrics::GatewayMetrics;
 
 /// How long open requests may go on after the node was told to stop.
@@ -46,6 +47,12 @@ pub struct BlockView {
     pub parent: Digest,
     /// Milliseconds since 1970; monotone, informational.
     pub time_milliseconds: u64,
+    /// Epoch of its validators.
+    pub epoch: Epoch,
+    /// The executed state it vouches for.
+    pub checkpoint: Checkpoint,
+    /// Hash of the next epoch's validators, on the last block of an epoch.
+    pub next_validators: Option<Digest>,
     /// Batches it ordered.
     pub batches: Vec<Digest>,
     /// View of the certificate that finalised it or a descendant of it.

@@ -59,6 +59,8 @@ impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
         let (status, reason) = match error {
             QueryError::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
+            QueryError::Pruned { .. } => (StatusCode::GONE, "Pruned"),
+            QueryError::Future { .. } => (StatusCode::NOT_FOUND, "FutureHeight"),
             QueryError::Busy => (StatusCode::TOO_MANY_REQUESTS, "Busy"),
             QueryError::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, "StorageFailed"),
             QueryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use bizra_simplex::Checkpoint;
 use bizra_simplex::types::{Digest, Height};
 use bytes::Bytes;
 
 use super::{BlockView, Gateway};
-use crate::blockchain::{Account, Receipt};
+use crate::blockchain::{Account, AtHeight, InclusionProof, Receipt, checkpoint_of};
 use crate::storage::StorageError;
-use crate::transaction::{Address, TransactionId};
+use crate::transaction::{Address, Payload, TransactionId};
+use crate::validator::{Stake, Validator, ValidatorSetRecord};
 
 /// Longest wait for a receipt.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -19,6 +21,10 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) enum QueryError {
     #[error("{0}")]
     NotFound(&'static str),
+    #[error("this node keeps heights from {oldest} on; ask one that keeps more")]
+    Pruned { oldest: u64 },
+    #[error("the last executed height is {executed}; ask again later")]
+    Future { executed: u64 },
     #[error("too many requests are waiting; ask again in a moment")]
     Busy,
     #[error("the node could not read its database")]
@@ -47,6 +53,16 @@ pub(super) struct Chain {
     pub(super) height: Height,
     pub(super) hash: Digest,
     pub(super) transactions: u64,
+    pub(super) oldest: u64,
+}
+
+/// Turns a question about a height into its answer or the reason why there is none.
+fn at_height<T>(answer: AtHeight<T>) -> Result<(T, u64), QueryError> {
+    match answer {
+        AtHeight::Found(value, height) => Ok((value, height)),
+        AtHeight::Pruned { oldest } => Err(QueryError::Pruned { oldest }),
+        AtHeight::Future { executed } => Err(QueryError::Future { executed }),
+    }
 }
 
 impl Gateway {
@@ -105,9 +121,71 @@ impl Gateway {
         Ok(Some(FinalizedTransaction { receipt: record.receipt, encoded }))
     }
 
-    /// An account and a finalised height at which it was in this state.
-    pub(super) async fn account(&self, address: Address) -> Result<(Account, u64), QueryError> {
-        self.read(move |gateway| gateway.ledger.account(&address)).await
+    /// An account as of a height, by default the last executed one.
+    pub(super) async fn account(&self, address: Address, height: Option<u64>) -> Result<(Account, u64), QueryError> {
+        at_height(self.read(move |gateway| gateway.ledger.account(&address, height)).await?)
+    }
+
+    /// An owner's validator and stake as of a height, by default the last executed one.
+    pub(super) async fn validator(
+        &self,
+        owner: Address,
+        height: Option<u64>,
+    ) -> Result<((Option<Validator>, Stake), u64), QueryError> {
+        at_height(self.read(move |gateway| gateway.ledger.validator(&owner, height)).await?)
+    }
+
+    /// The validator set of an epoch, by default the one computed last.
+    pub(super) async fn validator_set(&self, epoch: Option<u64>) -> Result<ValidatorSetRecord, QueryError> {
+        let set = self.read(move |gateway| gateway.ledger.validator_set(epoch)).await?;
+        set.ok_or(QueryError::NotFound("no validator set of this epoch is kept"))
+    }
+
+    /// The commitment at a checkpoint height, by default the last one.
+    pub(super) async fn checkpoint(&self, height: Option<u64>) -> Result<Checkpoint, QueryError> {
+        let found = self.read(move |gateway| {
+            let executed = gateway.ledger.totals()?.height;
+            let last = executed - executed % checkpoint_of(1);
+            Ok((gateway.ledger.checkpoint(height.unwrap_or(last))?, executed, gateway.ledger.oldest()?))
+        });
+        match (found.await?, height) {
+            ((Some(checkpoint), ..), _) => Ok(checkpoint),
+            ((None, executed, _), Some(height)) if height > executed => Err(QueryError::Future { executed }),
+            ((None, _, oldest), Some(height)) if height < oldest => Err(QueryError::Pruned { oldest }),
+            ((None, ..), _) => Err(QueryError::NotFound("only heights divisible by 16 are checkpoints")),
+        }
+    }
+
+    /// Proves that a transaction was executed.
+    pub(super) async fn proof(&self, id: TransactionId) -> Result<InclusionProof, QueryError> {
+        let found = self.read(move |gateway| {
+            let Some(record) = gateway.ledger.transaction(&id)? else { return Ok(None) };
+            let height = record.receipt.height;
+            let ids = gateway.ordered_transactions(height)?;
+            let proof = ids.map_or(Ok(None), |ids| gateway.ledger.proof(&id, &ids))?;
+            Ok(Some((proof, height, gateway.ledger.totals()?.height, gateway.ledger.oldest()?)))
+        });
+        match found.await? {
+            None => Err(QueryError::NotFound("no finalised transaction has this id")),
+            Some((Some(proof), ..)) => Ok(proof),
+            Some((None, height, executed, _)) if checkpoint_of(height) > executed => {
+                Err(QueryError::Future { executed })
+            }
+            Some((None, _, _, oldest)) => Err(QueryError::Pruned { oldest }),
+        }
+    }
+
+    /// Ids of all transactions a block orders; `None` if a body was pruned.
+    fn ordered_transactions(&self, height: u64) -> Result<Option<Vec<TransactionId>>, StorageError> {
+        let Some(block) = self.blocks.block(Height(height))? else { return Ok(None) };
+        let mut ids = Vec::new();
+        for batch in &block.batches {
+            let Some(payload) = self.blocks.batch_payload(batch)? else { return Ok(None) };
+            let payload = Payload::parse(&payload)
+                .map_err(|error| StorageError::Corrupt(format!("batch {batch} of block {height}: {error}")))?;
+            ids.extend(payload.entries().map(|entry| TransactionId::of(entry.transaction)));
+        }
+        Ok(Some(ids))
     }
 
     /// At most `limit` finalised blocks from `from` upwards; from the end of the chain if `from` is `None`.
@@ -116,9 +194,14 @@ impl Gateway {
             let (Height(last), _) = gateway.blocks.finalized();
             let first = from.unwrap_or_else(|| last.saturating_sub(limit.saturating_sub(1)));
             let end = first.saturating_add(limit).min(last.saturating_add(1));
-            (first..end).map_while(|height| gateway.find_block(height).transpose()).collect()
+            let oldest = gateway.ledger.oldest()?;
+            if first < oldest && from.is_some() {
+                return Ok(Err(QueryError::Pruned { oldest }));
+            }
+            let first = first.max(oldest);
+            (first..end).map_while(|height| gateway.find_block(height).transpose()).collect::<Result<_, _>>().map(Ok)
         })
-        .await
+        .await?
     }
 
     fn find_block(&self, height: u64) -> Result<Option<FinalizedBlock>, StorageError> {
@@ -132,8 +215,12 @@ impl Gateway {
 
     /// The finalised block at a height.
     pub(super) async fn block(&self, height: u64) -> Result<FinalizedBlock, QueryError> {
-        let block = self.read(move |gateway| gateway.find_block(height)).await?;
-        block.ok_or(QueryError::NotFound("no finalised block has this height"))
+        let found = self.read(move |gateway| Ok((gateway.find_block(height)?, gateway.ledger.oldest()?)));
+        match found.await? {
+            (Some(block), _) => Ok(block),
+            (None, oldest) if height < oldest => Err(QueryError::Pruned { oldest }),
+            (None, _) => Err(QueryError::NotFound("no finalised block has this height")),
+        }
     }
 
     /// The chain and where it is.
@@ -146,6 +233,7 @@ impl Gateway {
                 height,
                 hash,
                 transactions: gateway.ledger.totals()?.transactions,
+                oldest: gateway.ledger.oldest()?,
             })
         })
         .await

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bizra_driver::batch::Batch;
 use bizra_proto::ceremony::{Genesis, GenesisAccount};
+use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::Block;
 use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
 use tokio::sync::{mpsc, watch};
@@ -60,9 +61,17 @@ impl OneNode {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path()).unwrap();
         let validators = Vec::new();
-        let genesis = Genesis { version: 1, chain_id: CHAIN.to_owned(), time_milliseconds: 0, validators, accounts };
+        let genesis = Genesis {
+            version: 1,
+            chain_id: CHAIN.to_owned(),
+            time_milliseconds: 0,
+            validators,
+            accounts,
+            parameters: Parameters::default(),
+        };
         let registry = prometheus::Registry::new();
-        let ledger = Ledger::open(database.clone(), &genesis, LedgerMetrics::new(&registry).unwrap()).unwrap();
+        let ledger =
+            Ledger::open(database.clone(), &genesis, Digest([6; 32]), LedgerMetrics::new(&registry).unwrap()).unwrap();
         let (sender, batches) = mpsc::channel(16);
         let chain = ChainId::new(CHAIN).unwrap();
         let reader = LedgerReader::new(database.clone());
@@ -120,6 +129,9 @@ fn order(
         hash: block.digest(),
         parent: block.parent,
         time_milliseconds: block.time_milliseconds,
+        epoch: block.epoch,
+        checkpoint: block.checkpoint,
+        next_validators: block.boundary.map(|boundary| boundary.validators),
         batches: block.batches.clone(),
         view: block.height.0 + 1,
     };
@@ -131,10 +143,12 @@ fn order(
             continue;
         };
         sequence += 1;
-        let digest = Batch::digest(Digest([6; 32]), ValidatorIndex(0), sequence, &payload);
         let height = ledger.executed().next();
-        let block = Block { epoch: Epoch(0), height, parent, time_milliseconds: sequence, batches: vec![digest] };
-        let batch = Batch { origin: ValidatorIndex(0), sequence, payload, signature: Signature([0; 64]) };
+        let (epoch, origin) = (Epoch(0), ValidatorIndex(0));
+        let batch = Batch { epoch, origin, sequence, payload, signature: Signature([0; 64]) };
+        let digest = batch.digest(Digest([6; 32]));
+        let genesis = Block::genesis(parent, sequence);
+        let block = Block { height, batches: vec![digest], ..genesis };
         let mut writes = database.writes();
         let outcome = ledger.execute(&block, std::slice::from_ref(&batch), &mut writes).unwrap();
         writes.commit_unsynced().unwrap();

@@ -74,6 +74,18 @@ async fn a_transfer_over_rest_is_admitted_finalised_and_readable() {
 
     let (_, account) = get(&node, &format!("/v1/accounts/{}", address(1))).await;
     assert_eq!((&account["balance"], &account["nonce"]), (&json!("60"), &json!(1)));
+    let (_, before) = get(&node, &format!("/v1/accounts/{}?height=0", address(1))).await;
+    assert_eq!((&before["balance"], &before["height"]), (&json!("100"), &json!(0)));
+    let future = get(&node, &format!("/v1/accounts/{}?height=9", address(1))).await;
+    assert_eq!(problem(404, &future), "FutureHeight");
+    let (_, checkpoint) = get(&node, "/v1/checkpoints/latest").await;
+    assert_eq!((&checkpoint["height"], checkpoint["state"].as_str().unwrap().len()), (&json!(0), 64));
+    assert_eq!(problem(404, &get(&node, &format!("/v1/transactions/{id}/proof")).await), "FutureHeight");
+    let (_, validator) = get(&node, &format!("/v1/validators/{}", address(1))).await;
+    assert_eq!((&validator["registered"], &validator["reservedStake"]), (&json!(false), &json!("0")));
+    let (_, set) = get(&node, "/v1/validator-sets/latest").await;
+    assert_eq!((&set["epoch"], set["members"].as_array().unwrap().len()), (&json!(0), 0));
+
     let (_, chain) = get(&node, "/v1/chain").await;
     assert_eq!(
         (&chain["chainId"], &chain["finalizedHeight"], &chain["transactions"]),
@@ -135,13 +147,14 @@ async fn a_grpc_stream_hears_admissions_rejections_and_receipts() {
     let request = v1::GetTransactionRequest { transaction_id: id, wait_milliseconds: 0 };
     let found = client.get_transaction(request).await.unwrap().into_inner();
     assert_eq!(found.transaction, transfer(1, 1));
-    let account = client.get_account(v1::GetAccountRequest { address: address(2).0.to_vec() }).await.unwrap();
+    let account =
+        client.get_account(v1::GetAccountRequest { address: address(2).0.to_vec(), height: 0 }).await.unwrap();
     assert_eq!(account.into_inner().balance, 2);
     let chain = client.get_chain(v1::GetChainRequest {}).await.unwrap().into_inner();
     let block = client.get_block(v1::GetBlockRequest { height: 1 }).await.unwrap().into_inner();
     assert_eq!((chain.finalized_height, chain.finalized_hash, block.transactions), (1, block.hash, 2));
 
-    let request = v1::GetAccountRequest { address: vec![1] };
+    let request = v1::GetAccountRequest { address: vec![1], height: 0 };
     assert_eq!(client.get_account(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     let request = v1::SubmitRequest { transactions: vec![transfer(2, 1); 1_025] };
     assert_eq!(client.submit(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);

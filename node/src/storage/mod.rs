@@ -3,8 +3,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Options, WriteBatch, WriteOptions};
+use rocksdb::compaction_filter::Decision;
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, MemtableFactory, Options, ReadOptions, SliceTransform,
+    WriteBatch, WriteOptions,
+};
+
+/// Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption. RocksDB's default
+/// would forget everything after a damaged record without a word.
+const RECOVERY: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
 
 /// Column families, by the context that owns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +26,27 @@ pub enum Family {
     Batches,
     /// blockchain: accounts by address.
     Accounts,
-    /// blockchain: receipts and encoded transactions by transaction id.
+    /// blockchain: state entries other than accounts.
+    State,
+    /// blockchain: former values of state entries, by entry and height.
+    History,
+    /// blockchain: receipts by transaction id.
     Transactions,
     /// blockchain: totals and the executed height.
     Ledger,
 }
 
 impl Family {
-    const ALL: [Self; 6] =
-        [Self::Consensus, Self::Blocks, Self::Batches, Self::Accounts, Self::Transactions, Self::Ledger];
+    const ALL: [Self; 8] = [
+        Self::Consensus,
+        Self::Blocks,
+        Self::Batches,
+        Self::Accounts,
+        Self::State,
+        Self::History,
+        Self::Transactions,
+        Self::Ledger,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -33,11 +54,57 @@ impl Family {
             Self::Blocks => "blocks",
             Self::Batches => "batches",
             Self::Accounts => "accounts",
+            Self::State => "state",
+            Self::History => "history",
             Self::Transactions => "transactions",
             Self::Ledger => "ledger",
         }
     }
+
+    fn options(self, horizons: Arc<Horizons>) -> Options {
+        let mut options = Options::default();
+        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        options.set_write_buffer_size(32 << 20);
+        let mut table = rocksdb::BlockBasedOptions::default();
+        match self {
+            Self::Accounts | Self::Transactions => {
+                // Keys are public keys and hashes, written in no order, and several a transaction: a hash table takes
+                // them at a quarter of the cost of a skip list. The order is made when the buffer is flushed.
+                options.set_prefix_extractor(SliceTransform::create_fixed_prefix(HASHED_BYTES));
+                options.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: HASH_BUCKETS });
+                // Every transaction is looked up twice before it exists; a filter answers most of that from memory.
+                table.set_bloom_filter(10.0, false);
+                options.set_block_based_table_factory(&table);
+                if self == Self::Transactions {
+                    options.set_compaction_filter("receipts", move |_, _, value| {
+                        keep_above(horizons.transactions.load(Ordering::Relaxed), value.first_chunk())
+                    });
+                }
+            }
+            Self::History => options.set_compaction_filter("history", move |_, key, _| {
+                keep_above(horizons.history.load(Ordering::Relaxed), key.last_chunk())
+            }),
+            Self::Batches => {
+                // Large and, being mostly keys and signatures, hardly compressible. In files of their own they are
+                // written once and not again by every compaction.
+                options.set_enable_blob_files(true);
+                options.set_min_blob_size(BLOB_BYTES_MIN);
+                options.set_enable_blob_gc(true);
+            }
+            Self::Consensus | Self::Blocks | Self::State | Self::Ledger => {}
+        }
+        options
+    }
 }
+
+/// First bytes of a key that are hashed in a write buffer; enough to tell keys apart.
+const HASHED_BYTES: usize = 8;
+
+/// Buckets of a hashed write buffer: 1 MiB of pointers for some 200,000 entries.
+const HASH_BUCKETS: usize = 1 << 17;
+
+/// Values from this size on live in blob files.
+const BLOB_BYTES_MIN: u64 = 1 << 10;
 
 /// Storage failed. RocksDB's own words say where.
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +126,29 @@ impl From<rocksdb::Error> for StorageError {
     }
 }
 
+/// Keeps an entry above the horizon, and one without a height, which is for its reader to complain of.
+fn keep_above(horizon: u64, height: Option<&[u8; 8]>) -> Decision {
+    match height {
+        Some(height) if u64::from_be_bytes(*height) <= horizon => Decision::Remove,
+        _ => Decision::Keep,
+    }
+}
+
 /// A key and its value.
 pub type Entry = (Box<[u8]>, Box<[u8]>);
+
+/// Heights at and below which compaction drops entries of a family, in the background: nobody deletes them one by one.
+#[derive(Debug, Default)]
+struct Horizons {
+    history: AtomicU64,
+    transactions: AtomicU64,
+}
 
 /// Handle to the node's database; cheap to clone.
 #[derive(Clone)]
 pub struct Database {
     db: Arc<DB>,
+    horizons: Arc<Horizons>,
 }
 
 /// Writes to be applied together.
@@ -84,29 +167,23 @@ impl Database {
         options.set_recycle_log_file_num(4);
         options.set_max_total_wal_size(256 << 20);
         options.set_keep_log_file_num(4);
-        // Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption.
-        options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
-        let families = Family::ALL.map(|family| {
-            let mut options = Options::default();
-            options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-            options.set_write_buffer_size(32 << 20);
-            if family == Family::Transactions {
-                // Every transaction is looked up twice before it exists; a filter answers most of that from memory.
-                let mut table = rocksdb::BlockBasedOptions::default();
-                table.set_bloom_filter(10.0, false);
-                options.set_block_based_table_factory(&table);
-            }
-            ColumnFamilyDescriptor::new(family.name(), options)
-        });
+        options.set_wal_recovery_mode(RECOVERY);
+        // There is one writer, the driver; hashed write buffers know no other way.
+        options.set_allow_concurrent_memtable_write(false);
+        let horizons = Arc::new(Horizons::default());
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(Arc::clone(&horizons))));
         let db = DB::open_cf_descriptors(&options, directory, families)?;
-        Ok(Self { db: Arc::new(db) })
+        Ok(Self { db: Arc::new(db), horizons })
     }
 
     /// Opens an existing database without changing anything in it.
     pub fn open_read_only(directory: &Path) -> Result<Self, StorageError> {
         let names = Family::ALL.map(Family::name);
-        let db = DB::open_cf_for_read_only(&Options::default(), directory, names, false)?;
-        Ok(Self { db: Arc::new(db) })
+        let mut options = Options::default();
+        options.set_wal_recovery_mode(RECOVERY);
+        let db = DB::open_cf_for_read_only(&options, directory, names, false)?;
+        Ok(Self { db: Arc::new(db), horizons: Arc::default() })
     }
 
     fn family(&self, family: Family) -> Result<&ColumnFamily, StorageError> {
@@ -141,7 +218,24 @@ impl Database {
         from: &'a [u8],
     ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + 'a, StorageError> {
         let mode = rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward);
-        Ok(self.db.iterator_cf(self.family(family)?, mode).map(|item| item.map_err(StorageError::from)))
+        // Without it a family with hashed write buffers would be walked by hash.
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        let iterator = self.db.iterator_cf_opt(self.family(family)?, options, mode);
+        Ok(iterator.map(|item| item.map_err(StorageError::from)))
+    }
+
+    /// Lets compaction drop history whose key ends in, and receipts whose value begins with, a height at or below these.
+    /// Nothing may be read there any more. The horizons start at 0 with every start.
+    pub fn forget_through(&self, history: u64, transactions: u64) {
+        self.horizons.history.fetch_max(history, Ordering::Relaxed);
+        self.horizons.transactions.fetch_max(transactions, Ordering::Relaxed);
+    }
+
+    /// Compacts a family now, which applies [`Self::forget_through`] to all of it. Takes as long as rewriting it.
+    pub fn compact(&self, family: Family) -> Result<(), StorageError> {
+        self.db.compact_range_cf(self.family(family)?, None::<&[u8]>, None::<&[u8]>);
+        Ok(())
     }
 
     /// Starts an empty set of writes.
@@ -160,6 +254,12 @@ impl Writes<'_> {
     /// Removes a value, if it is there.
     pub fn delete(&mut self, family: Family, key: &[u8]) -> Result<(), StorageError> {
         self.batch.delete_cf(self.database.family(family)?, key);
+        Ok(())
+    }
+
+    /// Removes all keys from `from` up to but without `to`, at the cost of one.
+    pub fn delete_range(&mut self, family: Family, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
+        self.batch.delete_range_cf(self.database.family(family)?, from, to);
         Ok(())
     }
 

@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ed25519_zebra::batch::Item;
 
 use super::codec::{DecodeError, Transaction};
 use super::identifier::{Address, ChainId, TraceId, TransactionId};
 use super::metrics::TransactionMetrics;
 use super::pending::PendingSet;
-use super::signatures;
+use super::signatures::{Item, SignatureChecker};
 use crate::blockchain::LedgerReader;
 use crate::storage::StorageError;
 
@@ -107,17 +106,17 @@ impl Admission {
 }
 
 /// A transaction that passed the checks so far.
-pub(super) struct Candidate {
+pub(super) struct Candidate<'a> {
     /// Place of its answer among the answers of this round.
     pub(super) answer: usize,
     pub(super) id: TransactionId,
     pub(super) trace: TraceId,
-    pub(super) bytes: Bytes,
+    pub(super) bytes: &'a [u8],
     pub(super) sender: Address,
     pub(super) expiry_height: u64,
     nonce: u64,
     cost: Option<u64>,
-    item: Item,
+    transaction: Transaction<'a>,
 }
 
 /// Everything that is checked against.
@@ -134,13 +133,13 @@ impl Checks<'_> {
         &self,
         submissions: impl Iterator<Item = (TraceId, &'b Bytes)>,
         pending: &std::sync::Mutex<PendingSet>,
-    ) -> (Vec<Admission>, Vec<Candidate>) {
+        signatures: &mut SignatureChecker,
+    ) -> (Vec<Admission>, Vec<Candidate<'b>>) {
         let mut answers = Vec::new();
         let mut candidates = Vec::new();
-        let mut scratch = Vec::new();
         for (trace, bytes) in submissions {
             let answer = answers.len();
-            answers.push(match self.decode(answer, trace, bytes, &mut scratch) {
+            answers.push(match self.decode(answer, trace, bytes) {
                 Ok(candidate) => {
                     let id = Some(candidate.id);
                     candidates.push(candidate);
@@ -149,7 +148,7 @@ impl Checks<'_> {
                 Err(rejection) => Admission::refuse(bytes, rejection),
             });
         }
-        let mut reject = |candidate: &Candidate, rejection: Rejection| {
+        let mut reject = |candidate: &Candidate<'_>, rejection: Rejection| {
             if let Some(answer) = answers.get_mut(candidate.answer) {
                 answer.result = Err(rejection);
             }
@@ -163,45 +162,43 @@ impl Checks<'_> {
                 candidates.drain(..).for_each(|candidate| reject(&candidate, Rejection::Unavailable));
             }
         }
-        self.check_signatures(&mut candidates, &mut reject);
+        self.check_signatures(&mut candidates, signatures, &mut reject);
         (answers, candidates)
     }
 
-    fn decode(
-        &self,
-        answer: usize,
-        trace: TraceId,
-        bytes: &Bytes,
-        scratch: &mut Vec<u8>,
-    ) -> Result<Candidate, Rejection> {
+    fn decode<'b>(&self, answer: usize, trace: TraceId, bytes: &'b Bytes) -> Result<Candidate<'b>, Rejection> {
         let transaction = Transaction::decode(bytes)?;
-        let transfer = &transaction.transfer;
-        if transfer.chain != self.chain {
-            return Err(Rejection::WrongChain { found: transfer.chain, expected: self.chain });
+        let terms = &transaction.terms;
+        if terms.chain != self.chain {
+            return Err(Rejection::WrongChain { found: terms.chain, expected: self.chain });
         }
-        if transfer.expiry_height <= self.finalized_height {
-            return Err(Rejection::Expired { expiry_height: transfer.expiry_height });
+        if terms.expiry_height <= self.finalized_height {
+            return Err(Rejection::Expired { expiry_height: terms.expiry_height });
         }
         Ok(Candidate {
             answer,
             id: TransactionId::of(bytes),
             trace,
-            bytes: bytes.clone(),
+            bytes,
             sender: transaction.sender,
-            expiry_height: transfer.expiry_height,
-            nonce: transfer.nonce,
-            cost: transfer.amount.checked_add(transfer.fee),
-            item: signatures::item(&transaction, scratch),
+            expiry_height: terms.expiry_height,
+            nonce: terms.nonce,
+            cost: transaction.cost(),
+            transaction,
         })
     }
 
     /// Judges candidates by receipts and accounts; `alone` tells which senders have nothing pending.
-    fn check_state(&self, candidates: &[Candidate], alone: &[bool]) -> Result<Vec<Option<Rejection>>, StorageError> {
+    fn check_state(
+        &self,
+        candidates: &[Candidate<'_>],
+        alone: &[bool],
+    ) -> Result<Vec<Option<Rejection>>, StorageError> {
         let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id).collect();
         let senders: Vec<_> = candidates.iter().map(|candidate| candidate.sender).collect();
         let finalized = self.ledger.finalized(&ids)?;
         let accounts = self.ledger.accounts(&senders)?;
-        let judge = |(((candidate, finalized), account), &alone): (((&Candidate, bool), _), &bool)| {
+        let judge = |(((candidate, finalized), account), &alone): (((&Candidate<'_>, bool), _), &bool)| {
             let account: crate::blockchain::Account = account;
             if finalized {
                 Some(Rejection::AlreadyFinalised)
@@ -216,13 +213,19 @@ impl Checks<'_> {
         Ok(candidates.iter().zip(finalized).zip(accounts).zip(alone).map(judge).collect())
     }
 
-    fn check_signatures(&self, candidates: &mut Vec<Candidate>, reject: &mut impl FnMut(&Candidate, Rejection)) {
-        if candidates.is_empty() {
+    fn check_signatures(
+        &self,
+        candidates: &mut Vec<Candidate<'_>>,
+        signatures: &mut SignatureChecker,
+        reject: &mut impl FnMut(&Candidate<'_>, Rejection),
+    ) {
+        if candidates.is_empty() || !self.chain.is_signed() {
             return;
         }
         let start = Instant::now();
-        let items: Vec<Item> = candidates.iter().map(|candidate| candidate.item.clone()).collect();
-        let invalid = signatures::find_invalid(&items);
+        let items: Vec<Item<'_>> =
+            candidates.iter().map(|candidate| Item::from(candidate.transaction.clone())).collect();
+        let invalid = signatures.find_invalid(&items);
         self.metrics.verified_at_once.observe(items.len() as f64);
         self.metrics.verify_seconds.observe(start.elapsed().as_secs_f64());
         let mut rejections = vec![None; candidates.len()];
@@ -238,9 +241,9 @@ impl Checks<'_> {
 /// Drops what is pending or twice in this round; tells of each remaining one whether its sender has nothing else
 /// under way.
 fn keep_new(
-    candidates: &mut Vec<Candidate>,
+    candidates: &mut Vec<Candidate<'_>>,
     pending: &std::sync::Mutex<PendingSet>,
-    reject: &mut impl FnMut(&Candidate, Rejection),
+    reject: &mut impl FnMut(&Candidate<'_>, Rejection),
 ) -> Vec<bool> {
     let pending = super::pending::lock(pending);
     let mut ids = HashSet::with_capacity(candidates.len());
@@ -259,9 +262,9 @@ fn keep_new(
 }
 
 fn retain_by(
-    candidates: &mut Vec<Candidate>,
+    candidates: &mut Vec<Candidate<'_>>,
     rejections: Vec<Option<Rejection>>,
-    reject: &mut impl FnMut(&Candidate, Rejection),
+    reject: &mut impl FnMut(&Candidate<'_>, Rejection),
 ) {
     let mut rejections = rejections.into_iter();
     candidates.retain(|candidate| match rejections.next().flatten() {

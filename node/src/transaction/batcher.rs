@@ -14,10 +14,17 @@ use super::events::{EventSink, StreamEvent};
 use super::payload::PayloadBuilder;
 use super::pending;
 use super::pool::{Reply, Request, Shared};
-use super::signatures::SIGNATURES_AT_ONCE_MAX;
+use super::signatures::{SIGNATURES_AT_ONCE_MAX, SignatureChecker};
 
 /// How long submissions are collected after the first. A batch leaves this long after it, plus the time of its checks.
 const COLLECT_TIME: Duration = Duration::from_millis(10);
+
+/// How long they are collected when many come: a batch costs every validator a message, a signature check and a record,
+/// and the signatures of a larger one are cheaper to check.
+const COLLECT_TIME_BUSY: Duration = Duration::from_millis(25);
+
+/// So many transactions within [`COLLECT_TIME`] are many.
+const BUSY_TRANSACTIONS: usize = 16;
 
 /// How soon a batch that consensus had no room for is offered again.
 const STALLED_RETRY: Duration = Duration::from_millis(5);
@@ -40,11 +47,13 @@ pub(super) struct Batcher {
     /// more than one round of submissions makes.
     stalled: VecDeque<PackedBatch>,
     released_at: Instant,
+    signatures: SignatureChecker,
 }
 
 impl Batcher {
     pub(super) fn new(shared: Arc<Shared>, outbound: mpsc::Sender<PackedBatch>) -> Self {
-        Self { shared, outbound, stalled: VecDeque::new(), released_at: Instant::now() }
+        let signatures = SignatureChecker::default();
+        Self { shared, outbound, stalled: VecDeque::new(), released_at: Instant::now(), signatures }
     }
 
     /// Runs until every handle of the pool is gone.
@@ -82,7 +91,7 @@ impl Batcher {
         };
         let submissions =
             round.iter().flat_map(|request| request.transactions.iter().map(|bytes| (request.trace, bytes)));
-        let (mut answers, candidates) = checks.run(submissions, &shared.pending);
+        let (mut answers, candidates) = checks.run(submissions, &shared.pending, &mut self.signatures);
         let payloads = self.pack(&round, &candidates, &mut answers);
         // First the answers, then the batch: no receipt overtakes the admission of its transaction.
         self.answer(round, answers);
@@ -91,7 +100,7 @@ impl Batcher {
     }
 
     /// Notes the accepted transactions as pending and packs them, in the order of their submission.
-    fn pack(&self, round: &[Request], candidates: &[Candidate], answers: &mut [Admission]) -> Vec<Bytes> {
+    fn pack(&self, round: &[Request], candidates: &[Candidate<'_>], answers: &mut [Admission]) -> Vec<Bytes> {
         let mut sinks = round.iter().flat_map(|request| {
             let sink = match &request.reply {
                 Reply::Stream(sink) => Some(sink),
@@ -127,7 +136,7 @@ impl Batcher {
             if !builder.fits(candidate.bytes.len()) {
                 finish(&mut builder, &mut packed);
             }
-            builder.push(candidate.trace, &candidate.bytes);
+            builder.push(candidate.trace, candidate.bytes);
             packed += 1;
         }
         self.shared.metrics.set_pending(pending.len());
@@ -187,11 +196,12 @@ impl Batcher {
 
 /// Takes what arrives until the collect time has passed or one check's worth of signatures is there.
 fn collect(first: Request, requests: &Receiver<Request>) -> Vec<Request> {
-    let deadline = Instant::now() + COLLECT_TIME;
+    let start = Instant::now();
     let mut count = first.transactions.len();
     let mut round = vec![first];
     while count < SIGNATURES_AT_ONCE_MAX {
-        match requests.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let time = if count < BUSY_TRANSACTIONS { COLLECT_TIME } else { COLLECT_TIME_BUSY };
+        match requests.recv_timeout(time.saturating_sub(start.elapsed())) {
             Ok(request) => {
                 count += request.transactions.len();
                 round.push(request);

@@ -7,6 +7,11 @@ use sha2::{Digest as _, Sha256};
 
 const TRANSACTION_ID_DOMAIN: &[u8] = b"bizra/v1/transaction-id\0";
 
+/// Name of the one chain whose transactions count whatever their signature is, to measure what signatures cost. Every
+/// transaction names its chain, so none of this chain is worth anything on another; and a node of this chain starts only
+/// if nothing but its own machine can reach it.
+pub const OPAQUE_CHAIN: &str = "devnet-opaque";
+
 macro_rules! lower_hex {
     ($name:ident) => {
         impl fmt::Display for $name {
@@ -41,6 +46,11 @@ impl ChainId {
         let (name, padding) = padded.split_at(length);
         let name = std::str::from_utf8(name).ok()?;
         (ceremony::is_chain_id(name) && padding.iter().all(|&byte| byte == 0)).then_some(Self(padded))
+    }
+
+    /// True on every chain but [`OPAQUE_CHAIN`]: a transaction counts only with its sender's signature.
+    pub fn is_signed(&self) -> bool {
+        Self::new(OPAQUE_CHAIN) != Some(*self)
     }
 
     /// The padded form.

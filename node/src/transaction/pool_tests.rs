@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bizra_proto::ceremony::{Genesis, GenesisAccount};
+use bizra_proto::parameters::Parameters;
 use bizra_simplex::types::{Digest, Height};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
 use super::*;
 use crate::blockchain::{Ledger, LedgerMetrics, Receipt};
 use crate::storage::Database;
-use crate::transaction::{Address, Payload, Transfer, verify_payloads};
+use crate::transaction::{Address, Payload, PayloadVerifier, Transfer};
 
 fn chain() -> ChainId {
     ChainId::new("demo-1").unwrap()
@@ -44,9 +45,10 @@ fn world(room: usize) -> World {
         time_milliseconds: 0,
         validators: Vec::new(),
         accounts: vec![GenesisAccount { address: address(1).to_string(), balance: "100".to_owned() }],
+        parameters: Parameters::default(),
     };
     let registry = prometheus::Registry::new();
-    drop(Ledger::open(database.clone(), &genesis, LedgerMetrics::new(&registry).unwrap()).unwrap());
+    drop(Ledger::open(database.clone(), &genesis, Digest::default(), LedgerMetrics::new(&registry).unwrap()).unwrap());
     let (sender, batches) = mpsc::channel(room);
     let metrics = TransactionMetrics::new(&registry).unwrap();
     let pool = TransactionPool::start(chain(), LedgerReader::new(database), Some(sender), metrics).unwrap();
@@ -82,7 +84,7 @@ async fn admitted_transactions_leave_in_order_in_a_valid_payload() {
     assert_eq!(answers.iter().map(|answer| answer.id).collect::<Vec<_>>(), ids);
     assert!(answers.iter().all(|answer| answer.result.is_ok()));
     let batch = world.batches.recv().await.unwrap();
-    assert_eq!(verify_payloads(&chain(), std::slice::from_ref(&batch.payload)), [Ok(())]);
+    assert_eq!(PayloadVerifier::new(chain()).verify(std::slice::from_ref(&batch.payload)), [Ok(())]);
     let packed: Vec<_> = Payload::parse(&batch.payload).unwrap().entries().map(|entry| entry.transaction).collect();
     assert_eq!(packed, transactions);
     assert!(Payload::parse(&batch.payload).unwrap().entries().all(|entry| entry.trace == trace));

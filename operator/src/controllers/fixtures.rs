@@ -154,9 +154,11 @@ pub(super) fn genesis_map(reports: &[KeyReport]) -> ConfigMap {
                 public_key: report.public_key.clone(),
                 proof_of_possession: report.proof_of_possession.clone(),
                 power: "1".to_owned(),
+                owner: None,
             })
             .collect(),
         accounts: Vec::new(),
+        parameters: bizra_proto::parameters::Parameters::default(),
     };
     crate::resources::genesis::config_map("demo", "default", &genesis).unwrap()
 }

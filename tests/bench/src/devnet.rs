@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::{Arguments, BenchError};
+use crate::{BenchError, Mode};
 
 /// Validators of a bench.
 pub(crate) const VALIDATORS: usize = 4;
@@ -35,6 +35,10 @@ pub(crate) struct Devnet {
 pub(crate) struct Usage {
     /// Seconds of CPU, all validators together.
     pub(crate) cpu_seconds: f64,
+    /// Syncs of database and signing record, all validators together.
+    pub(crate) syncs: f64,
+    /// Bytes sent to the disk, all validators together.
+    pub(crate) written_bytes: f64,
     /// Most memory one validator had resident at any look, bytes.
     pub(crate) resident_bytes_max: f64,
 }
@@ -42,22 +46,41 @@ pub(crate) struct Usage {
 /// Looks at the validators until [`Watch::finish`].
 pub(crate) struct Watch {
     base_port: u16,
-    cpu_before: f64,
+    validators: Vec<u32>,
+    before: Totals,
     stop: Arc<AtomicBool>,
     sampler: JoinHandle<f64>,
 }
 
+/// What all validators together have used since they started.
+#[derive(Clone, Copy)]
+struct Totals {
+    cpu_seconds: f64,
+    syncs: f64,
+    written_bytes: f64,
+}
+
 impl Devnet {
-    pub(crate) fn start(arguments: &Arguments, folder: &Path) -> Result<Self, BenchError> {
-        let child = Command::new(&arguments.node)
-            .args(["devnet", "--validators", &VALIDATORS.to_string(), "--accounts", &arguments.accounts.to_string()])
-            .args(["--base-port", &arguments.base_port.to_string(), "--dir"])
+    pub(crate) fn start(
+        node: &Path,
+        accounts: u32,
+        base_port: u16,
+        mode: Mode,
+        folder: &Path,
+    ) -> Result<Self, BenchError> {
+        let mut command = Command::new(node);
+        command.args(["devnet", "--validators", &VALIDATORS.to_string(), "--accounts", &accounts.to_string()]);
+        if mode == Mode::Opaque {
+            command.arg("--opaque");
+        }
+        let child = command
+            .args(["--base-port", &base_port.to_string(), "--dir"])
             .arg(folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| BenchError::Io(arguments.node.display().to_string(), error))?;
-        let mut network = Self { child, base_port: arguments.base_port };
+            .map_err(|error| BenchError::Io(node.display().to_string(), error))?;
+        let mut network = Self { child, base_port };
         let deadline = Instant::now() + START;
         while !network.is_ready() {
             if Instant::now() > deadline || network.child.try_wait().is_ok_and(|status| status.is_some()) {
@@ -81,7 +104,8 @@ impl Devnet {
         let base_port = self.base_port;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let cpu_before = cpu_seconds(base_port)?;
+        let validators = children(self.child.id())?;
+        let before = Totals::read(base_port, &validators)?;
         let sampler = std::thread::spawn(move || {
             let mut most = 0.0_f64;
             while !stopped.load(Ordering::Relaxed) {
@@ -92,7 +116,7 @@ impl Devnet {
             }
             most
         });
-        Ok(Watch { base_port, cpu_before, stop, sampler })
+        Ok(Watch { base_port, validators, before, stop, sampler })
     }
 
     /// Stops the validators as a user would: the end of their parent's standard input is the end of them.
@@ -118,7 +142,13 @@ impl Watch {
     pub(crate) fn finish(self) -> Result<Usage, BenchError> {
         self.stop.store(true, Ordering::Relaxed);
         let resident_bytes_max = self.sampler.join().unwrap_or_default();
-        Ok(Usage { cpu_seconds: cpu_seconds(self.base_port)? - self.cpu_before, resident_bytes_max })
+        let after = Totals::read(self.base_port, &self.validators)?;
+        Ok(Usage {
+            cpu_seconds: after.cpu_seconds - self.before.cpu_seconds,
+            syncs: after.syncs - self.before.syncs,
+            written_bytes: after.written_bytes - self.before.written_bytes,
+            resident_bytes_max,
+        })
     }
 }
 
@@ -130,11 +160,45 @@ fn monitoring_ports(base_port: u16) -> impl Iterator<Item = u16> {
     node_ports(base_port, MONITORING)
 }
 
-fn cpu_seconds(base_port: u16) -> Result<f64, BenchError> {
-    monitoring_ports(base_port)
-        .map(|port| metric(port, "process_cpu_seconds_total"))
-        .sum::<Option<f64>>()
-        .ok_or_else(|| BenchError::Devnet("a validator does not answer any more".to_owned()))
+impl Totals {
+    fn read(base_port: u16, validators: &[u32]) -> Result<Self, BenchError> {
+        let sum = |name: &str| monitoring_ports(base_port).map(|port| metric(port, name)).sum::<Option<f64>>();
+        let read = || {
+            Some(Self {
+                cpu_seconds: validators.iter().map(|process| cpu_seconds(*process)).sum::<Option<f64>>()?,
+                syncs: sum("bizra_consensus_syncs_total")? + sum("bizra_consensus_record_syncs_total")?,
+                written_bytes: validators.iter().map(|process| written_bytes(*process)).sum::<Option<f64>>()?,
+            })
+        };
+        read().ok_or_else(|| BenchError::Devnet("a validator does not answer any more".to_owned()))
+    }
+}
+
+/// The processes a process has started.
+fn children(process: u32) -> Result<Vec<u32>, BenchError> {
+    let path = format!("/proc/{process}/task");
+    let failed = |error| BenchError::Io(path.clone(), error);
+    let mut children = Vec::new();
+    // A child belongs to the thread that started it.
+    for thread in std::fs::read_dir(&path).map_err(failed)? {
+        let list = std::fs::read_to_string(thread.map_err(failed)?.path().join("children")).map_err(failed)?;
+        children.extend(list.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+    }
+    Ok(children)
+}
+
+/// In hundredths; the metric of the same name counts whole seconds.
+fn cpu_seconds(process: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
+    let mut times = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || times.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / rustix::param::clock_ticks_per_second() as f64)
+}
+
+fn written_bytes(process: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/io")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
 fn metric(port: u16, name: &str) -> Option<f64> {

@@ -1,20 +1,28 @@
-//! Four validators as processes on loopback, signed 256-byte transfers at a fixed rate, and where the network saturates.
+//! Four validators as processes on loopback, 256-byte transfers at a fixed rate, and where the network saturates; once
+//! with every signature checked by every validator (`signed`), once with none checked (`opaque`).
 //!
 //! Everything is measured from outside with what the product ships: `bizra-node devnet` runs the validators, `bizra-node
-//! load` submits and times, CPU and memory come from `/metrics`. The load generator shares the machine with the
-//! validators; its CPU is not counted as theirs.
+//! load` submits and times; CPU, memory, syncs and disk are the validators' own, from `/metrics` and `/proc`. The load generator
+//! shares the machine with the validators; its CPU is not counted as theirs.
 
 mod devnet;
+mod load;
 mod report;
+mod signatures;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
-use devnet::{Devnet, Usage};
-use report::{print_header, print_run};
+use devnet::Devnet;
+use load::Run;
+use report::{print_header, print_run, print_verdicts, spread};
+use signatures::CheckCost;
+
+/// Each step on the way to saturation offers so many times what the last one did, in percent.
+const STEP_PERCENT: u32 = 120;
 
 /// Why a bench could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +36,27 @@ pub(crate) enum BenchError {
     /// The load gave no figures.
     #[error("the load failed: {0}")]
     Load(String),
+    /// The bare signature check could not be measured.
+    #[error("the bare signature check failed: {0}")]
+    Signatures(String),
+}
+
+/// Whether validators check the signatures of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Every validator checks every signature.
+    Signed,
+    /// Nobody checks any; on a chain that exists for this only.
+    Opaque,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Opaque => "opaque",
+        }
+    }
 }
 
 /// Measure throughput and latency of four local validators.
@@ -36,12 +65,18 @@ struct Arguments {
     /// The `bizra-node` binary.
     #[arg(long, value_name = "FILE")]
     node: PathBuf,
-    /// Transactions a second of the fixed-rate run.
-    #[arg(long, default_value_t = 2_000)]
+    /// With signature checks, without, or (by default) one after the other.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Transactions a second of the fixed-rate runs.
+    #[arg(long, default_value_t = 10_000)]
     rate: u32,
-    /// Length of the fixed-rate run, seconds.
-    #[arg(long, default_value_t = 30)]
+    /// Length of a fixed-rate run, seconds.
+    #[arg(long, default_value_t = 60)]
     duration: u32,
+    /// Fixed-rate runs, each on a network of its own.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
     /// Accounts that send.
     #[arg(long, default_value_t = 10_000)]
     accounts: u32,
@@ -51,122 +86,112 @@ struct Arguments {
     /// First port of the validators.
     #[arg(long, default_value_t = 28_100)]
     base_port: u16,
-    /// Folder for the result.
+    /// Folder for the results.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     out: PathBuf,
 }
 
-/// One run of the load and what it cost.
-pub(crate) struct Run {
-    pub(crate) rate: u32,
-    pub(crate) figures: Value,
-    pub(crate) usage: Usage,
-}
-
-impl Run {
-    pub(crate) fn number(&self, pointer: &str) -> f64 {
-        self.figures.pointer(pointer).and_then(Value::as_f64).unwrap_or_default()
-    }
-
-    /// True if the network kept up: nearly everything final, and at the pace at which it was offered.
-    fn kept_up(&self) -> bool {
-        let (offered, applied) = (self.number("/offered"), self.number("/applied"));
-        applied >= 0.999 * offered && self.number("/finalisedPerSecond") >= 0.95 * f64::from(self.rate)
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "rate": self.rate,
-            "keptUp": self.kept_up(),
-            "load": self.figures,
-            "validators": {
-                "cpuSeconds": self.usage.cpu_seconds,
-                "cpuMicrosecondsPerTransactionPerValidator": self.cpu_per_transaction(),
-                "residentBytesMax": self.usage.resident_bytes_max,
-            },
-        })
-    }
-
-    /// Microseconds of CPU one validator spends on one finalised transaction.
-    pub(crate) fn cpu_per_transaction(&self) -> f64 {
-        let finalised = self.number("/finalised");
-        if finalised == 0.0 { 0.0 } else { self.usage.cpu_seconds * 1e6 / devnet::VALIDATORS as f64 / finalised }
-    }
-}
-
 fn main() -> ExitCode {
-    match bench(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let arguments = Arguments::parse();
+    let modes = arguments.mode.map_or(vec![Mode::Signed, Mode::Opaque], |mode| vec![mode]);
+    for mode in modes {
+        if let Err(error) = bench(&arguments, mode) {
             eprintln!("bench: {error}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
-fn bench(arguments: &Arguments) -> Result<(), BenchError> {
-    let folder = tempfile::tempdir().map_err(|error| BenchError::Io("temporary folder".to_owned(), error))?;
-    println!("starting {} validators on loopback", devnet::VALIDATORS);
-    let mut network = Devnet::start(arguments, folder.path())?;
+fn bench(arguments: &Arguments, mode: Mode) -> Result<(), BenchError> {
+    println!(
+        "{}: {} validators on loopback; per transaction figures are of one validator",
+        mode.name(),
+        devnet::VALIDATORS
+    );
     print_header();
-    // Fills caches and connections; not reported.
-    measure(arguments, &network, arguments.rate.min(1_000), 5)?;
-    let fixed = measure(arguments, &network, arguments.rate, arguments.duration)?;
-    print_run("fixed rate", &fixed);
-    let mut steps = Vec::new();
-    if arguments.step > 0 {
-        let mut rate = arguments.rate;
-        loop {
-            rate = rate.saturating_mul(3) / 2;
-            let step = measure(arguments, &network, rate, arguments.step)?;
-            print_run("step", &step);
-            let last = !step.kept_up();
-            steps.push(step);
-            if last {
-                break;
-            }
+    let (mut runs, mut checks, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 1..=arguments.runs {
+        let folder = tempfile::tempdir().map_err(|error| BenchError::Io("temporary folder".to_owned(), error))?;
+        if mode == Mode::Signed {
+            checks.push(signatures::measure()?);
         }
+        let mut network = Devnet::start(&arguments.node, arguments.accounts, arguments.base_port, mode, folder.path())?;
+        let measure = |rate, seconds| Run::measure(&arguments.node, &network, arguments.accounts, rate, seconds);
+        // Fills caches and connections; not reported.
+        measure(arguments.rate.min(1_000), 5)?;
+        let run = measure(arguments.rate, arguments.duration)?;
+        print_run(&format!("run {index}"), &run);
+        if index == arguments.runs && arguments.step > 0 {
+            steps = saturate(&run, |rate| measure(rate, arguments.step))?;
+        }
+        runs.push(run);
+        network.stop()?;
     }
-    network.stop()?;
-    let best = steps.iter().chain([&fixed]).map(|run| run.number("/finalisedPerSecond")).fold(0.0, f64::max);
-    let held = steps.iter().chain([&fixed]).filter(|run| run.kept_up()).map(|run| run.rate).max();
+    let check = mean(&checks);
+    if let Some(CheckCost { node, zebra }) = check {
+        println!("  a bare batch check on all cores: {node:.1} us of CPU (ed25519-zebra {zebra:.1} us)");
+    }
+    print_verdicts(&runs, check);
+    let all = || steps.iter().chain(&runs);
+    let most = all().map(|run| run.number("/finalisedPerSecond")).fold(0.0, f64::max);
+    let held = all().filter(|run| run.kept_up()).map(|run| run.rate).max();
     match held {
-        Some(held) => println!("saturation: kept up at {held} a second, finalised {best:.0} a second at most"),
-        None => println!("saturation: below {} a second; finalised {best:.0} a second at most", arguments.rate),
+        Some(held) => println!("  saturation: kept up at {held} a second, finalised {most:.0} a second at most"),
+        None => println!("  saturation: below {} a second; finalised {most:.0} a second at most", arguments.rate),
     }
-    write(arguments, &fixed, &steps, held, best)
-}
-
-/// Runs the load once and reads what the validators spent meanwhile.
-fn measure(arguments: &Arguments, network: &Devnet, rate: u32, seconds: u32) -> Result<Run, BenchError> {
-    let watch = network.watch()?;
-    let mut command = Command::new(&arguments.node);
-    command.args(["load", "--output", "json", "--drain", "15", "--rate", &rate.to_string()]);
-    command.args(["--duration", &seconds.to_string(), "--accounts", &arguments.accounts.to_string()]);
-    for target in network.targets() {
-        command.args(["--target", &target]);
-    }
-    let output = command.output().map_err(|error| BenchError::Io("bizra-node load".to_owned(), error))?;
-    let usage = watch.finish()?;
-    let figures = serde_json::from_slice(&output.stdout)
-        .map_err(|_| BenchError::Load(String::from_utf8_lossy(&output.stderr).into_owned()))?;
-    Ok(Run { rate, figures, usage })
-}
-
-fn write(arguments: &Arguments, fixed: &Run, steps: &[Run], held: Option<u32>, best: f64) -> Result<(), BenchError> {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let document = json!({
+        "mode": mode.name(),
         "validators": devnet::VALIDATORS,
-        "cores": cores,
-        "fixed": fixed.json(),
+        "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
+        "spread": spreads(&runs),
+        "bareCheckMicroseconds": check.map(|check| json!({ "node": check.node, "ed25519Zebra": check.zebra })),
         "steps": steps.iter().map(Run::json).collect::<Vec<_>>(),
-        "saturation": { "keptUpAt": held, "finalisedPerSecondMax": best },
+        "saturation": { "keptUpAt": held, "finalisedPerSecondMax": most },
     });
-    let path = arguments.out.join("signed.json");
+    write(arguments, mode, &document)
+}
+
+/// Offers more and more until the network no longer keeps up.
+fn saturate(first: &Run, measure: impl Fn(u32) -> Result<Run, BenchError>) -> Result<Vec<Run>, BenchError> {
+    let mut steps = Vec::new();
+    let (mut rate, mut kept_up) = (first.rate, first.kept_up());
+    while kept_up {
+        rate = rate.saturating_mul(STEP_PERCENT) / 100;
+        let step = measure(rate)?;
+        print_run("step", &step);
+        kept_up = step.kept_up();
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+fn mean(checks: &[CheckCost]) -> Option<CheckCost> {
+    let of = |cost: fn(&CheckCost) -> f64| checks.iter().map(cost).sum::<f64>() / checks.len() as f64;
+    (!checks.is_empty()).then(|| CheckCost { node: of(|check| check.node), zebra: of(|check| check.zebra) })
+}
+
+fn spreads(runs: &[Run]) -> Value {
+    let range = |figure: &dyn Fn(&Run) -> f64| {
+        let (least, most) = spread(runs, figure);
+        json!([least, most])
+    };
+    json!({
+        "p50": range(&|run| run.number("/latencyMilliseconds/p50")),
+        "p95": range(&|run| run.number("/latencyMilliseconds/p95")),
+        "p99": range(&|run| run.number("/latencyMilliseconds/p99")),
+        "finalisedPerSecond": range(&|run| run.number("/finalisedPerSecond")),
+        "cpuMicrosecondsPerTransactionPerValidator": range(&Run::cpu_per_transaction),
+    })
+}
+
+fn write(arguments: &Arguments, mode: Mode, document: &Value) -> Result<(), BenchError> {
+    let path = arguments.out.join(format!("{}.json", mode.name()));
     let text = format!("{document:#}\n");
     std::fs::create_dir_all(&arguments.out)
         .and_then(|()| std::fs::write(&path, text))
         .map_err(|error| BenchError::Io(path.display().to_string(), error))?;
-    println!("written to {}", path.display());
+    println!("  written to {}", path.display());
     Ok(())
 }

@@ -12,14 +12,18 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport};
+use bizra_proto::parameters::Parameters;
 use bizra_simplex::types::Digest;
 
 use super::{CliError, Devnet};
 use crate::cli::genesis::{now_milliseconds, validator, write_genesis};
-use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, TlsConfiguration};
+use crate::cli::owner_key;
+use crate::configuration::{
+    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, TlsConfiguration,
+};
 use crate::identity::{Authority, SignerFolder};
 
-const CHAIN_ID: &str = "devnet";
+pub(super) const CHAIN_ID: &str = "devnet";
 const GENESIS_FILE: &str = "genesis.json";
 const PORTS_PER_NODE: u16 = 10;
 
@@ -52,14 +56,22 @@ impl Layout {
         fs::create_dir_all(&options.dir).map_err(failed("create", &options.dir))?;
         let dir = options.dir.canonicalize().map_err(failed("find", &options.dir))?;
         let names: Vec<String> = (0..options.validators).map(|index| format!("v{index}")).collect();
-        let reports = names.iter().map(|name| key_report(&dir, name)).collect::<Result<Vec<_>, _>>()?;
+        let reports =
+            names.iter().map(|name| key_report(&dir, name, options.chain_id())).collect::<Result<Vec<_>, _>>()?;
 
         let genesis_file = dir.join(GENESIS_FILE);
         if Self::is_new(&dir) {
-            create_genesis(&genesis_file, &names, &reports, accounts)?;
+            let owners = names.iter().map(|name| owner(&dir.join(name))).collect::<Result<Vec<_>, _>>()?;
+            let validators = names.iter().zip(&reports).zip(owners);
+            let validators = validators.map(|((name, report), owner)| GenesisValidator {
+                owner: Some(owner),
+                ..validator(name, report.clone(), "1")
+            });
+            let parameters = Parameters { epoch_blocks: options.epoch_blocks, ..Parameters::default() };
+            create_genesis(&genesis_file, options.chain_id(), validators.collect(), accounts, parameters)?;
         }
         let genesis = LoadedGenesis::load(&genesis_file).map_err(CliError::failed)?;
-        check_same_network(&genesis, &reports, &dir)?;
+        check_same_network(&genesis, options.chain_id(), &reports, &dir)?;
         create_certificates(&dir.join("certificates"), &names, &reports)?;
 
         let listens = names.iter().zip(0_u16..).map(|(_, index)| listen(options.base_port, index));
@@ -97,6 +109,7 @@ impl NodeFiles {
             data_dir: data_dir.clone(),
             tls,
             listen,
+            retention: RetentionConfiguration::default(),
             peers,
         };
         let configuration_file = data_dir.join("node.toml");
@@ -114,35 +127,54 @@ fn volume_id(name: &str) -> String {
     format!("{CHAIN_ID}-{name}")
 }
 
-fn key_report(dir: &Path, name: &str) -> Result<KeyReport, CliError> {
+fn key_report(dir: &Path, name: &str, chain_id: &str) -> Result<KeyReport, CliError> {
     let report = || {
         let folder = SignerFolder::open_or_create(&dir.join(name), &volume_id(name))?;
-        folder.consensus_key()?.report(&folder.tls_key()?, CHAIN_ID, name, None)
+        folder.consensus_key()?.report(&folder.tls_key()?, chain_id, name, None)
     };
     report().map_err(CliError::failed)
 }
 
+/// Makes or finds the key that owns a validator on chain, and returns its account.
+fn owner(dir: &Path) -> Result<String, CliError> {
+    let path = dir.join("owner.key");
+    let key = if path.exists() { owner_key::read(&path)? } else { owner_key::create(&path)? };
+    Ok(owner_key::address(&key).to_string())
+}
+
 fn create_genesis(
     path: &Path,
-    names: &[String],
-    reports: &[KeyReport],
+    chain_id: &str,
+    validators: Vec<GenesisValidator>,
     accounts: Vec<GenesisAccount>,
+    parameters: Parameters,
 ) -> Result<(), CliError> {
-    let validators: Vec<GenesisValidator> =
-        names.iter().zip(reports).map(|(name, report)| validator(name, report.clone(), "1")).collect();
     let genesis = Genesis {
         version: 1,
-        chain_id: CHAIN_ID.to_owned(),
+        chain_id: chain_id.to_owned(),
         time_milliseconds: now_milliseconds(),
         validators,
         accounts,
+        parameters,
     };
     write_genesis(&genesis, path).map(drop)
 }
 
 /// A folder from an earlier start must hold the same validators.
-fn check_same_network(genesis: &LoadedGenesis, reports: &[KeyReport], dir: &Path) -> Result<(), CliError> {
+fn check_same_network(
+    genesis: &LoadedGenesis,
+    chain_id: &str,
+    reports: &[KeyReport],
+    dir: &Path,
+) -> Result<(), CliError> {
     let (earlier, now) = (genesis.validators.len(), reports.len());
+    if genesis.genesis.chain_id != chain_id {
+        return Err(CliError::Failed(format!(
+            "{} holds a devnet of chain {}, not {chain_id}; use another `--dir`",
+            dir.display(),
+            genesis.genesis.chain_id
+        )));
+    }
     if earlier != now {
         return Err(CliError::Failed(format!(
             "{} holds a devnet of {earlier} validators, not {now}; use `--validators {earlier}` or another `--dir`",
@@ -208,7 +240,16 @@ mod tests {
     use crate::identity::Certificates;
 
     fn options(dir: &Path, validators: u16) -> Devnet {
-        Devnet { validators, dir: dir.to_owned(), duration: None, rate: None, accounts: 0, base_port: 27100 }
+        Devnet {
+            validators,
+            dir: dir.to_owned(),
+            duration: None,
+            rate: None,
+            accounts: 0,
+            epoch_blocks: 64,
+            base_port: 27100,
+            opaque: false,
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) const COST: u64 = AMOUNT + FEE;
 const MEMO: [u8; 60] = [b'.'; 60];
 
 /// Blocks a transfer may wait for its turn: longer than any run lasts, at 40 blocks a second.
-const EXPIRY_BLOCKS: u64 = 1_000_000;
+const EXPIRY_BLOCKS: u64 = 90_000;
 
 /// A transaction and when it is due, counted from the start.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ mod tests {
         let read = |stream: &[Scheduled]| -> Vec<_> {
             let nonce = |scheduled: &Scheduled| {
                 assert_eq!(scheduled.bytes.len(), 256);
-                Transaction::decode(&scheduled.bytes).unwrap().transfer.nonce
+                Transaction::decode(&scheduled.bytes).unwrap().terms.nonce
             };
             stream.iter().map(|scheduled| (scheduled.due.as_millis(), nonce(scheduled))).collect()
         };

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport};
+use bizra_proto::parameters::Parameters;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
 
@@ -213,6 +214,7 @@ fn compose(network: &Network, readings: Vec<(String, KeyReading)>, time_millisec
                 public_key: report.public_key,
                 proof_of_possession: report.proof_of_possession,
                 power: POWER.to_owned(),
+                owner: None,
             })
             .collect(),
         accounts: network
@@ -222,6 +224,7 @@ fn compose(network: &Network, readings: Vec<(String, KeyReading)>, time_millisec
             .iter()
             .map(|account| GenesisAccount { address: account.address.clone(), balance: account.balance.clone() })
             .collect(),
+        parameters: Parameters::default(),
     };
     match genesis.check() {
         Ok(()) => Ceremony::Compose(genesis),

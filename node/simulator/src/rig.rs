@@ -1,0 +1,95 @@
+//! Shipped drivers on simulated disks without the [`crate::World`] around them, for runs that choose every event
+//! themselves. The only place outside [`crate::node`] that knows how a driver is made.
+
+use std::sync::Arc;
+
+use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord};
+use bizra_driver::{Change, Driver, Halt, Input, Output, Settings};
+use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::{Block, Timing};
+
+use crate::disk::SimulatedDisk;
+use crate::keys::{KeyBook, NodeKeys};
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::schedule::{Schedule, key_of};
+
+/// Wall clock at virtual time 0, in milliseconds since 1970.
+const WALL_START: u64 = 1_700_000_000_000;
+
+pub(crate) const GENESIS_HASH: Digest = Digest([7; 32]);
+
+/// What all runs of one size share, made once: a signing record is two megabytes to create and to read.
+pub(crate) struct Rig {
+    settings: Settings,
+    schedule: Schedule,
+    genesis: Block,
+    book: Arc<KeyBook>,
+    volumes: Vec<(Vec<BlockWrite>, SigningRecord)>,
+}
+
+/// A process of a validator on its own disk.
+pub(crate) struct Participant {
+    driver: Driver<SimulatedDisk, NodeKeys>,
+    disk: SimulatedDisk,
+    wall: u64,
+}
+
+impl Rig {
+    /// `validators` of equal power.
+    pub(crate) fn new(validators: usize, timing: Timing) -> Result<Self, Halt> {
+        let nodes = (0..validators).map(|node| (key_of(node), node as u16)).collect();
+        let settings = Settings { genesis_hash: GENESIS_HASH, timing, epoch_blocks: None, nodes };
+        let volume = |node: usize| {
+            let public_key = key_of(node).0;
+            let binding = Binding { genesis_hash: GENESIS_HASH, volume: Digest(public_key), public_key };
+            let blocks = SigningRecord::create(&binding);
+            let file: Vec<_> = blocks.iter().map(|(_, block)| block.clone()).collect();
+            let record = SigningRecord::open(&binding, &file)?;
+            let written = blocks.into_iter().filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+            Ok((written.collect(), record))
+        };
+        Ok(Self {
+            settings,
+            schedule: Schedule::fixed(&vec![1; validators]),
+            genesis: Block::genesis(GENESIS_HASH, 1_000),
+            book: KeyBook::new(&mut Random::new(1), validators),
+            volumes: (0..validators).map(volume).collect::<Result<_, Halt>>()?,
+        })
+    }
+
+    /// A judge of these validators.
+    pub(crate) fn oracle(&self, honest: Vec<bool>) -> Oracle {
+        Oracle::new(self.schedule.clone(), honest, Arc::clone(&self.book), GENESIS_HASH, &self.genesis)
+    }
+
+    /// Starts a validator at virtual time 0 on an empty disk; its wall clock is `skew` milliseconds ahead.
+    pub(crate) fn boot(&self, validator: usize, skew: u64) -> Result<(Participant, Output), Halt> {
+        let (written, record) = self.volumes[validator].clone();
+        let disk = SimulatedDisk::new(self.genesis.clone(), self.schedule.clone(), written);
+        let keys = NodeKeys::new(Arc::clone(&self.book), validator, true);
+        let wall = WALL_START + skew;
+        let (driver, output) = Driver::start(self.settings.clone(), disk.clone(), keys, Some(record), Millis(0), wall)?;
+        disk.synced();
+        Ok((Participant { driver, disk, wall }, output))
+    }
+}
+
+impl Participant {
+    /// One turn; its disk syncs at once.
+    pub(crate) fn turn(&mut self, now: u64, inputs: Vec<Input>) -> Result<Output, Halt> {
+        let output = self.driver.turn(Millis(now), self.wall + now, inputs)?;
+        self.disk.synced();
+        Ok(output)
+    }
+
+    /// What was finalised and executed since this was asked last.
+    pub(crate) fn take_seen(&self) -> Vec<Change> {
+        self.disk.take_seen()
+    }
+
+    /// The view it is in.
+    pub(crate) fn view(&self) -> u64 {
+        self.driver.core().view().0
+    }
+}

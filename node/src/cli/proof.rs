@@ -1,0 +1,123 @@
+//! `proof`: shows that a transaction was executed, to somebody who trusts a header and nobody else.
+
+use std::path::PathBuf;
+
+use bizra_proto::ceremony::decode_hex;
+use bizra_proto::v1;
+use bizra_simplex::types::Digest;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::client::{NodeArgs, refused};
+use super::output::{OutputArgs, OutputFormat};
+use super::termination::CliError;
+use crate::blockchain::{Failure, InclusionProof};
+
+/// Fetch or check the proof that a transaction was executed.
+#[derive(Args, Clone, Debug)]
+pub struct ProofCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ProofAction,
+}
+
+/// What to do with proofs.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ProofAction {
+    /// Print the proof of a finalised transaction, as JSON.
+    Get(GetArgs),
+    /// Check a proof, without a node, against the receipts root that a header names for the proof's checkpoint.
+    Check(CheckArgs),
+}
+
+/// Arguments of `proof get`.
+#[derive(Args, Clone, Debug)]
+pub struct GetArgs {
+    /// The transaction, 64 hex digits.
+    pub id: String,
+    /// Where to ask.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `proof check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// The proof, as `proof get` prints it.
+    pub file: PathBuf,
+    /// Receipts root of the checkpoint, 64 hex digits, from a header you trust.
+    #[arg(long, value_name = "DIGEST")]
+    pub receipts: String,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Checked {
+    id: String,
+    height: u64,
+    index: u32,
+    status: &'static str,
+    failure: Option<&'static str>,
+    checkpoint: u64,
+}
+
+impl ProofCommand {
+    /// Runs the command.
+    pub async fn run(self) -> Result<(), CliError> {
+        match self.action {
+            ProofAction::Get(arguments) => arguments.run().await,
+            ProofAction::Check(arguments) => arguments.run(),
+        }
+    }
+}
+
+impl GetArgs {
+    async fn run(self) -> Result<(), CliError> {
+        let id: [u8; 32] = decode_hex(&self.id)
+            .ok_or_else(|| CliError::Failed("a transaction id has 64 lower-case hex digits".to_owned()))?;
+        let request = v1::GetProofRequest { transaction_id: id.to_vec() };
+        let proof = self.node.connect().await?.get_proof(request).await.map_err(refused)?.into_inner();
+        let hex = |path: Vec<Vec<u8>>| path.into_iter().map(hex::encode).collect();
+        let proof = InclusionProof {
+            transaction_id: hex::encode(proof.transaction_id),
+            height: proof.height,
+            index: proof.index,
+            outcome: u8::try_from(proof.outcome).map_err(CliError::failed)?,
+            transactions: proof.transactions,
+            transaction_path: hex(proof.transaction_path),
+            receipt_path: hex(proof.receipt_path),
+            checkpoint: proof.checkpoint,
+            block_path: hex(proof.block_path),
+        };
+        OutputArgs { output: OutputFormat::Json }.print(&proof, |_| String::new())
+    }
+}
+
+impl CheckArgs {
+    fn run(self) -> Result<(), CliError> {
+        let read = |error: &dyn std::fmt::Display| {
+            CliError::Failed(format!("cannot read the proof {}: {error}", self.file.display()))
+        };
+        let text = std::fs::read(&self.file).map_err(|error| read(&error))?;
+        let proof: InclusionProof = serde_json::from_slice(&text).map_err(|error| read(&error))?;
+        let receipts = decode_hex(&self.receipts)
+            .map(Digest)
+            .ok_or_else(|| CliError::Failed("--receipts has 64 lower-case hex digits".to_owned()))?;
+        let failure = proof.verify(receipts).map_err(CliError::failed)?;
+        let checked = Checked {
+            id: proof.transaction_id,
+            height: proof.height,
+            index: proof.index,
+            status: failure.map_or("Applied", |_| "Failed"),
+            failure: failure.map(Failure::reason),
+            checkpoint: proof.checkpoint,
+        };
+        self.output.print(&checked, |Checked { id, height, index, status, failure, checkpoint }| {
+            let why = failure.map(|failure| format!(" with {failure}")).unwrap_or_default();
+            format!("{id} {status}{why} at height {height}, position {index}, proven by checkpoint {checkpoint}")
+        })
+    }
+}

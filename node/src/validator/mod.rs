@@ -1,0 +1,14 @@
+//! Validators: who may vote in which epoch, for how much money, under which parameters.
+//!
+//! Pure rules over entries of the ledger's state; the ledger calls them while it executes blocks and stores what they
+//! change. What enters: [`Operation`](crate::transaction::Operation)s of owners and the cut-off of each epoch. What
+//! leaves: [`ValidatorSetRecord`]s.
+
+mod entry;
+mod next_set;
+mod record;
+mod registry;
+
+pub(crate) use entry::{Domain, Entries, EntryKey};
+pub use record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
+pub(crate) use registry::{Money, OperationError, RECENT_BLOCKS, Registry, Turn};

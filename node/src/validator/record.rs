@@ -1,0 +1,247 @@
+//! Stored forms of stakes, validators and validator sets: a version byte, then fixed-width big-endian fields and
+//! length-prefixed names. What does not decode is corruption.
+
+use bizra_simplex::types::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::storage::StorageError;
+use crate::transaction::Address;
+
+const VERSION: u8 = 1;
+const SET_DOMAIN: &[u8] = b"bizra/v1/validator-set\0";
+
+/// Whether a registered validator wants to be in the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ValidatorStatus {
+    /// Registered, or deactivated by its owner.
+    Inactive = 0,
+    /// Wants to be in the set of the next epoch.
+    Active = 1,
+    /// Equivocated; its owner must deregister it.
+    Jailed = 2,
+}
+
+impl ValidatorStatus {
+    /// Stable name for clients.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inactive => "Inactive",
+            Self::Active => "Active",
+            Self::Jailed => "Jailed",
+        }
+    }
+}
+
+/// A registered validator. It belongs to one account; an account has one at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validator {
+    /// Name of its node, as in peers' configuration and certificates.
+    pub name: String,
+    /// What it wants to be.
+    pub status: ValidatorStatus,
+    /// The consensus key it wants to vote with; `None` until its first activation.
+    pub consensus_key: Option<[u8; 32]>,
+    /// Power the genesis gave it, in addition to that of its stake.
+    pub granted_power: u64,
+    /// Height of its last activation, deactivation or rotation: its place in the queue.
+    pub queued_at: u64,
+}
+
+/// Money of an account that answers for a validator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stake {
+    /// Base units that count as power.
+    pub reserved: u64,
+    /// Released parts that still answer for what was signed; ascending epochs.
+    pub unbonding: Vec<Unbonding>,
+}
+
+/// A released part of a stake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unbonding {
+    /// Epoch from which it is paid out with the owner's next stake transaction.
+    pub epoch: u64,
+    /// Base units.
+    pub amount: u64,
+}
+
+/// A validator of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Owner account.
+    pub owner: Address,
+    /// Name of its node.
+    pub name: String,
+    /// Ed25519 key it votes with.
+    pub consensus_key: [u8; 32],
+    /// Voting power, above 0.
+    pub power: u64,
+}
+
+/// The validators of an epoch, in the order that gives each its index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatorSetRecord {
+    /// The epoch they vote in.
+    pub epoch: u64,
+    /// Height whose state named them; 0 for the genesis.
+    pub cutoff: u64,
+    /// 1 to 128; total power below 2^63.
+    pub members: Vec<Member>,
+}
+
+fn corrupt(what: &str) -> StorageError {
+    StorageError::Corrupt(format!("{what} of the validator registry does not decode"))
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn name(&mut self) -> Option<String> {
+        let length = usize::from(self.byte()?);
+        let (name, tail) = self.0.split_at_checked(length)?;
+        self.0 = tail;
+        std::str::from_utf8(name).ok().map(str::to_owned)
+    }
+
+    fn version(&mut self) -> Option<()> {
+        (self.byte()? == VERSION).then_some(())
+    }
+
+    fn end(&self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+fn put_name(bytes: &mut Vec<u8>, name: &str) {
+    // Names are DNS labels: checked by the genesis and by the codec.
+    bytes.push(name.len() as u8);
+    bytes.extend_from_slice(name.as_bytes());
+}
+
+impl Validator {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION, self.status as u8];
+        bytes.extend_from_slice(&self.granted_power.to_be_bytes());
+        bytes.extend_from_slice(&self.queued_at.to_be_bytes());
+        bytes.push(u8::from(self.consensus_key.is_some()));
+        bytes.extend_from_slice(&self.consensus_key.unwrap_or_default());
+        put_name(&mut bytes, &self.name);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let mut fields = Fields(bytes);
+        let mut read = || {
+            fields.version()?;
+            let status = match fields.byte()? {
+                0 => ValidatorStatus::Inactive,
+                1 => ValidatorStatus::Active,
+                2 => ValidatorStatus::Jailed,
+                _ => return None,
+            };
+            let (granted_power, queued_at) = (fields.u64()?, fields.u64()?);
+            let (has_key, key) = (fields.byte()?, fields.take()?);
+            let consensus_key = match has_key {
+                0 => None,
+                1 => Some(key),
+                _ => return None,
+            };
+            let name = fields.name()?;
+            fields.end()?;
+            Some(Self { name, status, consensus_key, granted_power, queued_at })
+        };
+        read().ok_or_else(|| corrupt("a validator"))
+    }
+}
+
+impl Stake {
+    /// All of it, base units. The parts of a supply below 2^63 add up.
+    pub fn total(&self) -> u64 {
+        self.unbonding.iter().fold(self.reserved, |sum, part| sum.saturating_add(part.amount))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.reserved.to_be_bytes());
+        for part in &self.unbonding {
+            bytes.extend_from_slice(&part.epoch.to_be_bytes());
+            bytes.extend_from_slice(&part.amount.to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let mut fields = Fields(bytes);
+        let mut read = || {
+            fields.version()?;
+            let mut stake = Self { reserved: fields.u64()?, unbonding: Vec::new() };
+            while fields.end().is_none() {
+                stake.unbonding.push(Unbonding { epoch: fields.u64()?, amount: fields.u64()? });
+            }
+            Some(stake)
+        };
+        read().ok_or_else(|| corrupt("a stake"))
+    }
+}
+
+impl ValidatorSetRecord {
+    /// Sum of all powers; below 2^63.
+    pub fn total(&self) -> u64 {
+        self.members.iter().fold(0, |sum, member| sum.saturating_add(member.power))
+    }
+
+    /// The member that belongs to an account.
+    pub fn of_owner(&self, owner: &Address) -> Option<&Member> {
+        self.members.iter().find(|member| member.owner == *owner)
+    }
+
+    /// What a boundary header names (PROTOCOL E1): SHA-256 over the stored form, in a domain of its own.
+    pub fn hash(&self) -> Digest {
+        Digest(Sha256::new().chain_update(SET_DOMAIN).chain_update(self.encode()).finalize().into())
+    }
+
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.epoch.to_be_bytes());
+        bytes.extend_from_slice(&self.cutoff.to_be_bytes());
+        for member in &self.members {
+            bytes.extend_from_slice(&member.owner.0);
+            bytes.extend_from_slice(&member.consensus_key);
+            bytes.extend_from_slice(&member.power.to_be_bytes());
+            put_name(&mut bytes, &member.name);
+        }
+        bytes
+    }
+
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let mut fields = Fields(bytes);
+        let mut read = || {
+            fields.version()?;
+            let mut set = Self { epoch: fields.u64()?, cutoff: fields.u64()?, members: Vec::new() };
+            while fields.end().is_none() {
+                let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
+                let (power, name) = (fields.u64()?, fields.name()?);
+                set.members.push(Member { owner, name, consensus_key, power });
+            }
+            Some(set)
+        };
+        read().ok_or_else(|| corrupt("a validator set"))
+    }
+}

@@ -1,0 +1,183 @@
+//! Fuzz targets: for each decoder that bytes from outside reach, what must hold whatever the bytes are. A target panics
+//! if it does not hold. `tests/corpus.rs` runs all of them on the kept corpora; `make fuzz` looks for new inputs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use bizra_driver::signing_record::{BLOCK_BYTES, Binding, FILE_BLOCKS, RecordError, SigningRecord};
+use bizra_driver::wire::PeerMessage;
+use bizra_node::configuration::{Configuration, LoadedGenesis};
+use bizra_node::gateway::read_transaction;
+use bizra_node::transaction::{ChainId, Payload, PayloadVerifier, Transaction};
+use bizra_proto::ceremony::{KeyReport, verify_possession};
+use bizra_proto::v1;
+use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, ValidatorIndex, View};
+use bizra_simplex::{
+    Anchor, Block, Config, Effect, Event, Safety, State, Timing, ValidatorSet, Verdict, Vote, VoteKind,
+};
+use bytes::Bytes;
+use prost::Message as _;
+
+/// A name and what must hold.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    ("peer_message", peer_message),
+    ("consensus", consensus),
+    ("signing_record", signing_record),
+    ("transaction", transaction),
+    ("batch", batch),
+    ("grpc_requests", grpc_requests),
+    ("rest_json", rest_json),
+    ("configuration", configuration),
+    ("genesis", genesis),
+    ("key_report", key_report),
+];
+
+/// The target of a name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).copied()
+}
+
+/// Frames between nodes: what decodes is canonical.
+fn peer_message(data: &[u8]) {
+    if let Ok(message) = PeerMessage::decode(Bytes::copy_from_slice(data)) {
+        assert_eq!(message.encode(), data, "two encodings of one message");
+    }
+}
+
+/// The consensus core under any sequence of messages, all of whose signatures are valid: it answers every one, and never
+/// signs what contradicts an earlier vote (its own assertion).
+fn consensus(data: &[u8]) {
+    let Ok(validators) = ValidatorSet::new(vec![Power(1); 4]) else { return };
+    let config = Config {
+        epoch: Epoch(0),
+        cutoff: Height(16),
+        validators,
+        me: Some(ValidatorIndex(0)),
+        timing: Timing::default(),
+    };
+    let anchor = Anchor::first(Block::genesis(Digest([9; 32]), 0));
+    let mut state = State::recover(config, anchor, None, Vec::new(), Safety::default());
+    let mut events = VecDeque::from([Event::Started, Event::SigningAllowed]);
+    let mut now = 0;
+    let mut rest = data;
+    loop {
+        while let Some(event) = events.pop_front() {
+            for effect in state.step(Millis(now), event) {
+                match effect {
+                    Effect::Verify(token, _) => events.push_back(Event::Verified(token, true)),
+                    Effect::Check { block, .. } => events.push_back(Event::Checked(block.digest(), Verdict::Held)),
+                    Effect::Sign(vote) => {
+                        let signature = bizra_simplex::types::Signature([0; 64]);
+                        let signer = ValidatorIndex(0);
+                        events.push_back(Event::Signed(bizra_simplex::SignedVote { vote, signer, signature }));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // One input: milliseconds that pass, length, frame.
+        let [milliseconds, high, low, tail @ ..] = rest else { return };
+        now += 8 * u64::from(*milliseconds);
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(tail.len());
+        let (frame, tail) = tail.split_at(length);
+        rest = tail;
+        match PeerMessage::decode(Bytes::copy_from_slice(frame)) {
+            Ok(PeerMessage::Consensus(message)) => events.push_back(Event::Received(message)),
+            Ok(PeerMessage::Block(block)) => events.push_back(Event::Fetched(block)),
+            Ok(PeerMessage::Range(blocks, certificate)) => events.push_back(Event::Range(blocks, certificate)),
+            _ => events.push_back(Event::Tick),
+        }
+    }
+}
+
+/// A signing record whose blocks anything may have happened to.
+fn signing_record(data: &[u8]) {
+    let binding = Binding { genesis_hash: Digest([1; 32]), volume: Digest([2; 32]), public_key: [3; 32] };
+    let written = || {
+        let mut blocks: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
+        let mut record = SigningRecord::open(&binding, &blocks)?;
+        for view in 1..=3 {
+            let vote = Vote { epoch: Epoch(0), view: View(view), kind: VoteKind::Nullify, digest: Digest::default() };
+            for (position, block) in record.reserve(&[vote])? {
+                blocks[position as usize] = block;
+            }
+        }
+        Ok::<_, RecordError>(blocks)
+    };
+    // Two megabytes: made once, patched, and mended afterwards.
+    static BLOCKS: Mutex<Vec<Box<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
+    let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    if blocks.is_empty() {
+        *blocks = written().expect("a fresh record can be written");
+    }
+    let mut sound = BTreeMap::new();
+    // Patches: block, offset, length, bytes.
+    let mut rest = data;
+    while let [high, low, at, offset, length, tail @ ..] = rest {
+        let block = usize::from(u16::from_be_bytes([*high, *low])) % FILE_BLOCKS as usize;
+        let offset = usize::from(u16::from_be_bytes([*at, *offset])) % BLOCK_BYTES;
+        let length = usize::from(*length).min(tail.len()).min(BLOCK_BYTES - offset);
+        sound.entry(block).or_insert_with(|| blocks[block].clone());
+        blocks[block][offset..offset + length].copy_from_slice(&tail[..length]);
+        rest = &tail[length..];
+    }
+    if let Ok(record) = SigningRecord::open(&binding, &blocks) {
+        let (epoch, _) = record.latest();
+        let _ = record.safety(epoch);
+    }
+    for (position, block) in sound {
+        blocks[position] = block;
+    }
+}
+
+/// Encoded transactions.
+fn transaction(data: &[u8]) {
+    let _ = Transaction::decode(data);
+}
+
+/// Payloads of batches, checked as a validator checks those of its peers.
+fn batch(data: &[u8]) {
+    if let Ok(payload) = Payload::parse(data) {
+        assert_eq!(payload.entries().count(), payload.count(), "a payload counts what it holds");
+    }
+    if let Some(chain) = ChainId::new("fuzz") {
+        let _ = PayloadVerifier::new(chain).verify(&[Bytes::copy_from_slice(data)]);
+    }
+}
+
+/// Requests of the client and the admin interface.
+fn grpc_requests(data: &[u8]) {
+    let _ = v1::SubmitRequest::decode(data);
+    let _ = v1::GetTransactionRequest::decode(data);
+    let _ = v1::GetAccountRequest::decode(data);
+    let _ = v1::GetBlockRequest::decode(data);
+}
+
+/// Bodies of submitted transactions over HTTP.
+fn rest_json(data: &[u8]) {
+    for content_type in [&b"application/json"[..], b"application/octet-stream", b""] {
+        let _ = read_transaction(content_type, Bytes::copy_from_slice(data));
+    }
+}
+
+/// A node's configuration file.
+fn configuration(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = Configuration::parse(text, "fuzz.toml".as_ref());
+    }
+}
+
+/// A genesis file.
+fn genesis(data: &[u8]) {
+    let _ = LoadedGenesis::parse(data);
+}
+
+/// What a node says of its keys in its termination message, as the operator reads it.
+fn key_report(data: &[u8]) {
+    if let Ok(report) = serde_json::from_slice::<KeyReport>(data) {
+        let _ = verify_possession(&report.public_key, &report.proof_of_possession, "fuzz");
+    }
+}
