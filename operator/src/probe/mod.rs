@@ -104,12 +104,14 @@ impl Probes {
         }
     }
 
-    /// Makes a network's authority known, so that its nodes can be asked.
+    /// Makes a network's authority known, so that its nodes can be asked. Until then they stay unasked: after a start of
+    /// the operator a node may well be met before its network.
     pub fn trust(&self, network_uid: &str, authority: Authority) {
         let mut authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
         let known = authorities.get(network_uid);
         if known.is_none_or(|known| **known != authority) {
             authorities.insert(network_uid.to_owned(), Arc::new(authority));
+            self.newcomer.notify_one();
         }
     }
 
@@ -127,12 +129,16 @@ impl Probes {
         self.newcomer.notified().await;
     }
 
-    fn targets(&self, which: Which) -> Vec<(NodeKey, ProbeTarget, Option<Connection>)> {
+    fn questions(&self, which: Which) -> Vec<Question> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries
             .iter()
             .filter(|(_, entry)| which == Which::All || entry.asked_at.is_none())
-            .map(|(key, entry)| (key.clone(), entry.target.clone(), entry.connection.clone()))
+            .filter_map(|(key, entry)| {
+                let authority = self.authority(&entry.target.network_uid)?;
+                let (target, connection) = (entry.target.clone(), entry.connection.clone());
+                Some(Question { key: key.clone(), target, authority, connection })
+            })
             .collect()
     }
 
@@ -146,6 +152,14 @@ impl Probes {
         entry.connection = connection;
         changed
     }
+}
+
+/// A node to be asked now, with what is needed for it.
+struct Question {
+    key: NodeKey,
+    target: ProbeTarget,
+    authority: Arc<Authority>,
+    connection: Option<Connection>,
 }
 
 /// Which nodes to ask.
@@ -201,6 +215,17 @@ mod tests {
         probes.ask(key.clone(), target("pod-2"));
         assert!(!probes.record(&key, &target("pod-1"), status(3), None));
         assert_eq!(probes.latest(&key, "pod-2"), Word::Unasked);
+    }
+
+    #[test]
+    fn a_node_met_before_its_network_stays_unasked() {
+        let probes = Probes::new(Duration::from_mins(1));
+        let key = ("default".to_owned(), "demo-v0".to_owned());
+        probes.ask(key.clone(), target("pod-1"));
+        assert!(probes.questions(Which::All).is_empty());
+        assert_eq!(probes.latest(&key, "pod-1"), Word::Unasked);
+        probes.trust("n", Authority::generate("default", "n", 0).unwrap());
+        assert_eq!(probes.questions(Which::Newcomers).len(), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use prometheus::IntCounterVec;
 use tokio::sync::mpsc;
 
-use super::{Connection, NodeKey, ProbeTarget, Probes, Which, Word, client};
+use super::{Connection, NodeKey, Probes, Question, Which, Word, client};
 
 /// How nodes are asked.
 #[derive(Clone, Copy, Debug)]
@@ -36,16 +36,16 @@ pub async fn poll_forever(
             _ = rounds.tick() => Which::All,
             () = probes.newcomer() => Which::Newcomers,
         };
-        stream::iter(probes.targets(which))
-            .for_each_concurrent(settings.concurrency, |(key, target, connection)| {
+        stream::iter(probes.questions(which))
+            .for_each_concurrent(settings.concurrency, |question| {
                 let (probes, answers, changed) = (&probes, &answers, &changed);
                 async move {
-                    let (word, connection) = probe(probes, &key, &target, connection, settings.timeout).await;
+                    let (word, connection) = put(&question, settings.timeout).await;
                     let result = if matches!(word, Word::Status(_)) { "answered" } else { "silent" };
                     answers.with_label_values(&[result]).inc();
-                    if probes.record(&key, &target, word, connection) {
+                    if probes.record(&question.key, &question.target, word, connection) {
                         // A full queue means the controllers are behind; they will come by anyway.
-                        let _ = changed.try_send(key);
+                        let _ = changed.try_send(question.key);
                     }
                 }
             })
@@ -53,24 +53,15 @@ pub async fn poll_forever(
     }
 }
 
-async fn probe(
-    probes: &Probes,
-    key: &NodeKey,
-    target: &ProbeTarget,
-    connection: Option<Connection>,
-    timeout: Duration,
-) -> (Word, Option<Connection>) {
+async fn put(question: &Question, timeout: Duration) -> (Word, Option<Connection>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let connection = if let Some(connection) = connection.filter(|connection| now < connection.renew_at) {
-        connection
-    } else {
-        let Some(authority) = probes.authority(&target.network_uid) else {
-            return (Word::Unknown("its network has no certificate authority yet".to_owned()), None);
-        };
-        match client::connect(&key.1, target, &authority, now) {
+    let known = question.connection.clone().filter(|connection| now < connection.renew_at);
+    let connection = match known {
+        Some(connection) => connection,
+        None => match client::connect(&question.key.1, &question.target, &question.authority, now) {
             Ok(connection) => connection,
             Err(error) => return (Word::Unknown(error.to_string()), None),
-        }
+        },
     };
     match tokio::time::timeout(timeout, client::ask(connection.channel.clone())).await {
         Ok(Ok(status)) => (Word::Status(Box::new(status)), Some(connection)),

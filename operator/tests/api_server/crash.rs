@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -22,6 +22,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Ledger {
     /// Writes that reached the API server, events aside.
     pub writes: AtomicUsize,
+    /// What they were, for the message of a test that expected none.
+    pub written: Mutex<Vec<String>>,
     limit: Option<usize>,
     /// True once the limit was reached: nothing gets through any more.
     pub crashed: AtomicBool,
@@ -66,6 +68,8 @@ impl Service<Request<Body>> for Counted {
         let counts = request.method() != Method::GET && !request.uri().path().ends_with("/events");
         let mut last = false;
         if counts {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            ledger.written.lock().unwrap().push(what);
             let number = ledger.writes.fetch_add(1, Ordering::SeqCst) + 1;
             last = ledger.limit == Some(number);
             if last {
