@@ -248,7 +248,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             to_sign: Vec::new(),
             held_back: Vec::new(),
             must_sync: false,
-            unsynced: false,
+            unsynced: true,
             output: Output::default(),
         };
         for batch in recovered.batches.into_iter().filter(|_| !planted(Bug::UnorderedBatchLost)) {
@@ -355,7 +355,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
     }
 
-    /// S4: one database sync and one signer sync, then signatures and messages. Says what was signed and executed.
+    /// S4: one database sync and one signer sync, in parallel but for finalize votes, then signatures and messages. Says what was signed and executed.
     fn flush(&mut self) -> Result<(Vec<SignedVote>, Vec<Block>), Halt> {
         // What does not fit one slot of the record (S3) waits for the next round of this turn.
         let fitting = self.to_sign.len().min(VOTES_PER_SLOT_MAX);
@@ -382,7 +382,15 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             let sync = self.must_sync || !signing.is_empty() || promises;
             let sync = sync && !planted(Bug::VoteBeforeSync);
             let signing = if planted(Bug::RecordNotWritten) { Vec::new() } else { signing };
-            self.disk.commit(changes, signing, sync)?;
+            // A recorded finalize forbids to nullify its view for ever (V3). If a crash kept it and lost the notarization it
+            // rests on, and nobody else had that, the view might never end: the database goes first.
+            let finalizes = votes.iter().any(|vote| vote.kind == VoteKind::Finalize);
+            if finalizes && promises && !signing.is_empty() && !planted(Bug::FinalizeBeforeNotarization) {
+                self.disk.commit(changes, Vec::new(), sync)?;
+                self.disk.commit(Vec::new(), signing, sync)?;
+            } else {
+                self.disk.commit(changes, signing, sync)?;
+            }
             self.must_sync = false;
             self.unsynced = !sync;
         }

@@ -85,6 +85,7 @@ pub trait Disk {
 
     /// Applies the changes atomically. With `sync`, returns when they and everything applied before are durable. Signing
     /// blocks are written and synced too, in parallel if the disk can. Executed blocks become readable only with this.
+    /// A sync of what is durable already costs nothing.
     fn commit(&mut self, changes: Vec<Change>, signing: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError>;
 
     /// A finalised block.

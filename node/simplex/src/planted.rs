@@ -86,6 +86,8 @@ bugs! {
     BatchNotServed = "batch_not_served",
     /// S2: votes leave before the disk has synced.
     VoteBeforeSync = "vote_before_sync",
+    /// S4: a finalize vote is recorded beside the notarization it rests on, not after it.
+    FinalizeBeforeNotarization = "finalize_before_notarization",
     /// S2: the signing record is not written.
     RecordNotWritten = "record_not_written",
     /// S3: a restart forgets nullify votes.

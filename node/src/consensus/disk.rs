@@ -24,6 +24,8 @@ pub struct NodeDisk {
     record: Option<Recorder>,
     executed: ExecutedBlocks,
     metrics: ConsensusMetrics,
+    /// True while something written may not be durable: also at the start, of what another process wrote.
+    unsynced: bool,
 }
 
 impl NodeDisk {
@@ -37,10 +39,14 @@ impl NodeDisk {
         metrics: ConsensusMetrics,
     ) -> std::io::Result<Self> {
         let record = record.map(Recorder::start).transpose()?;
-        Ok(Self { database, blocks, ledger, record, executed, metrics })
+        Ok(Self { database, blocks, ledger, record, executed, metrics, unsynced: true })
     }
 
     fn write(&mut self, mut changes: Vec<Change>, sync: bool) -> Result<(), StorageError> {
+        if changes.is_empty() && !self.unsynced {
+            return Ok(());
+        }
+        self.unsynced = !sync;
         // A batch that is kept and ordered in the same turn must not stay listed as unordered.
         changes.sort_by_key(|change| !matches!(change, Change::Batch(..)));
         let mut writes = self.database.writes();
@@ -63,6 +69,7 @@ impl NodeDisk {
             }
         }
         if sync {
+            self.metrics.syncs.inc();
             writes.commit_synced()?;
         } else {
             writes.commit_unsynced()?;
@@ -118,11 +125,10 @@ impl Disk for NodeDisk {
     }
 
     fn commit(&mut self, changes: Vec<Change>, signing: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
-        self.metrics.syncs.inc_by(u64::from(sync));
         if signing.is_empty() {
             return self.write(changes, sync).map_err(disk_error);
         }
-        // S4: the two syncs of a turn go to the disk at the same time. Both must succeed.
+        // S4: two syncs of one commit go to the disk at the same time. Both must succeed.
         let record = self.record.as_ref().ok_or_else(|| DiskError::Failed("a full node cannot sign".to_owned()))?;
         let gone = || DiskError::Failed("the thread that writes the signing record is gone".to_owned());
         self.metrics.record_syncs.inc();
