@@ -72,4 +72,20 @@ func (h *headers) add(header types.Header, now time.Time) {
 	h.filled[header.Height] = string(header.DataHash) != string(emptyBlock)
 }
 
+// known is when a block was known to be final.
+func (h *headers) known(height int64) (time.Time, bool) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	seen, known := h.seen[height]
+	return seen, known
+}
+
+// stamped is the time in a block's header.
+func (h *headers) stamped(height int64) (time.Time, bool) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	stamp, known := h.stamps[height]
+	return stamp, known
+}
+
 var emptyBlock = types.Txs{}.Hash()

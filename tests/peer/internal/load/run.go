@@ -71,12 +71,12 @@ func Run(ctx context.Context, settings Settings, plan *Plan, progress io.Writer)
 		summary.Finalised++
 		// Streams are dealt out to nodes in turn, and transactions to streams.
 		watch := watches[index%streams%nodes]
-		if seen, known := watch.seen[height]; known {
+		if seen, known := watch.known(height); known {
 			latencies = append(latencies, seen.Sub(due(index)))
 			summary.ElapsedSeconds = max(summary.ElapsedSeconds, seen.Sub(start).Seconds())
 		}
 		// What CometBFT's report tool counts: the time in the next header is when this block was agreed on.
-		if stamp, known := watches[0].stamps[height+1]; known {
+		if stamp, known := watches[0].stamped(height + 1); known {
 			stamped = append(stamped, stamp.Sub(due(index)))
 		}
 	})
