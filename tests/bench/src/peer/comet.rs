@@ -32,6 +32,8 @@ pub(super) enum Settings {
     Stock,
     /// For one machine and full speed.
     Tuned,
+    /// So too, and with less gossip of transactions.
+    TunedSparse,
 }
 
 /// What the validators execute.
@@ -63,6 +65,7 @@ impl Settings {
         match self {
             Self::Stock => "stock.toml",
             Self::Tuned => "tuned.toml",
+            Self::TunedSparse => "tuned-sparse.toml",
         }
     }
 }

@@ -10,7 +10,7 @@ mod verdict;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::devnet::Devnet;
 use crate::load::Run;
@@ -20,14 +20,14 @@ use ladder::{Ladder, Outcome};
 
 /// Rates that everybody is offered, transactions a second.
 const RUNGS: [u32; 9] = [1_000, 2_000, 3_000, 4_500, 6_500, 10_000, 14_000, 20_000, 28_000];
-const RUNGS_QUICK: [u32; 3] = [2_000, 5_000, 12_000];
+const RUNGS_QUICK: [u32; 3] = [2_000, 6_000, 12_000];
 
 /// Rates tried between rungs.
 const REFINEMENTS: u32 = 2;
 
 /// Length of a measurement, seconds.
 const SECONDS: u32 = 10;
-const SECONDS_QUICK: u32 = 5;
+const SECONDS_QUICK: u32 = 4;
 
 /// Before each measurement, so that connections stand: transactions a second, and seconds.
 const WARM_UP: (u32, u32) = (1_000, 2);
@@ -66,11 +66,12 @@ enum Subject {
 }
 
 /// In the order in which they take turns.
-const SUBJECTS: [Subject; 7] = [
+const SUBJECTS: [Subject; 8] = [
     Subject::Ours(Mode::Signed),
     Subject::Comet(Settings::Tuned, Application::Kvstore),
     Subject::Comet(Settings::Tuned, Application::Signed),
     Subject::Ours(Mode::Opaque),
+    Subject::Comet(Settings::TunedSparse, Application::Kvstore),
     Subject::Comet(Settings::Tuned, Application::SignedInBlocks),
     Subject::Comet(Settings::Stock, Application::Kvstore),
     Subject::CometWithItsOwnTools,
@@ -92,9 +93,9 @@ impl Subject {
             Self::Ours(Mode::Opaque) => "bizra opaque",
             Self::Comet(Settings::Stock, Application::Kvstore) => "comet stock, kvstore",
             Self::Comet(Settings::Tuned, Application::Kvstore) => "comet tuned, kvstore",
-            Self::Comet(Settings::Stock, _) => "comet stock, signed",
-            Self::Comet(Settings::Tuned, Application::Signed) => "comet tuned, signed",
-            Self::Comet(Settings::Tuned, Application::SignedInBlocks) => "comet tuned, signed in blocks",
+            Self::Comet(Settings::TunedSparse, Application::Kvstore) => "comet tuned sparse, kvstore",
+            Self::Comet(_, Application::Signed) => "comet tuned, signed",
+            Self::Comet(_, Application::SignedInBlocks) => "comet tuned, signed in blocks",
             Self::CometWithItsOwnTools => "comet tuned, kvstore, own tools",
         }
     }
@@ -103,7 +104,7 @@ impl Subject {
     const fn refinements(self) -> u32 {
         match self {
             Self::Comet(Settings::Stock, _) | Self::CometWithItsOwnTools => 0,
-            Self::Ours(_) | Self::Comet(Settings::Tuned, _) => REFINEMENTS,
+            Self::Ours(_) | Self::Comet(..) => REFINEMENTS,
         }
     }
 }
@@ -135,6 +136,14 @@ impl Side {
     fn finalised_in_time_max(&self) -> f64 {
         let in_time = self.runs.iter().filter(|run| self.outcome(run) == Outcome::InTime);
         in_time.map(|run| self.carried(run)).fold(0.0, f64::max)
+    }
+
+    fn json(&self, run: &Run) -> Value {
+        let outcome = self.outcome(run);
+        let mut document = run.json();
+        document["keptUp"] = (outcome != Outcome::Overloaded).into();
+        document["inTime"] = (outcome == Outcome::InTime).into();
+        document
     }
 
     fn at(&self, rate: u32) -> Option<&Run> {
@@ -193,7 +202,7 @@ pub(crate) fn compare(bench: &Arguments, arguments: &PeerArguments) -> Result<bo
         "bareCheckMicroseconds": { "node": check.node, "ed25519Zebra": check.zebra },
         "sides": sides.iter().map(|side| json!({
             "name": side.subject.name(),
-            "runs": side.runs.iter().map(Run::json).collect::<Vec<_>>(),
+            "runs": side.runs.iter().map(|run| side.json(run)).collect::<Vec<_>>(),
             "failures": side.failures,
             "finalisedPerSecondMax": side.finalised_max(),
             "finalisedPerSecondInTimeMax": side.finalised_in_time_max(),

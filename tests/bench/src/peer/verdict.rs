@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::comet::{Application, Settings};
 use super::ladder::Outcome;
-use super::{Mode, P99_MAX, Side, Subject};
+use super::{Mode, Side, Subject};
 use crate::cores;
 use crate::devnet::VALIDATORS;
 use crate::load::Run;
@@ -19,16 +19,18 @@ const CEILING_SHARE_MIN: f64 = 0.85;
 /// `opaque` finalises so many times what CometBFT does.
 const OPAQUE_MIN: f64 = 10.0;
 
+/// Finalised a second at the highest rate that was in time.
+const IN_TIME: &str = "a second with P99 below 500 ms";
+
 /// What came out of a comparison.
 pub(super) struct Verdicts(Vec<Verdict>);
 
 struct Verdict {
     what: String,
-    /// None where others decide.
+    /// None if it was not measured.
     value: Option<f64>,
-    /// None where there is no aim.
+    /// The least that is aimed at; none where nothing is.
     aim: Option<f64>,
-    met: Option<bool>,
 }
 
 pub(super) fn print_header() {
@@ -59,102 +61,127 @@ pub(super) fn print_run(subject: Subject, run: &Run, outcome: Outcome) {
     );
 }
 
-/// Holds ours against CometBFT tuned, which is CometBFT at its best, checking no signature.
+/// Holds ours against CometBFT at its best, which is tuned, checking no signature, with the gossip that suits it better.
 pub(super) fn judge(sides: &[Side], check: CheckCost) -> Verdicts {
-    let side = |subject: Subject| sides.iter().find(|side| side.subject == subject);
-    let most = |subject| side(subject).map_or(0.0, Side::finalised_max);
-    let in_time = |subject| side(subject).map_or(0.0, Side::finalised_in_time_max);
-    let (signed, opaque) = (Subject::Ours(Mode::Signed), Subject::Ours(Mode::Opaque));
-    let comet = |application| Subject::Comet(Settings::Tuned, application);
-    let kvstore = comet(Application::Kvstore);
+    let signed = Rivals::new(sides, Subject::Ours(Mode::Signed));
+    let opaque = Rivals::new(sides, Subject::Ours(Mode::Opaque));
+    let best = [Settings::Tuned, Settings::TunedSparse].map(|settings| Subject::Comet(settings, Application::Kvstore));
     let ceiling = cores() as f64 * 1e6 / (check.node * VALIDATORS as f64);
-
-    let mut verdicts = Vec::new();
-    let mut add = |what: String, value: f64, aim: Option<f64>| {
-        let met = aim.map(|aim| value >= aim);
-        verdicts.push(Verdict { what, value: Some(value), aim, met });
-        met.unwrap_or_default()
+    let near = Verdict {
+        what: format!("bizra signed, most a second, of the verification ceiling ({:.0} / {ceiling:.0})", signed.most()),
+        value: Some(signed.most() / ceiling),
+        aim: Some(CEILING_SHARE_MIN),
     };
-    let saturation = add(
-        format!("signed, most a second, over comet tuned ({:.0} / {:.0})", most(signed), most(kvstore)),
-        ratio(most(signed), most(kvstore)),
-        Some(SIGNED_MIN),
-    );
-    let timely = add(
-        format!("signed, P99 below {P99_MAX} ms, over comet tuned ({:.0} / {:.0})", in_time(signed), in_time(kvstore)),
-        ratio(in_time(signed), in_time(kvstore)),
-        Some(SIGNED_IN_TIME_MIN),
-    );
-    let near = add(
-        format!("signed, most a second, of the verification ceiling ({:.0} / {ceiling:.0})", most(signed)),
-        ratio(most(signed), ceiling),
-        Some(CEILING_SHARE_MIN),
-    );
-    add(
-        format!("opaque, most a second, over comet tuned ({:.0} / {:.0})", most(opaque), most(kvstore)),
-        ratio(most(opaque), most(kvstore)),
-        Some(OPAQUE_MIN),
-    );
-    add(
-        format!("opaque, P99 below {P99_MAX} ms, over comet tuned ({:.0} / {:.0})", in_time(opaque), in_time(kvstore)),
-        ratio(in_time(opaque), in_time(kvstore)),
-        None,
-    );
+    let saturation = signed.over("most a second", Side::finalised_max, &best, Some(SIGNED_MIN));
+    let timely = signed.over(IN_TIME, Side::finalised_in_time_max, &best, Some(SIGNED_IN_TIME_MIN));
+    let reached = (saturation.met() == Some(true) && timely.met() == Some(true)) || near.met() == Some(true);
+    let mut verdicts = vec![
+        Verdict {
+            what: "bizra signed, 1 if both its ratios over comet tuned are met or its share of the ceiling is"
+                .to_owned(),
+            value: Some(f64::from(u8::from(reached))),
+            aim: Some(1.0),
+        },
+        saturation,
+        timely,
+        near,
+        opaque.over("most a second", Side::finalised_max, &best, Some(OPAQUE_MIN)),
+        opaque.over(IN_TIME, Side::finalised_in_time_max, &best, None),
+    ];
     for application in [Application::Signed, Application::SignedInBlocks] {
-        let peer = comet(application);
-        add(
-            format!("signed, most a second, over {} ({:.0} / {:.0})", peer.name(), most(signed), most(peer)),
-            ratio(most(signed), most(peer)),
-            None,
-        );
-        add(
-            format!(
-                "signed, P99 below {P99_MAX} ms, over {} ({:.0} / {:.0})",
-                peer.name(),
-                in_time(signed),
-                in_time(peer)
-            ),
-            ratio(in_time(signed), in_time(peer)),
-            None,
-        );
+        let peer = [Subject::Comet(Settings::Tuned, application)];
+        verdicts.push(signed.over("most a second", Side::finalised_max, &peer, None));
+        verdicts.push(signed.over(IN_TIME, Side::finalised_in_time_max, &peer, None));
     }
-    for ours in [signed, opaque] {
+    for ours in [&signed, &opaque] {
         for point in ["p50", "p99"] {
-            // The least lead at a rate that both carried.
-            if let Some(lead) = side(ours).zip(side(kvstore)).and_then(|(ours, peer)| least_lead(ours, peer, point)) {
-                add(format!("{}, {point} of comet tuned over ours, least of all rates", ours.name()), lead, Some(1.0));
-            }
+            verdicts.push(ours.least_lead(point, &best));
         }
     }
-    let what = "signed: both of its ratios over comet tuned, or its share of the ceiling".to_owned();
-    verdicts.insert(0, Verdict { what, value: None, aim: None, met: Some((saturation && timely) || near) });
     Verdicts(verdicts)
 }
 
-/// How many times quicker ours is, at the rate where that is least.
-fn least_lead(ours: &Side, peer: &Side, point: &str) -> Option<f64> {
-    let latency = |run: &Run| run.number(&format!("/latencyMilliseconds/{point}"));
-    let leads =
-        ours.runs.iter().filter_map(|run| Some(ratio(latency(peer.at(run.rate)?), latency(ours.at(run.rate)?))));
-    leads.min_by(f64::total_cmp)
+/// One of ours and those it is held against.
+struct Rivals<'a> {
+    sides: &'a [Side],
+    ours: Subject,
 }
 
-fn ratio(ours: f64, theirs: f64) -> f64 {
-    if theirs == 0.0 { 0.0 } else { ours / theirs }
+impl<'a> Rivals<'a> {
+    const fn new(sides: &'a [Side], ours: Subject) -> Self {
+        Self { sides, ours }
+    }
+
+    fn side(&self, subject: Subject) -> Option<&'a Side> {
+        self.sides.iter().find(|side| side.subject == subject && !side.runs.is_empty())
+    }
+
+    fn most(&self) -> f64 {
+        self.side(self.ours).map_or(0.0, Side::finalised_max)
+    }
+
+    /// How many times what the best of the peers did; endless if they did nothing of it, and none if none was measured.
+    fn over(&self, what: &str, figure: fn(&Side) -> f64, peers: &[Subject], aim: Option<f64>) -> Verdict {
+        let theirs = peers.iter().filter_map(|peer| Some((figure(self.side(*peer)?), peer.name())));
+        let theirs = theirs.max_by(|(one, _), (other, _)| one.total_cmp(other));
+        let ours = self.side(self.ours).map(figure);
+        let name = self.ours.name();
+        match ours.zip(theirs) {
+            Some((ours, (theirs, peer))) => Verdict {
+                what: format!("{name}, {what}, over {peer} ({ours:.0} / {theirs:.0})"),
+                value: Some(ours / theirs),
+                aim,
+            },
+            None => Verdict { what: format!("{name}, {what}: not measured"), value: None, aim },
+        }
+    }
+
+    /// How many times quicker ours is than the quicker of the peers, at the rate where that is least.
+    fn least_lead(&self, point: &str, peers: &[Subject]) -> Verdict {
+        let latency = |run: &Run| run.number(&format!("/latencyMilliseconds/{point}"));
+        let theirs = |rate| {
+            let runs = peers.iter().filter_map(|peer| self.side(*peer)?.at(rate));
+            runs.map(latency).min_by(f64::total_cmp)
+        };
+        let ours = self.side(self.ours);
+        let runs = ours.into_iter().flat_map(|side| side.runs.iter().filter_map(|run| side.at(run.rate)));
+        let lead = runs.filter_map(|run| Some((theirs(run.rate)? / latency(run), run.rate)));
+        let least = lead.min_by(|(one, _), (other, _)| one.total_cmp(other));
+        let at = least.map_or_else(|| "no rate that both carried".to_owned(), |(_, rate)| format!("{rate} a second"));
+        Verdict {
+            what: format!("{}, {point} of comet tuned over ours, least at {at}", self.ours.name()),
+            value: least.map(|(lead, _)| lead),
+            aim: Some(1.0),
+        }
+    }
+}
+
+impl Verdict {
+    /// None where there is no aim; what could not be measured is missed.
+    fn met(&self) -> Option<bool> {
+        self.aim.map(|aim| self.value.is_some_and(|value| value >= aim))
+    }
 }
 
 impl Verdicts {
     pub(super) fn print(&self) {
-        for Verdict { what, value, aim, met } in &self.0 {
-            let word = met.map_or("       ", |met| if met { "met    " } else { "missed " });
-            let value = value.map(|value| format!(": {value:.2}")).unwrap_or_default();
-            let aim = aim.map(|aim| format!(", aim at least {aim}")).unwrap_or_default();
-            println!("  {word}{what}{value}{aim}");
+        for verdict in &self.0 {
+            let word = verdict.met().map_or("       ", |met| if met { "met    " } else { "missed " });
+            let value = verdict.value.map(|value| format!(": {value:.2}")).unwrap_or_default();
+            let aim = verdict.aim.map(|aim| format!(", aim at least {aim}")).unwrap_or_default();
+            println!("  {word}{}{value}{aim}", verdict.what);
         }
     }
 
     pub(super) fn json(&self) -> Value {
-        let verdict = |verdict: &Verdict| json!({ "what": verdict.what, "value": verdict.value, "aimAtLeast": verdict.aim, "met": verdict.met });
+        let verdict = |verdict: &Verdict| {
+            json!({
+                "what": verdict.what,
+                "value": verdict.value,
+                "aimAtLeast": verdict.aim,
+                "met": verdict.met(),
+            })
+        };
         self.0.iter().map(verdict).collect()
     }
 }
