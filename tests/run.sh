@@ -30,7 +30,7 @@ export BIZRA_HELM=$cluster/helm
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
-counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./... && CGO_ENABLED=0 go test ./internal/...'
+counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'
 counted e2e tests/e2e/test.sh
 
 echo "total: $((SECONDS - started)) s; logs in $root/target/log"

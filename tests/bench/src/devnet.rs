@@ -21,7 +21,7 @@ const MONITORING: u16 = 4;
 const START: Duration = Duration::from_mins(1);
 
 /// Validators that nobody stopped, because the bench was killed, stop by themselves after so many seconds.
-const LIFE_SECONDS: u32 = 3_600;
+const LIFE_SECONDS: u32 = 1_800;
 
 /// A running devnet; stopped when dropped.
 pub(crate) struct Devnet {

@@ -12,6 +12,8 @@ const CHECKS_MAX: f64 = 2.0;
 
 /// Names of threads on the line that says where the time goes.
 const THREADS_SHOWN: usize = 8;
+/// Less than this of a transaction's time is not worth a place there, microseconds.
+const THREAD_SHOWN_MIN: f64 = 0.1;
 
 pub(crate) fn print_header() {
     println!(
@@ -54,8 +56,9 @@ pub(crate) fn print_verdicts(runs: &[Run], check: Option<CheckCost>) {
     line(p99.1 < P99_MAX, "P99", p99, " ms", "below 500 ms");
     if let Some(run) = runs.last() {
         let threads = run.threads_per_transaction().take(THREADS_SHOWN);
-        let threads: Vec<_> =
-            threads.map(|(name, time)| format!("{name} {:.1}", time.as_f64().unwrap_or_default())).collect();
+        let threads = threads.map(|(name, time)| (name, time.as_f64().unwrap_or_default()));
+        let threads = threads.filter(|(_, time)| *time >= THREAD_SHOWN_MIN);
+        let threads: Vec<_> = threads.map(|(name, time)| format!("{name} {time:.1}")).collect();
         println!("         us of CPU a transaction by thread, last run: {}", threads.join(", "));
     }
     let (least, most) = spread(runs, |run| run.load_cpu_per_transaction().unwrap_or_default());
