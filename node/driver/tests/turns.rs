@@ -5,7 +5,9 @@ use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningReco
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change, Disk, DiskError, Driver, Input, Keys, Member, PublicKey, Recovered, Settings};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Message, Record, Timing, Vote, VoteKind};
+use bizra_simplex::{
+    Anchor, Block, Certificate, Checkpoint, Message, Protocol, Record, Timing, Version, Vote, VoteKind,
+};
 use bytes::Bytes;
 
 const GENESIS: Digest = Digest([9; 32]);
@@ -71,6 +73,14 @@ impl Disk for FixedDisk {
         let members = (0..4).map(|index| Member { key: key(index), power: Power(1) }).collect();
         Ok((epoch == Epoch(0)).then_some(members))
     }
+
+    fn version(&self, _: Epoch) -> Result<Option<Version>, DiskError> {
+        Ok(Some(Protocol::V2.version()))
+    }
+
+    fn is_reported(&self, _: PublicKey, _: Epoch) -> Result<bool, DiskError> {
+        Ok(false)
+    }
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
@@ -78,6 +88,7 @@ fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
         genesis_hash: GENESIS,
         timing: Timing::default(),
         epoch_blocks: None,
+        supported: Protocol::LATEST,
         nodes: (0..4).map(|index| (key(index), u16::from(index))).collect(),
     };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
@@ -91,7 +102,7 @@ fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
         batches: Vec::new(),
         executed: Height(0),
         highest_votes: Vec::new(),
-        accused: Vec::new(),
+        evidence: Vec::new(),
     });
     Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).unwrap().0
 }

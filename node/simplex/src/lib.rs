@@ -97,6 +97,7 @@ mod state;
 mod tree;
 pub mod types;
 mod validators;
+mod version;
 mod vote;
 
 pub use block::{Block, Boundary, Checkpoint};
@@ -108,4 +109,5 @@ pub use safety::{Safety, ViewVotes};
 pub use state::{BestTip, Config, FUTURE_VIEWS_MAX, PENDING_MAX, State, TREE_BLOCKS_MAX, WALK_BLOCKS_MAX};
 pub use tree::Anchor;
 pub use validators::{VALIDATORS_MAX, ValidatorSet, ValidatorSetError};
-pub use vote::{SignedVote, Vote, VoteKind};
+pub use version::{CONTRADICTIONS_MAX, Protocol, Rules, Version};
+pub use vote::{Contradiction, SignedVote, Vote, VoteKind};

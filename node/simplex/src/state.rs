@@ -13,6 +13,7 @@ use crate::safety::Safety;
 use crate::tree::{Anchor, Path, Tree};
 use crate::types::{Digest, Epoch, Height, Millis, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
+use crate::version::{Protocol, Version};
 use crate::vote::{SignedVote, Vote, VoteKind};
 
 /// Votes and proposals this far above the current view are kept (R4). More would let one validator fill memory with
@@ -45,6 +46,10 @@ pub struct Config {
     pub me: Option<ValidatorIndex>,
     /// Durations.
     pub timing: Timing,
+    /// The version whose rules hold in the epoch (P1).
+    pub protocol: Protocol,
+    /// The highest version this node could go by: what its blocks signal (P1).
+    pub signals: Version,
 }
 
 /// The core: what one node knows of the current epoch.
@@ -206,8 +211,26 @@ impl State {
                 self.work_since.get_or_insert(self.now);
             }
             Event::Work(false) => self.work_since = None,
-            Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary } => {
-                self.built(view, parent, batches, time_milliseconds, checkpoint, boundary);
+            Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary, contradictions } => {
+                let (epoch, signals, proposer) =
+                    (self.config.epoch, self.config.signals, self.config.me.unwrap_or(ValidatorIndex(0)));
+                // The height is the parent's to tell.
+                let height = Height(0);
+                self.built(
+                    view,
+                    Block {
+                        epoch,
+                        height,
+                        parent,
+                        proposer,
+                        signals,
+                        time_milliseconds,
+                        checkpoint,
+                        boundary,
+                        batches,
+                        contradictions,
+                    },
+                );
             }
             Event::Checked(digest, verdict) => self.tree.set_verdict(digest, verdict),
             Event::Fetched(block) => self.fetched(block),
@@ -255,7 +278,12 @@ impl State {
                 let leader = self.config.validators.leader(proposal.view);
                 let signed = proposal.signed_vote(leader);
                 let wanted = self.in_window(proposal.view)
-                    && proposal.is_well_formed(epoch, self.config.cutoff, &self.config.validators)
+                    && proposal.is_well_formed(
+                        epoch,
+                        self.config.cutoff,
+                        &self.config.validators,
+                        self.config.protocol,
+                    )
                     && self.rounds.get(&proposal.view).is_none_or(|round| {
                         // The same proposal is heard once; another one of the same view is evidence.
                         round.proposed != Some(signed.vote.digest) && round.wants(&signed)
