@@ -155,7 +155,9 @@ mod tests {
                 epoch,
                 height: Height(height),
                 batches: vec![digest],
-                boundary: height.is_multiple_of(160).then_some(Boundary { validators: Digest([2; 32]), version: Version(1) }),
+                boundary: height
+                    .is_multiple_of(160)
+                    .then_some(Boundary { validators: Digest([2; 32]), version: Version(1) }),
                 ..Block::genesis(parent, height)
             };
             let vote =

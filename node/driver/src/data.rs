@@ -9,8 +9,8 @@ use bizra_simplex::types::{Digest, Epoch, Millis, ValidatorIndex};
 
 use crate::batch::Batch;
 
-/// Unordered bytes held for one origin (D4). A validator that floods fills its own share only; an honest one stops
-/// admitting long before.
+/// Unordered bytes held or being checked for one origin (D4). A validator that floods fills its own share only; an honest
+/// one stops admitting long before.
 pub const UNORDERED_BYTES_PER_ORIGIN_MAX: usize = 64 << 20;
 
 /// Bytes one block orders at most: bounds what a vote makes everybody fetch and execute.
@@ -43,6 +43,9 @@ struct Fetch {
     hint: Option<ValidatorIndex>,
 }
 
+/// A validator as maker of batches.
+type Origin = (Epoch, ValidatorIndex);
+
 /// The pool of bodies above the executed chain.
 #[derive(Debug, Default)]
 pub(crate) struct Data {
@@ -52,8 +55,11 @@ pub(crate) struct Data {
     arrivals: u64,
     /// Grows whenever bodies come, go, are ordered or found invalid.
     version: u64,
-    bytes_by_origin: BTreeMap<(Epoch, ValidatorIndex), usize>,
-    checking: BTreeSet<Digest>,
+    bytes_by_origin: BTreeMap<Origin, usize>,
+    /// Batches being checked, and what they take of whose share.
+    checking: BTreeMap<Digest, (Origin, usize)>,
+    /// Origins that signed an invalid batch in an epoch that still counts (D1).
+    convicted: BTreeSet<Origin>,
     invalid: BTreeSet<Digest>,
     invalid_order: VecDeque<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
@@ -65,23 +71,44 @@ impl Data {
         self.version
     }
 
-    /// True if this batch should be checked: new, within its origin's share, or waited for.
+    /// True if this batch should be checked: new, within the share of an origin that made no invalid one, or waited for.
     pub(crate) fn wants(&self, digest: Digest, batch: &Batch) -> bool {
-        let used = self.bytes_by_origin.get(&(batch.epoch, batch.origin)).copied().unwrap_or_default();
-        let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX || self.fetches.contains_key(&digest);
-        fits && !self.held.contains_key(&digest) && !self.checking.contains(&digest) && !self.invalid.contains(&digest)
+        let origin = (batch.epoch, batch.origin);
+        let used = self.bytes_by_origin.get(&origin).copied().unwrap_or_default();
+        let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX && !self.convicted.contains(&origin);
+        (fits || self.fetches.contains_key(&digest))
+            && !self.held.contains_key(&digest)
+            && !self.checking.contains_key(&digest)
+            && !self.invalid.contains(&digest)
     }
 
-    pub(crate) fn start_check(&mut self, digest: Digest) {
-        self.checking.insert(digest);
+    pub(crate) fn start_check(&mut self, digest: Digest, batch: &Batch) {
+        let (origin, bytes) = ((batch.epoch, batch.origin), batch.payload.len());
+        if self.checking.insert(digest, (origin, bytes)).is_none() {
+            *self.bytes_by_origin.entry(origin).or_default() += bytes;
+        }
     }
 
     pub(crate) fn check_passed(&mut self, digest: Digest) {
-        self.checking.remove(&digest);
+        if let Some((origin, bytes)) = self.checking.remove(&digest) {
+            self.give_back(origin, bytes);
+        }
+    }
+
+    fn give_back(&mut self, origin: Origin, bytes: usize) {
+        if let Some(used) = self.bytes_by_origin.get_mut(&origin) {
+            *used = used.saturating_sub(bytes);
+        }
+    }
+
+    /// D1: the origin signed what no validator may accept. Nothing that it pushes is checked for the rest of the epoch: else
+    /// it could have everybody verify signatures for nothing, without an end. False if it was convicted before.
+    pub(crate) fn convict(&mut self, batch: &Batch) -> bool {
+        self.convicted.insert((batch.epoch, batch.origin))
     }
 
     pub(crate) fn check_failed(&mut self, digest: Digest) {
-        self.checking.remove(&digest);
+        self.check_passed(digest);
         self.version += 1;
         if self.invalid.insert(digest) {
             self.invalid_order.push_back(digest);
@@ -141,7 +168,7 @@ impl Data {
     /// Bodies to ask for now, with the number of earlier attempts and the peer to ask first.
     pub(crate) fn due_fetches(&mut self, now: Millis) -> Vec<(Digest, usize, Option<ValidatorIndex>)> {
         let checking = &self.checking;
-        let due = self.fetches.iter_mut().filter(|(digest, fetch)| fetch.due <= now && !checking.contains(*digest));
+        let due = self.fetches.iter_mut().filter(|(digest, fetch)| fetch.due <= now && !checking.contains_key(*digest));
         due.take(FETCHES_MAX)
             .map(|(digest, fetch)| {
                 let attempt = (*digest, fetch.attempts, fetch.hint);
@@ -160,7 +187,7 @@ impl Data {
 
     /// When the next body is to be asked for.
     pub(crate) fn next_fetch(&self) -> Option<Millis> {
-        let open = self.fetches.iter().filter(|(digest, _)| !self.checking.contains(*digest));
+        let open = self.fetches.iter().filter(|(digest, _)| !self.checking.contains_key(*digest));
         open.map(|(_, fetch)| fetch.due).min()
     }
 
@@ -212,9 +239,7 @@ impl Data {
 
     fn forget(&mut self, digest: Digest) {
         let Some(batch) = self.held.remove(&digest) else { return };
-        if let Some(bytes) = self.bytes_by_origin.get_mut(&(batch.epoch, batch.origin)) {
-            *bytes = bytes.saturating_sub(batch.payload.len());
-        }
+        self.give_back((batch.epoch, batch.origin), batch.payload.len());
     }
 
     /// Unordered batches, oldest first.
@@ -233,6 +258,7 @@ impl Data {
             self.forget(*digest);
         }
         self.bytes_by_origin.retain(|_, bytes| *bytes > 0);
+        self.convicted.retain(|(made_in, _)| *made_in == epoch || made_in.next() == epoch);
         forgotten
     }
 

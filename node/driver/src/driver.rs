@@ -6,8 +6,8 @@ use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Protocol, Record, SignedVote,
-    State, Timing, Verdict, Version, Vote, VoteKind, Want,
+    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Protocol, Record,
+    SignedVote, State, Timing, Verdict, Version, Vote, VoteKind, Want,
 };
 use bytes::Bytes;
 
@@ -82,6 +82,8 @@ pub struct Output {
     pub wake: Option<Millis>,
     /// Contradicting votes of one validator, once for each key and epoch.
     pub evidence: Vec<(SignedVote, SignedVote)>,
+    /// Validators that signed a batch with an invalid transaction (D1), once for each epoch.
+    pub convicted: Vec<(Epoch, ValidatorIndex)>,
 }
 
 /// Why a driver cannot go on. The node stops; nothing of the failed turn was let out.
@@ -439,13 +441,16 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 }
                 self.events.push_back(Event::Verified(token, valid));
             }
+            // S2: reserved, synced and signed at the end of the turn.
             Effect::Sign(vote) => self.to_sign.push(vote),
+            // R1, R2.
             Effect::Persist(record) => {
                 self.note_nullification(&record);
                 self.changes.push(Change::Record(record));
                 self.must_sync = true;
             }
             Effect::Broadcast(message) => self.send(Destination::All, PeerMessage::Consensus(message)),
+            // D3, D4, H1, E1, V7.
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
                 let (checkpoint, boundary) = (self.checkpoint, self.boundary()?);
@@ -461,6 +466,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     contradictions,
                 });
             }
+            // D2, D3, H1, V7.
             Effect::Check { block, leader } => {
                 self.await_bodies(block, leader)?;
             }
@@ -476,6 +482,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             Effect::CatchUp(_) => self.want_range(),
             Effect::Commit(blocks, certificate) => self.commit(blocks, certificate),
             Effect::SetTimer(at) => self.core_timer = Some(at),
+            // V6.
             Effect::Evidence(first, second) => {
                 if let Some(key) = self.roster().and_then(|roster| roster.key(first.signer)) {
                     self.accuse(key, Contradiction::new(first, second));
@@ -680,6 +687,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let digest = self.digest_of(&batch);
         if !valid && !planted(Bug::InvalidBatchTaken) {
             self.data.check_failed(digest);
+            if self.data.convict(&batch) {
+                self.output.convicted.push((batch.epoch, batch.origin));
+            }
         } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
             self.keep(digest, batch);
         } else {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bizra_simplex::block::{CHECKPOINT_INTERVAL, CONTRADICTION_EPOCHS};
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Epoch, Height};
-use bizra_simplex::{Anchor, Block, Boundary, Certificate, Checkpoint, Config, Event, Message, Protocol, Record, State};
+use bizra_simplex::{
+    Anchor, Block, Boundary, Certificate, Checkpoint, Config, Event, Message, Protocol, Record, State,
+};
 
 use crate::driver::{Driver, Halt, NodeIndex, Settings};
 use crate::holding::Holding;

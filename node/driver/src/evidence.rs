@@ -66,7 +66,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         for told in &block.contradictions {
             let Some(key) = self.contradicting_key(told) else { return Ok(false) };
             let known = self.evidence.get(&(key, told.of().0)) == Some(told);
-            if self.is_reported(key, false)? || !(known || planted(Bug::ReportUnchecked) || self.is_signed_by(key, told)) {
+            if self.is_reported(key, false)?
+                || !(known || planted(Bug::ReportUnchecked) || self.is_signed_by(key, told))
+            {
                 return Ok(false);
             }
             proven.push((key, *told));
@@ -88,8 +90,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     fn is_reported(&self, key: PublicKey, doubtful: bool) -> Result<bool, DiskError> {
         let epoch = self.core.config().epoch;
         let of_key = |told: &Contradiction| self.contradicting_key(told) == Some(key);
-        let reports =
-            |block: &Block| (doubtful || block.epoch == epoch) && block.contradictions.iter().any(of_key);
+        let reports = |block: &Block| (doubtful || block.epoch == epoch) && block.contradictions.iter().any(of_key);
         let this_turn = |change: &Change| matches!(change, Change::Execute(block, _) if reports(block));
         Ok(self.to_execute.iter().any(reports)
             || self.changes.iter().any(this_turn)

@@ -227,8 +227,7 @@ mod tests {
             receipts,
         });
         let boundary = (digest(), any::<u32>());
-        let boundary =
-            boundary.prop_map(|(validators, version)| Boundary { validators, version: Version(version) });
+        let boundary = boundary.prop_map(|(validators, version)| Boundary { validators, version: Version(version) });
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
         let maker = (any::<u16>(), any::<u32>());
         let contradictions = (vote(), vote()).prop_map(|(first, second)| Contradiction { first, second });

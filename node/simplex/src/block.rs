@@ -108,9 +108,10 @@ impl Block {
         let oldest = self.epoch.0.saturating_sub(CONTRADICTION_EPOCHS);
         self.contradictions.len() <= protocol.rules().contradictions_max
             && self.contradictions.is_sorted_by(|left, right| left.of() < right.of())
-            && self.contradictions.iter().all(|told| {
-                told.is_well_formed() && (oldest..=self.epoch.0).contains(&told.of().0.0)
-            })
+            && self
+                .contradictions
+                .iter()
+                .all(|told| told.is_well_formed() && (oldest..=self.epoch.0).contains(&told.of().0.0))
     }
 
     /// True if the block reports somebody whom this one reports too (V7).

@@ -44,13 +44,7 @@ impl Proposal {
 
     /// True if view, parent view, justification and block fit each other. Says nothing about the parent block itself,
     /// which may not be known yet, nor about signatures.
-    pub fn is_well_formed(
-        &self,
-        epoch: Epoch,
-        cutoff: Height,
-        validators: &ValidatorSet,
-        protocol: Protocol,
-    ) -> bool {
+    pub fn is_well_formed(&self, epoch: Epoch, cutoff: Height, validators: &ValidatorSet, protocol: Protocol) -> bool {
         let justified = match &self.justification {
             None => self.parent_view == View(0),
             Some(certificate) => {

@@ -248,6 +248,7 @@ impl State {
         self.view = highest.next();
     }
 
+    /// S5.
     fn allow_signing(&mut self) {
         self.signing_allowed = self.config.me.is_some();
         // R3: what was signed is said again, now and at every resend.
@@ -274,6 +275,7 @@ impl State {
     fn receive(&mut self, message: Message) {
         let epoch = self.config.epoch;
         match message {
+            // V4, as far as the form tells; R4.
             Message::Proposal(proposal) => {
                 let leader = self.config.validators.leader(proposal.view);
                 let signed = proposal.signed_vote(leader);
@@ -299,6 +301,7 @@ impl State {
                     self.verify(Pending::Proposal(proposal), checks);
                 }
             }
+            // R4: of a validator, in the window, and new. A second vote that differs is wanted too: it is evidence (V6).
             Message::Vote(vote) => {
                 let known_signer = self.config.validators.power(vote.signer).is_some();
                 let right_form = vote.vote.epoch == epoch
@@ -310,6 +313,7 @@ impl State {
                     self.verify(Pending::Vote(vote), checks);
                 }
             }
+            // R1: the first of its kind and view.
             Message::Certificate(certificate) => {
                 if self.wants_certificate(&certificate) {
                     let checks =
@@ -395,6 +399,7 @@ impl State {
         let round = self.rounds.entry(vote.vote.view).or_default();
         match round.count(vote) {
             Counted::Known => {}
+            // V6.
             Counted::Conflict(earlier) => self.effects.push(Effect::Evidence(earlier, *vote)),
             Counted::New => {
                 let certificate =
@@ -419,6 +424,7 @@ impl State {
         }
     }
 
+    /// S2: the vote exists now, after its record was synced.
     fn signed(&mut self, vote: SignedVote) {
         if vote.vote.epoch != self.config.epoch {
             return;
@@ -431,6 +437,7 @@ impl State {
         self.count(&vote);
     }
 
+    /// R4: only what was asked for.
     fn fetched(&mut self, block: Block) {
         let digest = block.digest();
         if self.wanted.remove(&crate::event::Want::Block(digest)) && self.tree.insert(digest, block.clone()) {
@@ -438,7 +445,7 @@ impl State {
         }
     }
 
-    /// Accepts a range if it links the last finalised block to the certificate; the signatures are checked after.
+    /// R2: accepts a range if it links the last finalised block to the certificate; the signatures are checked after.
     fn range(&mut self, mut blocks: Vec<Block>, certificate: Certificate) {
         blocks.retain(|block| block.height > self.tree.anchor.height());
         let mut parent = (self.tree.anchor.digest, self.tree.anchor.height());

@@ -88,9 +88,8 @@ impl Contradiction {
     /// True if the votes are one signer's, conflict, and stand in the one order that has a meaning.
     pub fn is_well_formed(&self) -> bool {
         let Self { first, second } = self;
-        let names_no_block = |signed: &SignedVote| {
-            signed.vote.kind != VoteKind::Nullify || signed.vote.digest == Digest::default()
-        };
+        let names_no_block =
+            |signed: &SignedVote| signed.vote.kind != VoteKind::Nullify || signed.vote.digest == Digest::default();
         first.signer == second.signer
             && first.vote.conflicts_with(&second.vote)
             && first.vote < second.vote

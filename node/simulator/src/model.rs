@@ -173,8 +173,13 @@ impl Network {
                 let Some(below) = self.block(of, parent) else { continue };
                 for time_milliseconds in [1, 2] {
                     let time_milliseconds = below.time_milliseconds + time_milliseconds;
-                    let block =
-                        Block { height: below.height.next(), parent, time_milliseconds, proposer, ..self.genesis.clone() };
+                    let block = Block {
+                        height: below.height.next(),
+                        parent,
+                        time_milliseconds,
+                        proposer,
+                        ..self.genesis.clone()
+                    };
                     let parent_view = justification.map_or(View(0), Certificate::view);
                     let justification = justification.cloned();
                     proposals.push(Arc::new(Proposal {

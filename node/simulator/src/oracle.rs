@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change};
-use bizra_simplex::types::{Digest, Epoch};
+use bizra_simplex::types::{Digest, Epoch, ValidatorIndex};
 use bizra_simplex::{Block, Certificate, Message, Protocol, SignedVote, Version, Vote, VoteKind};
 use sha2::{Digest as _, Sha256};
 
@@ -260,7 +260,11 @@ impl Oracle {
         };
         if block.boundary.is_some_and(|boundary| Some(boundary.version.0) != self.version(next)) {
             let own = self.version(next);
-            self.accuse(time, node, format!("block {} announces {:?}, not version {own:?}", block.height, block.boundary));
+            self.accuse(
+                time,
+                node,
+                format!("block {} announces {:?}, not version {own:?}", block.height, block.boundary),
+            );
         }
         self.reports(time, node, block);
         self.signal(block);
@@ -312,9 +316,9 @@ impl Oracle {
             self.evidence(time, node, &told.first, &told.second);
             let epoch = told.first.vote.epoch;
             let Some(signer) = self.schedule.node(epoch, told.first.signer.0) else { continue };
-            let signed = [told.first, told.second].iter().all(|signed| {
-                self.keys.verify(signer, &vote_bytes(self.genesis_hash, &signed.vote), signed.signature)
-            });
+            let signed = [told.first, told.second]
+                .iter()
+                .all(|signed| self.keys.verify(signer, &vote_bytes(self.genesis_hash, &signed.vote), signed.signature));
             let new = self.reported.insert((epoch.0, signer));
             let in_time = epoch <= block.epoch && epoch.0 + 2 >= block.epoch.0;
             if !signed || !new || !in_time || told.first.vote == told.second.vote {
@@ -483,6 +487,14 @@ impl Oracle {
         let lack = if repeated { None } else { self.witnesses[node].lacks(&vote, begins) };
         if let Some(lack) = lack {
             self.accuse(time, node, format!("{lack}: {vote:?}"));
+        }
+    }
+
+    /// D1: a node holds that a validator signed an invalid batch.
+    pub fn convicted(&mut self, time: u64, node: usize, epoch: Epoch, origin: ValidatorIndex) {
+        let maker = self.schedule.node(epoch, origin.0).unwrap_or(usize::MAX);
+        if self.honest.get(maker).copied().unwrap_or(true) {
+            self.accuse(time, node, format!("convicts the honest {maker} of an invalid batch"));
         }
     }
 

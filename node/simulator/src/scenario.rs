@@ -3,9 +3,9 @@
 use crate::adversary::Behaviour;
 use crate::network::{Order, Weather};
 use crate::random::Random;
-use bizra_simplex::Protocol;
 use crate::schedule::Schedule;
 use crate::world::LIVENESS_BOUND;
+use bizra_simplex::Protocol;
 
 /// Something that chance does to the nodes and links while faults last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,7 @@ use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
 use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{
-    Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, VoteKind,
-};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, VoteKind};
 use sha2::{Digest as _, Sha256};
 
 use crate::schedule::{Schedule, key_of};
@@ -196,7 +194,8 @@ impl Store {
             3 * power > 2 * members.iter().map(|(_, power)| power).sum::<u64>()
         };
         let present = versions.last().copied().unwrap_or_default();
-        let next = signals.values().copied().filter(|version| agree(ending, *version) && agree(ending.next(), *version));
+        let next =
+            signals.values().copied().filter(|version| agree(ending, *version) && agree(ending.next(), *version));
         versions.push(next.max().unwrap_or(present).max(present));
         signals.retain(|node, _| schedule.index(ending.next(), *node).is_some());
     }

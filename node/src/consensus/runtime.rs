@@ -12,8 +12,8 @@ use bizra_driver::{
 };
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SyncState};
-use bizra_simplex::{Protocol, Timing, Version};
 use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::{Protocol, Timing, Version};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -274,6 +274,10 @@ fn dispatch(output: Output, peers: &Peers, network: &NetworkHandle, verifier: &V
         if !verifier.check(batch) {
             tracing::error!("the verifier thread is gone");
         }
+    }
+    for (epoch, origin) in output.convicted {
+        metrics.invalid_batches.inc();
+        tracing::error!(validator = origin.0, epoch = epoch.0, "signed a batch with an invalid transaction");
     }
     for (first, second) in output.evidence {
         metrics.evidence.inc();

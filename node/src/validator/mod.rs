@@ -13,6 +13,6 @@ mod versions;
 
 pub(crate) use entry::{Domain, Entries, EntryKey};
 pub use record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
+pub(crate) use registry::{Money, OperationError, RECENT_BLOCKS, Registry, Turn};
 pub use reports::Report;
 pub(crate) use reports::is_reported;
-pub(crate) use registry::{Money, OperationError, RECENT_BLOCKS, Registry, Turn};

@@ -32,11 +32,8 @@ impl Registry {
         let Some(public_key) = self.key_of(of_epoch.0, signer.0) else { return Ok(None) };
         let Some(owner) = self.owner_of(of_epoch.0, signer.0) else { return Ok(None) };
         let Contradiction { first, second } = told;
-        let evidence = Equivocation {
-            public_key,
-            first: (first.vote, first.signature),
-            second: (second.vote, second.signature),
-        };
+        let evidence =
+            Equivocation { public_key, first: (first.vote, first.signature), second: (second.vote, second.signature) };
         let failure = match self.report(&evidence, money, turn) {
             Ok(()) => None,
             Err(OperationError::Failed(failure)) => Some(failure),

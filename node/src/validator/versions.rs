@@ -51,7 +51,11 @@ impl Registry {
     }
 
     /// Signals of keys that leave the set are forgotten: the state holds as many as there are validators.
-    pub(super) fn forget_signals(&mut self, members: &[Member], entries: &mut impl Entries) -> Result<(), StorageError> {
+    pub(super) fn forget_signals(
+        &mut self,
+        members: &[Member],
+        entries: &mut impl Entries,
+    ) -> Result<(), StorageError> {
         let stays = |key: &[u8; 32]| members.iter().any(|member| member.consensus_key == *key);
         let gone: Vec<[u8; 32]> = self.signals.keys().copied().filter(|key| !stays(key)).collect();
         for key in gone {
