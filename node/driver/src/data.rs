@@ -43,9 +43,6 @@ struct Fetch {
     hint: Option<ValidatorIndex>,
 }
 
-/// A validator as maker of batches.
-type Origin = (Epoch, ValidatorIndex);
-
 /// The pool of bodies above the executed chain.
 #[derive(Debug, Default)]
 pub(crate) struct Data {
@@ -55,11 +52,9 @@ pub(crate) struct Data {
     arrivals: u64,
     /// Grows whenever bodies come, go, are ordered or found invalid.
     version: u64,
-    bytes_by_origin: BTreeMap<Origin, usize>,
-    /// Batches being checked, and what they take of whose share.
-    checking: BTreeMap<Digest, (Origin, usize)>,
-    /// Origins that signed an invalid batch in an epoch that still counts (D1).
-    convicted: BTreeSet<Origin>,
+    /// Of what is held and of what is being checked.
+    bytes_by_origin: BTreeMap<(Epoch, ValidatorIndex), usize>,
+    checking: BTreeMap<Digest, (Epoch, ValidatorIndex, usize)>,
     invalid: BTreeSet<Digest>,
     invalid_order: VecDeque<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
@@ -71,40 +66,30 @@ impl Data {
         self.version
     }
 
-    /// True if this batch should be checked: new, within the share of an origin that made no invalid one, or waited for.
+    /// True if this batch should be checked: new, within its origin's share, or waited for.
     pub(crate) fn wants(&self, digest: Digest, batch: &Batch) -> bool {
-        let origin = (batch.epoch, batch.origin);
-        let used = self.bytes_by_origin.get(&origin).copied().unwrap_or_default();
-        let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX && !self.convicted.contains(&origin);
-        (fits || self.fetches.contains_key(&digest))
-            && !self.held.contains_key(&digest)
-            && !self.checking.contains_key(&digest)
-            && !self.invalid.contains(&digest)
+        let used = self.bytes_by_origin.get(&(batch.epoch, batch.origin)).copied().unwrap_or_default();
+        let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX || self.fetches.contains_key(&digest);
+        fits && !self.held.contains_key(&digest) && !self.checking.contains_key(&digest) && !self.invalid.contains(&digest)
     }
 
     pub(crate) fn start_check(&mut self, digest: Digest, batch: &Batch) {
-        let (origin, bytes) = ((batch.epoch, batch.origin), batch.payload.len());
-        if self.checking.insert(digest, (origin, bytes)).is_none() {
-            *self.bytes_by_origin.entry(origin).or_default() += bytes;
+        let Batch { epoch, origin, payload, .. } = batch;
+        if self.checking.insert(digest, (*epoch, *origin, payload.len())).is_none() {
+            *self.bytes_by_origin.entry((*epoch, *origin)).or_default() += payload.len();
         }
     }
 
     pub(crate) fn check_passed(&mut self, digest: Digest) {
-        if let Some((origin, bytes)) = self.checking.remove(&digest) {
-            self.give_back(origin, bytes);
+        if let Some((epoch, origin, bytes)) = self.checking.remove(&digest) {
+            self.give_back((epoch, origin), bytes);
         }
     }
 
-    fn give_back(&mut self, origin: Origin, bytes: usize) {
+    fn give_back(&mut self, origin: (Epoch, ValidatorIndex), bytes: usize) {
         if let Some(used) = self.bytes_by_origin.get_mut(&origin) {
             *used = used.saturating_sub(bytes);
         }
-    }
-
-    /// D1: the origin signed what no validator may accept. Nothing that it pushes is checked for the rest of the epoch: else
-    /// it could have everybody verify signatures for nothing, without an end. False if it was convicted before.
-    pub(crate) fn convict(&mut self, batch: &Batch) -> bool {
-        self.convicted.insert((batch.epoch, batch.origin))
     }
 
     pub(crate) fn check_failed(&mut self, digest: Digest) {
@@ -238,8 +223,9 @@ impl Data {
     }
 
     fn forget(&mut self, digest: Digest) {
-        let Some(batch) = self.held.remove(&digest) else { return };
-        self.give_back((batch.epoch, batch.origin), batch.payload.len());
+        if let Some(batch) = self.held.remove(&digest) {
+            self.give_back((batch.epoch, batch.origin), batch.payload.len());
+        }
     }
 
     /// Unordered batches, oldest first.
@@ -258,7 +244,6 @@ impl Data {
             self.forget(*digest);
         }
         self.bytes_by_origin.retain(|_, bytes| *bytes > 0);
-        self.convicted.retain(|(made_in, _)| *made_in == epoch || made_in.next() == epoch);
         forgotten
     }
 

@@ -82,8 +82,6 @@ pub struct Output {
     pub wake: Option<Millis>,
     /// Contradicting votes of one validator, once for each key and epoch.
     pub evidence: Vec<(SignedVote, SignedVote)>,
-    /// Validators that signed a batch with an invalid transaction (D1), once for each epoch.
-    pub convicted: Vec<(Epoch, ValidatorIndex)>,
 }
 
 /// Why a driver cannot go on. The node stops; nothing of the failed turn was let out.
@@ -687,9 +685,6 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let digest = self.digest_of(&batch);
         if !valid && !planted(Bug::InvalidBatchTaken) {
             self.data.check_failed(digest);
-            if self.data.convict(&batch) {
-                self.output.convicted.push((batch.epoch, batch.origin));
-            }
         } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
             self.keep(digest, batch);
         } else {

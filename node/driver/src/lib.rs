@@ -14,8 +14,7 @@
 //! ## Data
 //! * **D1** (`peers`, `data`) A batch's digest does not cover its origin's signature, so a wrong signature says nothing about
 //!   the batch and is dropped. What its origin did sign is valid or not by itself: form, chain id, every transaction's
-//!   signature (ZIP-215). An invalid one convicts its origin: it is named in [`Output::convicted`], and nothing that it pushes
-//!   is checked for the rest of the epoch, unless a block or a leader's question names it.
+//!   signature (ZIP-215). An invalid one is its origin's to answer for.
 //! * **D2** (`driver`) Bodies are written in the turn that holds them and synced before a vote leaves. They stay until
 //!   executed and past retention; unordered ones until no block may order them.
 //! * **D3** A block that orders a batch of a finalised block, or one whose epoch is neither its own nor the one before, is
@@ -47,7 +46,7 @@
 //! | `EARLY_MESSAGES_MAX` messages of the next epoch for a peer | a peer that fills memory with an epoch that may never come |
 //! | [`UNORDERED_BYTES_PER_ORIGIN_MAX`] | a validator that floods with batches fills its own share only, of memory and of checks |
 //! | [`BLOCK_BYTES_MAX`] | a leader that makes everybody fetch and execute more than a view has time for |
-//! | `INVALID_MAX` digests of invalid batches | memory of what convicted origins ever made; each convicts only once |
+//! | `INVALID_MAX` digests of invalid batches remembered | a check of the same invalid batch with every message |
 //! | `FETCHES_MAX` requests for bodies at a time, `FETCH_INTERVAL` apart | a block of many unknown batches that makes followers flood a peer |
 //! | `HELD_MAX`, `COUNTED_MAX`, `DOUBTED_MAX` of D4's hints | answers to no question, and questions without an end |
 //! | `WAITING_BLOCKS_MAX` finalised blocks without bodies | a peer that serves blocks and withholds bodies |

@@ -143,25 +143,6 @@ fn batch(sequence: u64, payload: Bytes) -> Batch {
     Batch { epoch, origin, sequence, payload, signature: Signature([2; 64]) }
 }
 
-/// D1.
-#[test]
-fn an_origin_that_signed_an_invalid_batch_is_named_once_and_not_listened_to_for_the_rest_of_the_epoch() {
-    let mut driver = validator(Vec::new());
-    let bad = batch(1, Bytes::from_static(b"bad"));
-    let push = |batch: &Batch| Input::Message(2, PeerMessage::Batch(batch.clone()));
-    assert_eq!(driver.turn(Millis(1), 0, [push(&bad)]).unwrap().verify, [bad.clone()]);
-    let output = driver.turn(Millis(2), 0, [Input::BatchVerified(bad.clone(), false)]).unwrap();
-    assert_eq!(output.convicted, [(Epoch(0), ValidatorIndex(2))]);
-
-    let other = batch(2, Bytes::from_static(b"perhaps sound"));
-    let output = driver.turn(Millis(3), 0, [push(&bad), push(&other)]).unwrap();
-    assert!(output.verify.is_empty() && output.convicted.is_empty());
-    // What a leader is about to name is asked for and checked all the same: a quorum may hold it.
-    let digest = other.digest(GENESIS);
-    driver.turn(Millis(4), 0, [Input::Message(1, PeerMessage::FetchHeld(vec![digest]))]).unwrap();
-    assert_eq!(driver.turn(Millis(5), 0, [push(&other)]).unwrap().verify, [other]);
-}
-
 /// D4: the checks that are under way count.
 #[test]
 fn an_origin_has_no_more_under_way_than_its_share() {

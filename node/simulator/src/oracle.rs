@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change};
-use bizra_simplex::types::{Digest, Epoch, ValidatorIndex};
+use bizra_simplex::types::{Digest, Epoch};
 use bizra_simplex::{Block, Certificate, Message, Protocol, SignedVote, Version, Vote, VoteKind};
 use sha2::{Digest as _, Sha256};
 
@@ -487,14 +487,6 @@ impl Oracle {
         let lack = if repeated { None } else { self.witnesses[node].lacks(&vote, begins) };
         if let Some(lack) = lack {
             self.accuse(time, node, format!("{lack}: {vote:?}"));
-        }
-    }
-
-    /// D1: a node holds that a validator signed an invalid batch.
-    pub fn convicted(&mut self, time: u64, node: usize, epoch: Epoch, origin: ValidatorIndex) {
-        let maker = self.schedule.node(epoch, origin.0).unwrap_or(usize::MAX);
-        if self.honest.get(maker).copied().unwrap_or(true) {
-            self.accuse(time, node, format!("convicts the honest {maker} of an invalid batch"));
         }
     }
 

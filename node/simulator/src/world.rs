@@ -402,15 +402,12 @@ impl World {
 
     /// Lets out what a turn decided, now that it is durable.
     fn release(&mut self, node: usize, output: Output) {
-        let Output { sends, verify, wake, evidence, convicted } = output;
+        let Output { sends, verify, wake, evidence } = output;
         if self.nodes[node].adversary.is_none() {
             self.oracle.promised(node);
             for (_, message) in &sends {
                 self.oracle.sent(self.now, node, message);
                 self.check_bodies(node, message);
-            }
-            for (epoch, origin) in convicted {
-                self.oracle.convicted(self.now, node, epoch, origin);
             }
             for (first, second) in &evidence {
                 self.evidence += 1;

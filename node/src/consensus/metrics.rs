@@ -14,7 +14,6 @@ pub struct ConsensusMetrics {
     pub(super) record_syncs: IntCounter,
     pub(super) malformed_frames: IntCounter,
     pub(super) evidence: IntCounter,
-    pub(super) invalid_batches: IntCounter,
     pub(super) protocol_version: IntGauge,
     pub(super) supported_version: IntGauge,
     pub(super) newer_power: IntGauge,
@@ -52,10 +51,6 @@ impl ConsensusMetrics {
             )?,
             malformed_frames: counter("bizra_consensus_malformed_frames_total", "Frames that did not decode")?,
             evidence: counter("bizra_consensus_evidence_total", "Pairs of contradicting votes seen")?,
-            invalid_batches: counter(
-                "bizra_consensus_invalid_batches_total",
-                "Validators found to have signed an invalid batch, once for each epoch",
-            )?,
             protocol_version: gauge("bizra_consensus_protocol_version", "Version of the rules of the present epoch")?,
             supported_version: gauge(
                 "bizra_consensus_supported_protocol_version",

@@ -275,10 +275,6 @@ fn dispatch(output: Output, peers: &Peers, network: &NetworkHandle, verifier: &V
             tracing::error!("the verifier thread is gone");
         }
     }
-    for (epoch, origin) in output.convicted {
-        metrics.invalid_batches.inc();
-        tracing::error!(validator = origin.0, epoch = epoch.0, "signed a batch with an invalid transaction");
-    }
     for (first, second) in output.evidence {
         metrics.evidence.inc();
         tracing::error!(validator = first.signer.0, ?first, ?second, "contradicting votes");
