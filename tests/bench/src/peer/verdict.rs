@@ -120,18 +120,18 @@ impl<'a> Rivals<'a> {
         self.side(self.ours).map_or(0.0, Side::finalised_max)
     }
 
-    /// How many times what the best of the peers did; endless if they did nothing of it, and none if none was measured.
+    /// How many times what the best of the peers did; endless if they did nothing of it, none if nobody did.
     fn over(&self, what: &str, figure: fn(&Side) -> f64, peers: &[Subject], aim: Option<f64>) -> Verdict {
         let theirs = peers.iter().filter_map(|peer| Some((figure(self.side(*peer)?), peer.name())));
         let theirs = theirs.max_by(|(one, _), (other, _)| one.total_cmp(other));
         let ours = self.side(self.ours).map(figure);
         let name = self.ours.name();
         match ours.zip(theirs) {
-            Some((ours, (theirs, peer))) => Verdict {
-                what: format!("{name}, {what}, over {peer} ({ours:.0} / {theirs:.0})"),
-                value: Some(ours / theirs),
-                aim,
-            },
+            Some((ours, (theirs, peer))) => {
+                let what = format!("{name}, {what}, over {peer} ({ours:.0} / {theirs:.0})");
+                // Nothing over nothing says nothing.
+                Verdict { what, value: (ours > 0.0 || theirs > 0.0).then(|| ours / theirs), aim }
+            }
             None => Verdict { what: format!("{name}, {what}: not measured"), value: None, aim },
         }
     }
