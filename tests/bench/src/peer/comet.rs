@@ -61,6 +61,14 @@ pub(super) struct Network<'a> {
 }
 
 impl Settings {
+    /// The heap's growth, in percent, after which Go collects garbage.
+    const fn gogc(self) -> &'static str {
+        match self {
+            Self::Stock => "100",
+            Self::Tuned | Self::TunedSparse => "400",
+        }
+    }
+
     const fn file(self) -> &'static str {
         match self {
             Self::Stock => "stock.toml",
@@ -97,7 +105,8 @@ impl<'a> Network<'a> {
         let program = programs.programs.join("peer-network");
         // Its standard input is the pipe that ends with this process, however that ends.
         let child = Command::new(&program)
-            .args(["--application", application.name(), "--address", HOSTS[0], "--programs"])
+            .args(["--application", application.name(), "--gogc", settings.gogc()])
+            .args(["--address", HOSTS[0], "--programs"])
             .arg(&programs.programs)
             .arg("--config")
             .arg(programs.config.join(settings.file()))

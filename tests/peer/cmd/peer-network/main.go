@@ -47,11 +47,21 @@ func run() error {
 	settings := flag.String("config", "", "settings that differ from CometBFT's own, TOML")
 	application := flag.String("application", "kvstore", "kvstore, signed or signed_in_blocks")
 	folder := flag.String("dir", "", "empty folder for the validators")
+	collect := flag.Int("gogc", 100, "garbage is collected when the heap has grown by this many percent; 100 is what Go does by itself")
 	address := flag.String("address", "127.0.91.1", "address of the first validator; the others follow")
 	flag.Parse()
 	first := net.ParseIP(*address).To4()
 	if *programs == "" || *settings == "" || *folder == "" || !first.IsLoopback() || first[3] > 255-validators {
 		return errors.New("give --programs, --config and --dir; --address must be a loopback address with room for four")
+	}
+
+	hosts := make([]string, validators)
+	for index := range hosts {
+		hosts[index] = net.IPv4(first[0], first[1], first[2], first[3]+byte(index)).String()
+	}
+	// Otherwise the validators of another network would be taken for ours.
+	if err := free(hosts); err != nil {
+		return err
 	}
 
 	setup := exec.Command(filepath.Join(*programs, "cometbft"), "testnet", "--v", strconv.Itoa(validators),
@@ -76,15 +86,13 @@ func run() error {
 	ended := make(chan error, validators)
 	var nodes []*exec.Cmd
 	defer func() { end(nodes, ended) }()
-	var hosts []string
-	for index := range validators {
-		host := net.IPv4(first[0], first[1], first[2], first[3]+byte(index)).String()
-		node, err := start(filepath.Join(*programs, program), filepath.Join(*folder, fmt.Sprint("node", index)), host, *application)
+	for index, host := range hosts {
+		node, err := start(filepath.Join(*programs, program), filepath.Join(*folder, fmt.Sprint("node", index)), host, *application, *collect)
 		if err != nil {
 			return err
 		}
 		go func() { ended <- node.Wait() }()
-		nodes, hosts = append(nodes, node), append(hosts, host)
+		nodes = append(nodes, node)
 	}
 
 	announced := false
@@ -113,7 +121,21 @@ func run() error {
 	}
 }
 
-func start(program, home, host, application string) (*exec.Cmd, error) {
+// free fails if an address is in use.
+func free(hosts []string) error {
+	for _, host := range hosts {
+		for _, port := range []int{portP2P, portRPC} {
+			listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+			if err != nil {
+				return fmt.Errorf("another network may be running; stop it or give another --address: %w", err)
+			}
+			_ = listener.Close()
+		}
+	}
+	return nil
+}
+
+func start(program, home, host, application string, collect int) (*exec.Cmd, error) {
 	log, err := os.Create(home + ".log")
 	if err != nil {
 		return nil, fmt.Errorf("create a log: %w", err)
@@ -121,6 +143,7 @@ func start(program, home, host, application string) (*exec.Cmd, error) {
 	defer log.Close()
 	node := exec.Command(program, "start", "--home", home, "--proxy_app", application,
 		"--p2p.laddr", fmt.Sprintf("tcp://%s:%d", host, portP2P), "--rpc.laddr", fmt.Sprintf("tcp://%s:%d", host, portRPC))
+	node.Env = append(os.Environ(), fmt.Sprint("GOGC=", collect))
 	node.Stdout, node.Stderr = log, log
 	node.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := node.Start(); err != nil {
