@@ -34,7 +34,7 @@ pub struct Settings {
     /// Blocks from one cut-off height to the next, divisible by [`bizra_simplex::block::CHECKPOINT_INTERVAL`]; `None` if
     /// the validators never change.
     pub epoch_blocks: Option<u64>,
-    /// The nodes that hold these keys, this one included.
+    /// The nodes that are known to hold these keys at the start; [`Input::Holder`] tells of others.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
 }
 
@@ -52,6 +52,8 @@ pub enum Input {
     Tick,
     /// A frame of a peer, decoded.
     Message(NodeIndex, PeerMessage),
+    /// A peer has proven that it holds this key, and so holds no other any more; `None` for a peer that is gone.
+    Holder(NodeIndex, Option<PublicKey>),
     /// Transactions admitted and verified here, packed for ordering.
     Payload(Bytes),
     /// Answer to [`Output::verify`].
@@ -300,6 +302,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             match input {
                 Input::Tick => self.events.push_back(Event::Tick),
                 Input::Message(from, message) => self.receive(from, message)?,
+                Input::Holder(node, key) => self.note_holder(node, key),
                 Input::Payload(payload) => self.add_payload(payload),
                 Input::BatchVerified(batch, valid) => self.batch_verified(batch, valid)?,
             }
