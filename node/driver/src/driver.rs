@@ -6,8 +6,8 @@ use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Effect, Event, Record, SignedVote, State, Timing, Verdict,
-    Vote, VoteKind, Want,
+    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Effect, Event, Message, Record, SignedVote, State, Timing,
+    Verdict, Vote, VoteKind, Want,
 };
 use bytes::Bytes;
 
@@ -81,6 +81,9 @@ pub struct Output {
     pub wake: Option<Millis>,
     /// Contradicting votes of one validator, once for each key and epoch.
     pub evidence: Vec<(SignedVote, SignedVote)>,
+    /// Nodes that signed a batch with an invalid transaction in it (D1), or sent a consensus message with an invalid
+    /// signature in it; once for each. No honest node does.
+    pub blamed: Vec<NodeIndex>,
 }
 
 /// Why a driver cannot go on. The node stops; nothing of the failed turn was let out.
@@ -165,6 +168,10 @@ pub struct Driver<D, K> {
     wall_milliseconds: u64,
     // Collected during a turn.
     pub(crate) events: VecDeque<Event>,
+    /// Who sent the messages among these events, in their order.
+    heard: VecDeque<NodeIndex>,
+    /// Who sent the message that the core is at.
+    hearing: Option<NodeIndex>,
     changes: Vec<Change>,
     to_sign: Vec<Vote>,
     held_back: Vec<(Destination, PeerMessage)>,
@@ -246,6 +253,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             now,
             wall_milliseconds,
             events: VecDeque::new(),
+            heard: VecDeque::new(),
+            hearing: None,
             changes: Vec::new(),
             to_sign: Vec::new(),
             held_back: Vec::new(),
@@ -278,6 +287,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if matches!(self.lock, Lock::Open) {
             self.events.push_back(Event::SigningAllowed);
         }
+    }
+
+    /// Hands the core a message of a peer.
+    pub(crate) fn hear(&mut self, from: NodeIndex, message: Message) {
+        self.heard.push_back(from);
+        self.events.push_back(Event::Received(message));
     }
 
     pub(crate) fn push_change(&mut self, change: Change) {
@@ -337,6 +352,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     fn settle(&mut self) -> Result<(), Halt> {
         loop {
             while let Some(event) = self.events.pop_front() {
+                self.hearing = if matches!(event, Event::Received(_)) { self.heard.pop_front() } else { None };
                 for effect in self.core.step(self.now, event) {
                     self.apply(effect)?;
                 }
@@ -422,6 +438,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     for vote in &votes {
                         self.note_highest(vote);
                     }
+                } else {
+                    // Votes come from who signed them, certificates and proposals from who has checked them.
+                    self.output.blamed.extend(self.hearing);
                 }
                 self.events.push_back(Event::Verified(token, valid));
             }
@@ -654,6 +673,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let digest = self.digest_of(&batch);
         if !valid && !planted(Bug::InvalidBatchTaken) {
             self.data.check_failed(digest);
+            let origin = self.rosters.get(&batch.epoch).and_then(|roster| roster.node(batch.origin));
+            self.output.blamed.extend(origin);
         } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
             self.keep(digest, batch);
         } else {

@@ -79,7 +79,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let present = self.core.config().epoch;
         let epoch = epoch_of(&message);
         if epoch <= present {
-            self.events.push_back(Event::Received(message));
+            self.hear(from, message);
             return;
         }
         if !self.core.is_over() {
@@ -180,7 +180,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.push_own_batches();
         self.begin();
         let early = std::mem::take(&mut self.early);
-        self.events.extend(early.into_values().flatten().map(Event::Received));
+        for (from, messages) in early {
+            messages.into_iter().for_each(|message| self.hear(from, message));
+        }
         Ok(true)
     }
 }

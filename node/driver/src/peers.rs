@@ -34,7 +34,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             // A finalised block orders it: a quorum has verified these very bytes.
             self.keep(digest, batch);
         } else if batch.fits(self.core.config().epoch) && !self.is_ordered(digest)? {
-            self.data.start_check(digest);
+            self.data.start_check(digest, &batch);
             self.output.verify.push(batch);
         }
         Ok(())

@@ -265,6 +265,9 @@ fn dispatch(output: Output, network: &NetworkHandle, verifier: &Verifier, metric
             tracing::error!("the verifier thread is gone");
         }
     }
+    for node in output.blamed {
+        network.malformed(PeerId(node), &"it signed an invalid batch, or sent an invalid signature");
+    }
     for (first, second) in output.evidence {
         metrics.evidence.inc();
         tracing::error!(validator = first.signer.0, ?first, ?second, "contradicting votes");

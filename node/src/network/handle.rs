@@ -96,11 +96,11 @@ impl NetworkHandle {
         may
     }
 
-    /// To be told of every frame that is no message: a peer that sends many is shut out for a while.
+    /// To be told of every frame that no honest peer sends: who sends many is shut out for a while.
     pub fn malformed(&self, from: PeerId, error: &dyn fmt::Display) {
         if let Some(peer) = find(&self.shared.directory.table(), from) {
             if peer.warning.allows() {
-                tracing::warn!(peer = peer.name, %error, "a frame is no message");
+                tracing::warn!(peer = peer.name, %error, "a malformed frame");
             }
             note_malformed(peer, &self.shared.metrics);
         }

@@ -72,7 +72,8 @@ async fn a_consensus_key_must_be_proven_for_this_very_connection() {
     let earlier = world.caller("beta", a, "alpha").await;
     let (key, other) = (ConsensusKey::generate().unwrap(), ConsensusKey::generate().unwrap());
     let honest_proof = proof(&caller, &key, "beta", "alpha");
-    let statement = statement(&caller.exporter, "beta", "alpha");
+    let exporter = caller.exporter;
+    let statement = statement(&exporter, "beta", "alpha");
     let answered = caller.send(vec![honest(&caller, CONSENSUS_LANE, &key, "beta", "alpha")]).await.unwrap();
     let listener = Proof {
         public_key: answered.public_key.try_into().unwrap(),

@@ -167,7 +167,7 @@ impl Node {
         let fits = |values: Vec<&str>| labels.iter().all(|label| values.contains(label));
         family
             .filter(|metric| fits(metric.get_label().iter().map(|label| label.value()).collect()))
-            .map(|metric| metric.get_counter().value() as u64)
+            .map(|metric| metric.get_counter().get_value() as u64)
             .sum()
     }
 
