@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Epoch, Height};
-use bizra_simplex::{Anchor, Block, Boundary, Certificate, Checkpoint, Config, Event, Message, Record, State};
+use bizra_simplex::{Anchor, Block, Boundary, Certificate, Checkpoint, Config, Message, Record, State};
 
 use crate::driver::{Driver, Halt, NodeIndex, Settings};
 use crate::holding::Holding;

@@ -39,6 +39,11 @@ impl Budget {
         self.paid_back.load(Ordering::Relaxed) > self.now().saturating_add(self.burst_nanoseconds)
     }
 
+    /// True if nothing spent is left to pay back.
+    pub(super) fn is_full(&self) -> bool {
+        self.paid_back.load(Ordering::Relaxed) <= self.now()
+    }
+
     fn now(&self) -> u64 {
         // Overflows after 584 years.
         self.began.elapsed().as_nanos() as u64

@@ -71,7 +71,23 @@ impl Hello {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_decodes_is_canonical_and_nothing_panics(
+            bytes in prop::collection::vec(any::<u8>(), 0..250),
+            name in "[a-z0-9-]{0,70}",
+        ) {
+            for frame in [&bytes[..], &[&[VERSION, 0][..], &bytes, name.as_bytes()].concat()] {
+                if let Ok(hello) = Hello::decode(frame) {
+                    prop_assert_eq!(hello.encode(), frame);
+                }
+            }
+        }
+    }
 
     fn hello() -> Hello {
         Hello {

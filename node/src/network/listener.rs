@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::NetworkError;
+use super::doorkeeper::Doorkeeper;
 use super::peer::Directory;
 use super::queue::Lane;
 use super::throttle::Throttle;
@@ -114,6 +115,7 @@ pub(super) fn accept(
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut doorkeeper = Doorkeeper::new();
         loop {
             // Never closed, so this always yields a permit.
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
@@ -130,6 +132,10 @@ pub(super) fn accept(
                     continue;
                 }
             };
+            if !doorkeeper.admits(address.ip()) {
+                guests.note_refusal(address, &io::Error::other("this address begins too many handshakes"));
+                continue;
+            }
             let acceptor = TlsAcceptor::from(tls.server(audience));
             let (guests, sender) = (Arc::clone(&guests), sender.clone());
             tokio::spawn(async move {

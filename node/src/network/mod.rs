@@ -19,6 +19,7 @@
 pub mod admin;
 mod budget;
 mod dialer;
+mod doorkeeper;
 mod handle;
 mod hello;
 mod listener;

@@ -172,8 +172,12 @@ impl Receiver {
         let stopping = || Status::unavailable("shutting down");
 
         let mut newest = incoming.newest.subscribe();
-        incoming.newest.send_modify(|stream| *stream += 1);
-        let this_stream = *newest.borrow_and_update();
+        let mut this_stream = 0;
+        incoming.newest.send_modify(|stream| {
+            *stream += 1;
+            this_stream = *stream;
+        });
+        may_go_on(&peer, *newest.borrow_and_update() == this_stream)?;
         let mut stopped = self.stopped.clone();
         // Before any frame of this stream, so that consensus knows whose frames they are. The place first: a key that is
         // noted is told, also if this stream is dropped here.
