@@ -5,6 +5,7 @@
 //! and for the edge.
 
 mod keys;
+mod light;
 mod store;
 mod verify;
 

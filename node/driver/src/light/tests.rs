@@ -1,6 +1,6 @@
 //! A chain of four epochs with changing validators, and everything a liar can do to the walk through it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{ValidatorIndex, View};
