@@ -2,6 +2,8 @@
 //! genesis alone, and with nodes in front of it that lie.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -31,9 +33,7 @@ struct Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // The nodes stop when the pipe to the devnet's standard input closes.
-        let _ = Command::new("kill").arg(self.devnet.id().to_string()).status();
-        let _ = self.devnet.wait();
+        self.stop();
     }
 }
 
@@ -63,6 +63,12 @@ impl Network {
         }
     }
 
+    /// Stops the nodes, which are children of the devnet.
+    fn stop(&mut self) {
+        let _ = Command::new("kill").arg(self.devnet.id().to_string()).status();
+        let _ = self.devnet.wait();
+    }
+
     fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
@@ -75,7 +81,7 @@ impl Network {
         if status.success() { Ok(text(stdout)) } else { Err(text(stderr)) }
     }
 
-    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+    fn json(arguments: &[&str]) -> serde_json::Value {
         let output = Self::run(&[arguments, &["--output", "json"]].concat()).unwrap_or_else(|error| panic!("{error}"));
         serde_json::from_str(&output).unwrap()
     }
@@ -109,7 +115,7 @@ impl Network {
         std::fs::write(self.path("proof.json"), proof.unwrap()).unwrap();
         let (proof, key) = (self.path("proof.json"), self.path("v3/owner.key"));
         let sent =
-            self.json(&["validator", "rotate-key", "--proof", &proof, "--key", &key, "--wait", "--node", &url(0)]);
+            Self::json(&["validator", "rotate-key", "--proof", &proof, "--key", &key, "--wait", "--node", &url(0)]);
         assert_eq!(sent["status"], "Applied", "{sent}");
         sent["id"].as_str().unwrap().to_owned()
     }
@@ -117,6 +123,40 @@ impl Network {
 
 fn url(node: u16) -> String {
     format!("http://127.0.0.1:{}", BASE_PORT + 10 * node + 1)
+}
+
+/// The JSON answer of v0's REST interface, and its status.
+fn get(path: &str) -> (u16, serde_json::Value) {
+    let mut stream = TcpStream::connect(("127.0.0.1", BASE_PORT + 2)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+/// Links and headers over REST are the same canonical bytes.
+fn rest_serves_the_same_bytes() {
+    let (status, link) = get("/v1/epochs/1");
+    assert_eq!(status, 200, "{link}");
+    let decoded = Link::decode(hex::decode(link["link"].as_str().unwrap()).unwrap().into()).unwrap();
+    assert_eq!(
+        (decoded.block.epoch.0, decoded.block.digest().to_string()),
+        (1, link["hash"].as_str().unwrap().to_owned())
+    );
+    let (_, page) = get("/v1/epochs?from=1&limit=2");
+    assert_eq!(page["epochs"][0], link);
+    assert_eq!(page["epochs"].as_array().unwrap().len(), 2);
+    let (status, problem) = get("/v1/epochs/1000000");
+    assert_eq!((status, &problem["title"]), (404, &"NotFound".into()));
+    assert_eq!(get("/v1/epochs?limit=33").0, 400);
+    for path in ["/v1/headers/latest", "/v1/headers/40", "/v1/checkpoints/32/headers"] {
+        let (status, headers) = get(path);
+        assert_eq!(status, 200, "{path}: {headers}");
+        let decoded = Headers::decode(hex::decode(headers["headers"].as_str().unwrap()).unwrap().into()).unwrap();
+        assert_eq!(decoded.blocks[0].digest().to_string(), headers["hash"].as_str().unwrap());
+    }
 }
 
 fn now() -> u64 {
@@ -301,7 +341,7 @@ async fn liars_are_named_and_passed_by(network: &Network, id: TransactionId) {
 
 #[test]
 fn a_light_client_trusts_the_genesis_and_nobody_else() {
-    let network = Network::start();
+    let mut network = Network::start();
     let load = Command::new(BINARY)
         .args(["load", "--duration", "60", "--rate", "40", "--accounts", "50", "--target", &url(0)])
         .stdin(Stdio::null())
@@ -312,7 +352,7 @@ fn a_light_client_trusts_the_genesis_and_nobody_else() {
     let set = |epoch: u64| Network::run(&["validator", "set", "--node", &url(0), "--epoch", &epoch.to_string()]);
     Network::until("four epochs are over", || set(5).is_ok());
     let keys = |epoch: u64| {
-        let set = network.json(&["validator", "set", "--node", &url(0), "--epoch", &epoch.to_string()]);
+        let set = Network::json(&["validator", "set", "--node", &url(0), "--epoch", &epoch.to_string()]);
         set["members"].as_array().unwrap().iter().map(|member| member["consensusKey"].clone()).collect::<Vec<_>>()
     };
     assert_ne!(keys(0), keys(5), "the rotation changed the validators");
@@ -327,7 +367,7 @@ fn a_light_client_trusts_the_genesis_and_nobody_else() {
     assert!(again["height"].as_u64() >= found["height"].as_u64(), "{again} after {found}");
     // What it believes is what the nodes hold.
     let height = found["height"].to_string();
-    let block = network.json(&["blocks", "--from", &height, "--limit", "1", "--node", &url(3)]);
+    let block = Network::json(&["blocks", "--from", &height, "--limit", "1", "--node", &url(3)]);
     assert_eq!((&block[0]["hash"], &block[0]["checkpoint"]), (&found["hash"], &found["checkpoint"]));
 
     // An anchor that somebody vouches for, and one that nobody should.
@@ -357,9 +397,17 @@ fn a_light_client_trusts_the_genesis_and_nobody_else() {
     let refused = check("forged.json").unwrap_err();
     assert!(refused.contains("leads to receipts root"), "{refused}");
 
+    rest_serves_the_same_bytes();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let id = TransactionId(bizra_proto::ceremony::decode_hex(&id).unwrap());
     runtime.block_on(liars_are_named_and_passed_by(&network, id));
     load.kill().unwrap();
     load.wait().unwrap();
+    drop(runtime);
+
+    // The whole chain, on disk, through every set of validators.
+    network.stop();
+    let arguments = ["verify", "--data-dir", &network.path("v0"), "--genesis", &network.path("genesis.json")];
+    let report = Network::json(&arguments);
+    assert!(report["blocks"].as_u64().unwrap() > 4 * 32, "{report}");
 }

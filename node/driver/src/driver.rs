@@ -432,7 +432,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             Effect::Broadcast(message) => self.send(Destination::All, PeerMessage::Consensus(message)),
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
-                let (checkpoint, boundary) = (self.checkpoint, self.boundary()?);
+                let named = self.core.block(parent).map(|block| block.checkpoint.height).unwrap_or_default();
+                let next = Height(named.0.saturating_add(CHECKPOINT_INTERVAL));
+                let checkpoint = self.own_checkpoint(next)?.unwrap_or_default();
+                let boundary = self.boundary()?;
                 let time_milliseconds = self.wall_milliseconds;
                 let built = Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary };
                 self.events.push_back(built);

@@ -284,7 +284,7 @@ impl TrustedEpoch {
         let above = height > self.below.height
             && block.time_milliseconds >= self.below.time_milliseconds
             && (before == now || before.height < now.height)
-            && (!first || block.parent == self.below_digest);
+            && (!first || (block.parent == self.below_digest && block.follows(&self.below)));
         if above { Ok(()) } else { Err(LightError::NotAbove { height, below: self.below.height }) }
     }
 

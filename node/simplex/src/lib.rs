@@ -51,8 +51,8 @@
 //! * **R4** Messages of future views are kept within [`FUTURE_VIEWS_MAX`]; see also [`PENDING_MAX`], [`TREE_BLOCKS_MAX`].
 //!
 //! ## Headers and epochs
-//! * **H1** A header names a [`Checkpoint`]: an executed height (parent's ≤ it < the block's) with a commitment to the
-//!   state after it. Validators vote only once they executed that height themselves and found the same
+//! * **H1** A header names a [`Checkpoint`]: an executed height below the block's with a commitment to the state after it;
+//!   the one its parent names, or the next one, so that none is skipped. Validators vote only once they executed that height themselves and found the same
 //!   ([`Effect::Check`]). Heights divisible by [`block::CHECKPOINT_INTERVAL`] are checkpoints; a block more than
 //!   [`block::CHECKPOINT_LAG_MAX`] above the one it names orders nothing.
 //! * **E1** The last block of an epoch, its *boundary*, is the first whose checkpoint reaches the epoch's cut-off height

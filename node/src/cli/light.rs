@@ -1,6 +1,6 @@
 //! `light`: what the chain is, from nodes that are not trusted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bizra_proto::ceremony::decode_hex;
@@ -22,7 +22,10 @@ const NODES_MAX: usize = 16;
 /// Verify the end of the chain, and a transaction if asked to, trusting the genesis file and no node.
 #[derive(Args, Clone, Debug)]
 pub struct LightCommand {
-    /// Whom to ask and what to trust.
+    /// The genesis file of the chain.
+    #[arg(long, value_name = "FILE")]
+    pub genesis: PathBuf,
+    /// Whom to ask, and where to start.
     #[command(flatten)]
     pub light: LightArgs,
     /// Prove that this transaction was executed, 64 hex digits.
@@ -33,12 +36,9 @@ pub struct LightCommand {
     pub output: OutputArgs,
 }
 
-/// Whom a light client asks and what it trusts.
+/// Whom a light client asks, and what it trusts beside the genesis.
 #[derive(Args, Clone, Debug)]
 pub struct LightArgs {
-    /// The genesis file of the chain.
-    #[arg(long, value_name = "FILE")]
-    pub genesis: PathBuf,
     /// gRPC address of a node; give several, and one that lies or is behind is passed by.
     #[arg(
         long = "node",
@@ -143,8 +143,8 @@ impl std::fmt::Display for ShownTransaction {
 
 impl LightArgs {
     /// Opens the client, walks to the end of the chain, and keeps what was verified.
-    pub(super) async fn sync(&self) -> Result<(LightClient, Head), CliError> {
-        let genesis = LoadedGenesis::load(&self.genesis).map_err(CliError::failed)?;
+    pub(super) async fn sync(&self, genesis: &Path) -> Result<(LightClient, Head), CliError> {
+        let genesis = LoadedGenesis::load(genesis).map_err(CliError::failed)?;
         if self.nodes.len() > NODES_MAX {
             return Err(CliError::Failed(format!("at most {NODES_MAX} nodes can be asked")));
         }
@@ -186,7 +186,7 @@ impl LightCommand {
             decode_hex(text).map(TransactionId).ok_or_else(wrong)
         });
         let id = id.transpose()?;
-        let (mut client, head) = self.light.sync().await?;
+        let (mut client, head) = self.light.sync(&self.genesis).await?;
         let transaction = match id {
             Some(id) => Some(client.prove(id).await.map_err(CliError::failed)?.into()),
             None => None,

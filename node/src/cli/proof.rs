@@ -50,9 +50,12 @@ pub struct CheckArgs {
     /// Receipts root of the proof's checkpoint, 64 hex digits, from a header you trust.
     #[arg(long, value_name = "DIGEST", conflicts_with = "genesis", required_unless_present = "genesis")]
     pub receipts: Option<String>,
-    /// Whom to ask for the header, and what to trust, instead.
+    /// The genesis file of the chain: the header is fetched and verified from there.
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+    /// Whom to ask for the header.
     #[command(flatten)]
-    pub light: Option<LightArgs>,
+    pub light: LightArgs,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -98,8 +101,8 @@ impl CheckArgs {
         let text = std::fs::read(&self.file).map_err(|error| read(&error))?;
         let proof: InclusionProof = serde_json::from_slice(&text).map_err(|error| read(&error))?;
         let Some(receipts) = self.receipts else {
-            let light = self.light.ok_or_else(|| CliError::Failed("give --genesis or --receipts".to_owned()))?;
-            let (mut client, _) = light.sync().await?;
+            let genesis = self.genesis.ok_or_else(|| CliError::Failed("give --genesis or --receipts".to_owned()))?;
+            let (mut client, _) = self.light.sync(&genesis).await?;
             let proven = ShownTransaction::from(client.check(proof).await.map_err(CliError::failed)?);
             return self.output.print(&proven, ToString::to_string);
         };
