@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 struct Network {
     folder: tempfile::TempDir,
     devnet: Child,
+    load: Option<Child>,
 }
 
 impl Drop for Network {
@@ -50,7 +51,7 @@ impl Network {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let network = Self { folder, devnet };
+        let network = Self { folder, devnet, load: None };
         Network::until("the network is ready", || Network::run(&["blocks", "--node", &url(3), "--limit", "1"]).is_ok());
         network
     }
@@ -63,8 +64,23 @@ impl Network {
         }
     }
 
-    /// Stops the nodes, which are children of the devnet.
+    /// Keeps the chain busy, so that epochs are short.
+    fn load(&mut self) {
+        let load = Command::new(BINARY)
+            .args(["load", "--duration", "180", "--rate", "40", "--accounts", "50", "--target", &url(0)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.load = Some(load.unwrap());
+    }
+
+    /// Stops the load, and the nodes, which are children of the devnet.
     fn stop(&mut self) {
+        if let Some(mut load) = self.load.take() {
+            let _ = load.kill();
+            let _ = load.wait();
+        }
         let _ = Command::new("kill").arg(self.devnet.id().to_string()).status();
         let _ = self.devnet.wait();
     }
@@ -342,13 +358,8 @@ async fn liars_are_named_and_passed_by(network: &Network, id: TransactionId) {
 #[test]
 fn a_light_client_trusts_the_genesis_and_nobody_else() {
     let mut network = Network::start();
-    let load = Command::new(BINARY)
-        .args(["load", "--duration", "60", "--rate", "40", "--accounts", "50", "--target", &url(0)])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn();
-    let mut load = load.unwrap();
     let id = network.rotate();
+    network.load();
     let set = |epoch: u64| Network::run(&["validator", "set", "--node", &url(0), "--epoch", &epoch.to_string()]);
     Network::until("four epochs are over", || set(5).is_ok());
     let keys = |epoch: u64| {
@@ -359,11 +370,12 @@ fn a_light_client_trusts_the_genesis_and_nobody_else() {
 
     // From the genesis, with a proof; then from where the last run ended.
     let trust = network.path("trust.json");
-    let found = network.light(&["--node", &url(1), "--trust", &trust, "--transaction", &id]).unwrap();
+    let found =
+        network.light(&["--node", &url(1), "--trust", &trust, "--trust-period", "3600", "--transaction", &id]).unwrap();
     assert!(found["epoch"].as_u64().unwrap() >= 4, "{found}");
     assert_eq!(found["transaction"]["status"], "Applied", "{found}");
     let anchor = found["anchor"].as_str().unwrap().to_owned();
-    let again = network.light(&["--node", &url(2), "--trust", &trust]).unwrap();
+    let again = network.light(&["--node", &url(2), "--trust", &trust, "--trust-period", "3600"]).unwrap();
     assert!(again["height"].as_u64() >= found["height"].as_u64(), "{again} after {found}");
     // What it believes is what the nodes hold.
     let height = found["height"].to_string();
@@ -401,8 +413,6 @@ fn a_light_client_trusts_the_genesis_and_nobody_else() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let id = TransactionId(bizra_proto::ceremony::decode_hex(&id).unwrap());
     runtime.block_on(liars_are_named_and_passed_by(&network, id));
-    load.kill().unwrap();
-    load.wait().unwrap();
     drop(runtime);
 
     // The whole chain, on disk, through every set of validators.

@@ -53,7 +53,7 @@ impl NodeDisk {
         let mut writes = self.database.writes();
         let mut outcomes = Vec::new();
         let mut last_finalized = None;
-        let mut last_certificate = None;
+        let mut ends = Vec::new();
         for change in changes {
             match change {
                 Change::Record(record) => self.blocks.put_record(&mut writes, &record)?,
@@ -61,12 +61,14 @@ impl NodeDisk {
                 Change::Finalize(blocks, certificate) => {
                     self.blocks.finalize(&mut writes, &blocks, &certificate)?;
                     last_finalized = blocks.into_iter().next_back().or(last_finalized);
-                    last_certificate = Some(certificate);
+                    if last_finalized.as_ref().is_some_and(|block| block.boundary.is_some()) {
+                        ends.push(certificate);
+                    }
                 }
                 Change::Execute(block, batches) => {
                     outcomes.push(self.ledger.execute(&block, &batches, &mut writes)?);
                     if block.boundary.is_some() {
-                        self.put_link(&mut writes, block, last_certificate.as_ref())?;
+                        self.put_link(&mut writes, block, &ends)?;
                     }
                 }
                 Change::Forget(batches) => self.blocks.forget_batches(&mut writes, &batches)?,
@@ -91,17 +93,12 @@ impl NodeDisk {
 }
 
 impl NodeDisk {
-    /// Keeps the link to the next epoch for light clients, once its last block is executed (E5). `latest` is a
-    /// finalization of this turn, not readable yet.
-    fn put_link(
-        &self,
-        writes: &mut Writes<'_>,
-        block: Block,
-        latest: Option<&Certificate>,
-    ) -> Result<(), StorageError> {
+    /// Keeps the link to the next epoch for light clients, once its last block is executed (E5). `ends` are
+    /// finalizations of this turn, not readable yet.
+    fn put_link(&self, writes: &mut Writes<'_>, block: Block, ends: &[Certificate]) -> Result<(), StorageError> {
         let stored = self.blocks.finalization(block.height)?;
         let digest = block.digest();
-        let finalization = latest.filter(|latest| latest.vote.digest == digest).cloned().or(stored);
+        let finalization = ends.iter().find(|end| end.vote.digest == digest).cloned().or(stored);
         let next = self.ledger.validators_of_epoch(block.epoch.next().0);
         let (Some(finalization), Some(next)) = (finalization, next) else {
             let what =

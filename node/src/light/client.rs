@@ -230,6 +230,10 @@ impl LightClient {
                 return self.take_head(self.trust.epoch.below_header(), source);
             }
             if last.epoch < present {
+                let walked = self.before.as_ref().filter(|(before, _)| before.epoch() == last.epoch);
+                if let Some((before, _)) = walked {
+                    before.headers(&headers, verify_signatures).map_err(lied)?;
+                }
                 return Err(Fault::Lacks(format!("it is in epoch {}, behind epoch {present}", last.epoch)).into());
             }
         }

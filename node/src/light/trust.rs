@@ -189,3 +189,87 @@ impl Trust {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of", path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use bizra_driver::validators_hash;
+    use bizra_proto::ceremony::Genesis;
+    use bizra_proto::parameters::Parameters;
+    use bizra_simplex::types::{Epoch, Height};
+    use bizra_simplex::{Block, Boundary, Checkpoint};
+
+    use super::*;
+
+    fn genesis(hash: u8) -> LoadedGenesis {
+        let genesis = Genesis {
+            version: 1,
+            chain_id: "demo-1".to_owned(),
+            time_milliseconds: 5,
+            validators: Vec::new(),
+            accounts: Vec::new(),
+            parameters: Parameters { epoch_blocks: 32, ..Parameters::default() },
+        };
+        let member =
+            |key| crate::configuration::Member { name: format!("v{key}"), public_key: [key; 32], power: Power(1) };
+        LoadedGenesis { genesis, hash: Digest([hash; 32]), validators: (1..=4).map(member).collect() }
+    }
+
+    /// Trust in epoch 1.
+    fn trust(genesis: &LoadedGenesis) -> Trust {
+        let next: Vec<Member> = (2..=5).map(|key| Member { key: PublicKey([key; 32]), power: Power(2) }).collect();
+        let block = Block {
+            height: Height(40),
+            checkpoint: Checkpoint { height: Height(32), ..Checkpoint::default() },
+            boundary: Some(Boundary { validators: validators_hash(Epoch(1), &next) }),
+            ..Block::genesis(Digest([3; 32]), 7)
+        };
+        let digest = block.digest();
+        let epoch = TrustedEpoch::anchor(chain_rules(genesis), digest, block, next).unwrap();
+        Trust { epoch, seen_milliseconds: 99, boundaries: [(0, digest)].into() }
+    }
+
+    #[test]
+    fn what_was_stored_is_trusted_again_on_the_same_chain_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trust.json");
+        let ours = genesis(1);
+        assert!(Trust::load(&path, &ours).unwrap().is_none());
+        for stored in [Trust::genesis(&ours).unwrap(), trust(&ours)] {
+            stored.store(&path, &ours).unwrap();
+            let found = Trust::load(&path, &ours).unwrap().unwrap();
+            assert_eq!(found.epoch.epoch(), stored.epoch.epoch());
+            assert_eq!(found.epoch.members(), stored.epoch.members());
+            assert_eq!(found.epoch.below(), stored.epoch.below());
+            assert_eq!((found.seen_milliseconds, &found.boundaries), (stored.seen_milliseconds, &stored.boundaries));
+        }
+        let foreign = Trust::load(&path, &genesis(2)).unwrap_err();
+        assert!(matches!(foreign, TrustError::AnotherChain { .. }), "{foreign}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside the file");
+    }
+
+    #[test]
+    fn a_changed_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trust.json");
+        let ours = genesis(1);
+        trust(&ours).store(&path, &ours).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let digest = trust(&ours).epoch.below_digest().to_string();
+        for (what, from, to) in [
+            ("another key", "0202", "0909"),
+            ("another power", "\"power\": \"2\"", "\"power\": \"3\""),
+            ("another epoch", "\"epoch\": 1", "\"epoch\": 2"),
+            ("another boundary", digest.as_str(), &"0".repeat(64)),
+            ("a cut", "", ""),
+        ] {
+            let changed = text.replace(from, to);
+            let changed = if what == "a cut" { text[..text.len() / 2].to_owned() } else { changed };
+            assert_ne!(changed, text, "{what}");
+            fs::write(&path, changed).unwrap();
+            let refused = Trust::load(&path, &ours);
+            assert!(matches!(refused, Err(TrustError::Damaged { .. })), "{what}: {refused:?}");
+        }
+    }
+}

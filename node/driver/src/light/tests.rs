@@ -352,3 +352,11 @@ fn a_header_is_verified_through_its_finalised_descendant() {
     let orphan = refused(&|headers| headers.blocks[0].parent = Digest([1; 32]));
     assert!(matches!(orphan, LightError::NotAbove { .. }), "{orphan}");
 }
+
+/// Links are stored for ever and read by clients of other versions.
+#[test]
+fn the_canonical_bytes_do_not_change_unnoticed() {
+    let hash = |bytes: Bytes| Digest(Sha256::digest(&bytes).into()).to_string();
+    assert_eq!(hash(link(0, &POWERS).encode()), "4b50bd3da9b2fc3df1597ee05de40cf6590cdcb7dd3bbadeaf0fadb9b1778509");
+    assert_eq!(hash(headers(3).encode()), "9c574053000cc79bc142d1092c90ac21e09321e749d739f84ad13e9e50b6bc9c");
+}
