@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bizra_driver::light::{ChainRules, Check};
 use bizra_proto::parameters::Parameters;
-use bizra_simplex::Timing;
+use bizra_simplex::{Timing, Version};
 use ed25519_zebra::VerificationKey;
 
 pub use client::{Fork, Head, LightClient, LightClientError, Proven};
@@ -45,7 +45,12 @@ pub fn verify_signatures(checks: &[Check]) -> bool {
 
 /// What a genesis fixes for light clients.
 pub fn chain_rules(genesis: &LoadedGenesis) -> ChainRules {
-    ChainRules { genesis_hash: genesis.hash, epoch_blocks: Some(genesis.genesis.parameters.epoch_blocks) }
+    let parameters = &genesis.genesis.parameters;
+    ChainRules {
+        genesis_hash: genesis.hash,
+        epoch_blocks: Some(parameters.epoch_blocks),
+        version: Version(parameters.protocol_version),
+    }
 }
 
 /// The shortest time an unbonding period can last: every block at the pace of a busy network.

@@ -198,7 +198,7 @@ mod tests {
     use bizra_proto::ceremony::Genesis;
     use bizra_proto::parameters::Parameters;
     use bizra_simplex::types::{Epoch, Height};
-    use bizra_simplex::{Block, Boundary, Checkpoint};
+    use bizra_simplex::{Block, Boundary, Checkpoint, Version};
 
     use super::*;
 
@@ -222,7 +222,7 @@ mod tests {
         let block = Block {
             height: Height(40),
             checkpoint: Checkpoint { height: Height(32), ..Checkpoint::default() },
-            boundary: Some(Boundary { validators: validators_hash(Epoch(1), &next) }),
+            boundary: Some(Boundary { validators: validators_hash(Epoch(1), &next), version: Version(1) }),
             ..Block::genesis(Digest([3; 32]), 7)
         };
         let digest = block.digest();
