@@ -15,6 +15,7 @@ use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
 use crate::holding::{HELD_MAX, Holding};
+use crate::light::cutoff;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
 use crate::roster::Roster;
 use crate::signing_record::{RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
@@ -44,7 +45,7 @@ pub struct Settings {
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
-        Height(self.epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.next().0)))
+        cutoff(self.epoch_blocks, epoch)
     }
 }
 
@@ -473,7 +474,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             // D3, D4, H1, E1, V7.
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
-                let (checkpoint, boundary) = (self.checkpoint, self.boundary()?);
+                let named = self.core.block(parent).map(|block| block.checkpoint.height).unwrap_or_default();
+                let next = Height(named.0.saturating_add(CHECKPOINT_INTERVAL));
+                let checkpoint = self.own_checkpoint(next)?.unwrap_or_default();
+                let boundary = self.boundary()?;
                 let contradictions = self.reportable(&ancestors)?;
                 let time_milliseconds = self.wall_milliseconds;
                 self.events.push_back(Event::Built {

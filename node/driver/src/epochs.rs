@@ -108,7 +108,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     /// H1: the checkpoint at this height as executed here; `None` while that is not committed.
-    fn own_checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
+    pub(crate) fn own_checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
         if height == self.checkpoint.height {
             return Ok(Some(self.checkpoint));
         }
