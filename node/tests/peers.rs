@@ -75,8 +75,7 @@ fn a_validator_under_another_name_is_known_by_its_key_once_it_is_configured() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
     let file = |node: usize| -> PathBuf { folder.path().join(format!("v{node}/node.toml")) };
-    let mut configurations: Vec<Configuration> =
-        (0..4).map(|node| Configuration::load(&file(node)).unwrap()).collect();
+    let mut configurations: Vec<Configuration> = (0..4).map(|node| Configuration::load(&file(node)).unwrap()).collect();
     let authority = Authority::generate("nodes").unwrap();
     fs::write(&configurations[0].tls.ca_file, authority.certificate_pem()).unwrap();
     configurations[3].node_name = RENAMED.to_owned();

@@ -63,7 +63,9 @@ enum DialError {
     Transport(#[from] tonic::transport::Error),
     #[error("the peer refused: {}", .0.message())]
     Refused(Box<tonic::Status>),
-    #[error("the peer does not prove for this connection that it holds the consensus key it claims; nothing is sent to it")]
+    #[error(
+        "the peer does not prove for this connection that it holds the consensus key it claims; nothing is sent to it"
+    )]
     WrongProof,
     #[error("the peer holds the consensus key of this node: a copied volume; stop one of the two and rotate its key")]
     OwnKey,

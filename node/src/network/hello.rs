@@ -56,10 +56,8 @@ impl Hello {
             let (fixed, name) = frame.split_at_checked(FIXED_BYTES)?;
             let lane = Lane::from_number(*fixed.get(1)?)?;
             let genesis_hash = Digest(fixed.get(2..34)?.try_into().ok()?);
-            let proof = Proof {
-                public_key: fixed.get(34..66)?.try_into().ok()?,
-                signature: fixed.get(66..)?.try_into().ok()?,
-            };
+            let proof =
+                Proof { public_key: fixed.get(34..66)?.try_into().ok()?, signature: fixed.get(66..)?.try_into().ok()? };
             let node_name = std::str::from_utf8(name).ok().filter(|name| is_node_name(name))?.to_owned();
             Some(Self { lane, genesis_hash, proof, node_name })
         };

@@ -73,7 +73,11 @@ async fn a_flooding_peer_is_slowed_to_its_budget_and_slows_nobody_else() {
     assert!(alpha.count("bizra_network_frames_delayed_total", &["consensus"]) > 0);
     delays.sort_unstable();
     let median = delays[delays.len() / 2];
-    assert!(delays.len() > 20 && median < Duration::from_millis(50), "{} answers, half within {median:?}", delays.len());
+    assert!(
+        delays.len() > 20 && median < Duration::from_millis(50),
+        "{} answers, half within {median:?}",
+        delays.len()
+    );
     flood.abort();
 }
 
