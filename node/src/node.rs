@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::NodeStatus;
-use bizra_simplex::Block;
+use bizra_simplex::{Block, Protocol};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -52,6 +52,15 @@ impl Node {
     /// Checks everything, opens everything, and returns when the node takes part. Nothing is left running on an error. The
     /// file is the one the configuration was read from; new peers in it are taken up while the node runs.
     pub async fn start(configuration: Configuration, configuration_file: &Path) -> Result<Self, Termination> {
+        Self::start_supporting(configuration, configuration_file, Protocol::LATEST).await
+    }
+
+    /// The same for a node that goes by no higher version of the protocol than `supported`, as one that was not upgraded.
+    pub async fn start_supporting(
+        configuration: Configuration,
+        configuration_file: &Path,
+        supported: Protocol,
+    ) -> Result<Self, Termination> {
         let genesis = Arc::new(LoadedGenesis::load(&configuration.genesis_file)?);
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
         signer.pin_genesis(genesis.hash)?;
@@ -111,6 +120,7 @@ impl Node {
             signer,
             key: consensus_key,
             volume_id: configuration.volume_id,
+            supported,
             database,
             blocks: blocks.clone(),
             ledger,

@@ -11,8 +11,8 @@ use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Destination, DiskError, Driver, Halt, Input, Output, PublicKey, Settings, Signing};
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SyncState};
-use bizra_simplex::Timing;
 use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::{Protocol, Timing, Version};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -73,6 +73,7 @@ impl From<ConsensusError> for Termination {
             | ConsensusError::Halt(Halt::Record(_)) => ExitReason::SigningRecordRefused,
             ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_)) | Halt::Diverged(_)) => ExitReason::DatabaseCorrupt,
             ConsensusError::Halt(Halt::SignedElsewhere(..)) => ExitReason::SignedElsewhere,
+            ConsensusError::Halt(Halt::UpgradeRequired { .. }) => ExitReason::UpgradeRequired,
             ConsensusError::ChainId => ExitReason::WrongGenesis,
             ConsensusError::Record(RecordFileError::Io { .. })
             | ConsensusError::Halt(Halt::Disk(DiskError::Failed(_)))
@@ -93,6 +94,8 @@ pub struct ConsensusSetup {
     pub key: Arc<ConsensusKey>,
     /// Identity of the volume; see S1.
     pub volume_id: String,
+    /// The highest version of the protocol this node goes by (PROTOCOL P1).
+    pub supported: Protocol,
     /// The node's database.
     pub database: Database,
     /// Its blocks.
@@ -169,6 +172,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         signer,
         key,
         volume_id,
+        supported,
         database,
         blocks,
         ledger,
@@ -183,6 +187,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         genesis_hash: genesis.hash,
         timing: Timing::default(),
         epoch_blocks: Some(genesis.genesis.parameters.epoch_blocks),
+        supported,
         // Nobody has proven a key yet. Until they have, nobody counts as a validator, whatever its name.
         nodes: BTreeMap::new(),
     };
@@ -212,7 +217,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         dispatch(output, &network, &verifier, &metrics);
         let until_status = status_due.saturating_duration_since(Instant::now());
         if until_status.is_zero() {
-            publish(&driver, &network, &status, &metrics);
+            publish(&driver, supported, &network, &status, &metrics);
             status_due = Instant::now() + STATUS_INTERVAL;
         } else {
             sleep = sleep.min(until_status);
@@ -276,6 +281,7 @@ fn dispatch(output: Output, network: &NetworkHandle, verifier: &Verifier, metric
 
 fn publish(
     driver: &Driver<NodeDisk, NodeKeys>,
+    supported: Protocol,
     network: &NetworkHandle,
     status: &StatusHandle,
     metrics: &ConsensusMetrics,
@@ -287,6 +293,11 @@ fn publish(
     metrics.finalized_height.set(anchor.height().0.cast_signed());
     metrics.view.set(core.view().0.cast_signed());
     metrics.unordered_batches.set((driver.unordered_batches() as u64).cast_signed());
+    let newer = Version(supported.version().0.saturating_add(1));
+    let newer_power = driver.disk().power_signalling(newer);
+    metrics.protocol_version.set(i64::from(core.config().protocol.version().0));
+    metrics.supported_version.set(i64::from(supported.version().0));
+    metrics.newer_power.set(newer_power.cast_signed());
     let peers = network.peers();
     status.update(|status| {
         status.epoch = core.config().epoch.0;
@@ -295,6 +306,9 @@ fn publish(
         status.finalized_hash = anchor.digest.to_string();
         status.network_height = network_height.0;
         status.last_voted_height = driver.last_voted().0;
+        status.protocol_version = core.config().protocol.version().0;
+        status.supported_protocol_version = supported.version().0;
+        status.newer_protocol_power = newer_power;
         status.total_power = core.config().validators.total().0;
         status.power = core.config().me.and_then(|me| core.config().validators.power(me)).map_or(0, |power| power.0);
         status.set_sync_state(match () {
