@@ -153,7 +153,7 @@ fn an_origin_has_no_more_under_way_than_its_share() {
     let mut driver = validator(Vec::new());
     let payload = Bytes::from(vec![0; BATCH_PAYLOAD_MAX_BYTES]);
     let full = UNORDERED_BYTES_PER_ORIGIN_MAX / BATCH_PAYLOAD_MAX_BYTES;
-    let batches: Vec<Batch> = (0..full as u64 + 1).map(|sequence| batch(sequence, payload.clone())).collect();
+    let batches: Vec<Batch> = (0..=full as u64).map(|sequence| batch(sequence, payload.clone())).collect();
     let pushes = batches.iter().map(|batch| Input::Message(2, PeerMessage::Batch(batch.clone())));
     let output = driver.turn(Millis(1), 0, pushes).unwrap();
     assert_eq!(output.verify.len(), full);
