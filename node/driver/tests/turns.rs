@@ -91,24 +91,19 @@ impl Disk for FixedDisk {
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start(records, Protocol::LATEST).unwrap()
+    start(records, Protocol::LATEST, everybody()).unwrap()
 }
 
-fn start(records: Vec<Record>, supported: Protocol) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    start_among((0..4).map(|index| (key(index), u16::from(index))).collect(), records, supported)
+fn everybody() -> BTreeMap<PublicKey, NodeIndex> {
+    (0..4).map(|index| (key(index), u16::from(index))).collect()
 }
 
-fn validator_among(nodes: BTreeMap<PublicKey, NodeIndex>, records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start_among(nodes, records, Protocol::LATEST).unwrap()
-}
-
-fn start_among(
-    nodes: BTreeMap<PublicKey, NodeIndex>,
+fn start(
     records: Vec<Record>,
     supported: Protocol,
+    nodes: BTreeMap<PublicKey, NodeIndex>,
 ) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    let timing = Timing::default();
-    let settings = Settings { genesis_hash: GENESIS, timing, epoch_blocks: None, supported, nodes };
+    let settings = Settings { genesis_hash: GENESIS, timing: Timing::default(), epoch_blocks: None, supported, nodes };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
     let file: Vec<Box<[u8; BLOCK_BYTES]>> =
         SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
@@ -158,7 +153,7 @@ fn an_origin_has_no_more_under_way_than_its_share() {
     let mut driver = validator(Vec::new());
     let payload = Bytes::from(vec![0; BATCH_PAYLOAD_MAX_BYTES]);
     let full = UNORDERED_BYTES_PER_ORIGIN_MAX / BATCH_PAYLOAD_MAX_BYTES;
-    let batches: Vec<Batch> = (0..full as u64 + 1).map(|sequence| batch(sequence, payload.clone())).collect();
+    let batches: Vec<Batch> = (0..=full as u64).map(|sequence| batch(sequence, payload.clone())).collect();
     let pushes = batches.iter().map(|batch| Input::Message(2, PeerMessage::Batch(batch.clone())));
     let output = driver.turn(Millis(1), 0, pushes).unwrap();
     assert_eq!(output.verify.len(), full);
@@ -211,7 +206,7 @@ fn a_leader_reports_the_contradictions_it_holds() {
 /// P3: rules that this node does not know.
 #[test]
 fn an_epoch_of_an_unknown_version_is_not_entered() {
-    let halt = start(Vec::new(), Protocol::V1).map(|_| ()).unwrap_err();
+    let halt = start(Vec::new(), Protocol::V1, everybody()).map(|_| ()).unwrap_err();
     let (needed, supported) = (Protocol::V2.version(), Protocol::V1.version());
     assert_eq!(halt, Halt::UpgradeRequired { epoch: Epoch(0), needed, supported });
     assert!(halt.to_string().contains("upgrade the node"), "{halt}");
@@ -240,7 +235,7 @@ fn more_votes_than_a_slot_holds_are_signed_in_one_turn_slot_by_slot() {
 
 #[test]
 fn a_validator_is_the_node_that_proved_its_key_last_and_nobody_before() {
-    let mut driver = validator_among(BTreeMap::new(), Vec::new());
+    let mut driver = start(Vec::new(), Protocol::LATEST, BTreeMap::new()).unwrap();
     let status = |node: u16| Input::Message(node, PeerMessage::Status(Height(7)));
     let answer = |node: u16| Input::Message(node, PeerMessage::HighestVote(key(0), None));
     driver.turn(Millis(1), 0, (11..14).map(status)).unwrap();
