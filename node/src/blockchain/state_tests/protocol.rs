@@ -48,7 +48,10 @@ fn a_version_is_activated_at_the_cutoff_once_more_than_two_thirds_of_the_power_s
     assert_eq!(world.ledger.power_signalling(3), 200, "half of the power is not enough");
     // The cut-off's own block counts: three quarters go by version 3, one quarter by version 4.
     world.run_made(0, 3, 3, Vec::new());
-    assert_eq!((world.version_of(1), world.ledger.power_signalling(3), world.ledger.power_signalling(4)), (3, 300, 100));
+    assert_eq!(
+        (world.version_of(1), world.ledger.power_signalling(3), world.ledger.power_signalling(4)),
+        (3, 300, 100)
+    );
     assert_eq!(world.ledger.parameters().protocol_version, 3);
     // Signals survive a restart; the last one counts, and none takes back what was activated.
     world.ledger = open(&world.database);
