@@ -1,7 +1,7 @@
 //! One driver, fed by hand: what a turn lets out and what it survives.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
+use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change, Disk, DiskError, Driver, Input, Keys, Member, PublicKey, Recovered, Settings};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
@@ -31,15 +31,19 @@ impl Keys for IndexKeys {
     }
 }
 
-/// Remembers nothing but what it was given at the start.
-struct FixedDisk(Recovered);
+/// Remembers nothing but what it was given at the start, and counts syncs.
+struct FixedDisk {
+    recovered: Recovered,
+    syncs: u64,
+}
 
 impl Disk for FixedDisk {
     fn recover(&mut self) -> Result<Recovered, DiskError> {
-        Ok(self.0.clone())
+        Ok(self.recovered.clone())
     }
 
-    fn commit(&mut self, _: Vec<Change>, _: Vec<BlockWrite>, _: bool) -> Result<(), DiskError> {
+    fn commit(&mut self, _: Vec<Change>, _: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
+        self.syncs += u64::from(sync);
         Ok(())
     }
 
@@ -81,10 +85,9 @@ fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
         nodes: (0..4).map(|index| (key(index), u16::from(index))).collect(),
     };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
-    let file: Vec<Box<[u8; BLOCK_BYTES]>> =
-        SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
+    let file: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
     let record = SigningRecord::open(&binding, &file).unwrap();
-    let disk = FixedDisk(Recovered {
+    let recovered = Recovered {
         anchor: Anchor::first(Block::genesis(GENESIS, 0)),
         anchor_certificate: None,
         records,
@@ -92,7 +95,8 @@ fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
         executed: Height(0),
         highest_votes: Vec::new(),
         accused: Vec::new(),
-    });
+    };
+    let disk = FixedDisk { recovered, syncs: 0 };
     Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).unwrap().0
 }
 
@@ -115,6 +119,14 @@ fn a_wrong_signature_under_a_batch_says_nothing_about_the_batch() {
     assert!(output.verify.is_empty());
     let output = driver.turn(Millis(2), 0, [Input::Message(2, PeerMessage::Batch(sound.clone()))]).unwrap();
     assert_eq!(output.verify, [sound]);
+}
+
+#[test]
+fn what_the_process_before_wrote_is_synced_before_anything_is_said() {
+    let mut driver = validator(Vec::new());
+    assert_eq!(driver.disk().syncs, 1);
+    driver.turn(Millis(1), 0, [Input::Tick]).unwrap();
+    assert_eq!(driver.disk().syncs, 1, "nothing was written since");
 }
 
 #[test]

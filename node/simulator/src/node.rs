@@ -15,6 +15,9 @@ use crate::schedule::{Schedule, key_of};
 /// Wall clock at virtual time 0, in milliseconds since 1970.
 const EPOCH_START: i64 = 1_700_000_000_000;
 
+/// Millionths of a whole.
+const MILLION: i64 = 1_000_000;
+
 /// A machine.
 pub(crate) struct Node {
     settings: Settings,
@@ -35,6 +38,10 @@ pub(crate) struct Node {
     pub(crate) slow_until: u64,
     pub(crate) slow_milliseconds: u64,
     pub(crate) skew: i64,
+    /// How much too fast its clocks run, in millionths.
+    drift: i64,
+    /// Power fails in the middle of its next sending.
+    pub(crate) dies_sending: bool,
 }
 
 impl Node {
@@ -46,6 +53,7 @@ impl Node {
         genesis: &Block,
         genesis_hash: Digest,
         skew: i64,
+        drift: i64,
     ) -> Self {
         let settings = Settings {
             genesis_hash,
@@ -72,6 +80,8 @@ impl Node {
             slow_until: 0,
             slow_milliseconds: 0,
             skew,
+            drift,
+            dies_sending: false,
         }
     }
 
@@ -84,17 +94,35 @@ impl Node {
         self.driver.is_some()
     }
 
+    /// Its own clock, in milliseconds since the start.
+    fn clock(&self, now: u64) -> u64 {
+        (now.cast_signed() + now.cast_signed() * self.drift / MILLION).cast_unsigned()
+    }
+
+    /// When its own clock shows this.
+    pub(crate) fn moment(&self, clock: u64) -> u64 {
+        let rate = (MILLION + self.drift).cast_unsigned();
+        if self.drift == 0 { clock } else { clock.saturating_mul(MILLION.cast_unsigned()).div_ceil(rate) + 1 }
+    }
+
     fn wall(&self, now: u64) -> u64 {
-        (EPOCH_START + now.cast_signed() + self.skew).cast_unsigned()
+        (EPOCH_START + self.clock(now).cast_signed() + self.skew).cast_unsigned()
+    }
+
+    /// Everything on its volume is gone, the signing record too: what no honest machine is ever started with.
+    pub(crate) fn forget_everything(&mut self) {
+        self.stop();
+        self.disk.wipe(SigningRecord::create(&self.binding));
     }
 
     /// Starts a process from what the disk holds.
     pub(crate) fn start(&mut self, now: u64) -> Result<Output, Halt> {
         self.incarnation += 1;
-        let open = || SigningRecord::open(&self.binding, &self.disk.with(crate::store::Store::signing_file));
+        let open = || self.disk.with(|store| SigningRecord::open(&self.binding, &store.signing_file()));
         let record = self.votes.then(open).transpose()?;
         let (settings, disk, keys) = (self.settings.clone(), self.disk.clone(), self.keys.clone());
-        let (driver, output) = Driver::start(settings, disk, keys, record, Millis(now), self.wall(now))?;
+        let (clock, wall) = (Millis(self.clock(now)), self.wall(now));
+        let (driver, output) = Driver::start(settings, disk, keys, record, clock, wall)?;
         self.driver = Some(driver);
         Ok(output)
     }
@@ -106,12 +134,13 @@ impl Node {
         self.busy = None;
         self.pending = Output::default();
         self.wake = None;
+        self.dies_sending = false;
     }
 
     /// One turn with everything that waits.
     pub(crate) fn turn(&mut self, now: u64) -> Option<Result<Output, Halt>> {
-        let wall = self.wall(now);
-        let inputs = std::mem::take(&mut self.inbox);
-        self.driver.as_mut().map(|driver| driver.turn(Millis(now), wall, inputs))
+        let (clock, wall) = (Millis(self.clock(now)), self.wall(now));
+        let driver = self.driver.as_mut()?;
+        Some(driver.turn(clock, wall, self.inbox.drain(..)))
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Change, Destination, DiskError, Halt, Input, Output};
+use bizra_driver::{Change, Destination, DiskError, Driver, Halt, Input, Output};
 use bizra_simplex::types::Digest;
 use bizra_simplex::{Block, Message, VoteKind};
 use bytes::Bytes;
 
 use crate::adversary::{Adversary, Sends};
+use crate::disk::Failure;
 use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
 use crate::network::Network;
@@ -24,6 +25,9 @@ pub const LIVENESS_BOUND: u64 = 60_000;
 
 /// Blocks that every honest node must finalise and execute after the end of faults.
 pub const LIVENESS_BLOCKS: u64 = 5;
+
+/// Views ahead of its own of which a node keeps votes at most, by the specification (R4).
+const FUTURE_VIEWS_KEPT: u64 = 64;
 
 /// Turns after which a run is given up: honest nodes that talk without end are a violation too.
 const STEPS_MAX: u64 = 2_000_000;
@@ -50,6 +54,8 @@ pub struct Report {
     pub steps: u64,
     /// Blocks finalised.
     pub blocks: u64,
+    /// Those of them that order something.
+    pub loaded_blocks: u64,
     /// Epochs ended.
     pub epochs: u64,
     /// Payloads of clients executed.
@@ -98,9 +104,9 @@ impl World {
         let count = scenario.nodes();
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
-            let skew = scenario.skews[index];
+            let (skew, drift) = (scenario.skews[index], scenario.drifts[index]);
             let (book, schedule) = (Arc::clone(&book), &scenario.schedule);
-            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, skew);
+            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, skew, drift);
             node.adversary = scenario
                 .behaviours(index)
                 .map(|behaviours| Adversary::new(index, count, book, schedule.clone(), genesis_hash, behaviours));
@@ -111,6 +117,7 @@ impl World {
         let network = Network::new(count, scenario.weather);
         let mut faults = Faults::default();
         scenario.skews.iter().filter(|skew| **skew != 0).for_each(|_| faults.count(Fault::ClockSkew));
+        scenario.drifts.iter().filter(|drift| **drift != 0).for_each(|_| faults.count(Fault::ClockDrift));
         Self {
             scenario,
             random,
@@ -172,6 +179,7 @@ impl World {
             hash: fold(self.hash, self.oracle.height()),
             steps: self.steps,
             blocks: self.oracle.height(),
+            loaded_blocks: self.oracle.loaded(),
             epochs: self.oracle.epochs(),
             payloads: self.oracle.payloads_executed(),
             evidence: self.evidence,
@@ -239,11 +247,17 @@ impl World {
                 }
             }
             Happening::Restart { node } => self.start(node),
+            Happening::PowerLoss { node } => self.crash(node),
             Happening::Reconnect => self.network.reconnect(),
             Happening::Deafen { node } => self.deafen(node),
             Happening::Trouble => self.trouble(),
             Happening::Payload => self.inject(),
             Happening::Mischief { node } => {
+                if self.nodes[node].adversary.as_ref().is_some_and(|adversary| adversary.forgets(&mut self.random)) {
+                    self.faults.count(Fault::Amnesia);
+                    self.nodes[node].forget_everything();
+                    self.schedule(10, Happening::Restart { node });
+                }
                 if let Some(adversary) = &mut self.nodes[node].adversary {
                     let sends = adversary.act(&mut self.random, &mut self.faults);
                     self.transmit(node, sends);
@@ -259,10 +273,11 @@ impl World {
             return;
         }
         self.note(1, to, fold_bytes(from as u64, frame));
-        let Ok(message) = PeerMessage::decode(frame.clone()) else { return };
+        let Ok(mut message) = PeerMessage::decode(frame.clone()) else { return };
         self.say(to, || format!("<- {from} {message:?}"));
         if let Some(adversary) = &mut self.nodes[to].adversary {
             let sends = adversary.hear(&mut self.random, &mut self.faults, frame, &message);
+            message = adversary.hears(message);
             self.transmit(to, sends);
         }
         self.give(to, Input::Message(from as u16, message));
@@ -315,6 +330,9 @@ impl World {
             }
         }
         let syncs = self.nodes[node].disk.take_syncs();
+        if honest {
+            self.check_bounds(node);
+        }
         match result {
             Ok(output) => {
                 let slow = self.now < self.nodes[node].slow_until;
@@ -329,8 +347,13 @@ impl World {
                 }
             }
             Err(Halt::Disk(DiskError::Failed(_))) => {
-                self.faults.count(Fault::CrashInCommit);
-                self.crash(node);
+                // What was in flight when a write failed is there or not, as after a crash (S2).
+                self.faults.count(match self.nodes[node].disk.take_failure() {
+                    Some(Failure::Write) => Fault::WriteError,
+                    Some(Failure::Read) => Fault::ReadError,
+                    Some(Failure::Power) | None => Fault::CrashInCommit,
+                });
+                self.lose_power(node);
             }
             Err(Halt::SignedElsewhere(..)) if self.nodes[node].disk.put_back() => {
                 // S5 at work: peers have seen what the old copy does not know. Its own volume comes back.
@@ -368,10 +391,16 @@ impl World {
                 self.oracle.evidence(self.now, node, first, second);
             }
         }
-        let frames = match &mut self.nodes[node].adversary {
+        let mut frames = match &mut self.nodes[node].adversary {
             Some(adversary) => adversary.twist(&mut self.random, &mut self.faults, sends),
             None => self.frames(node, &sends),
         };
+        if self.nodes[node].dies_sending && frames.len() > 1 {
+            frames.truncate(self.random.index(frames.len()));
+            self.transmit(node, frames);
+            self.faults.count(Fault::CrashInSend);
+            return self.crash(node);
+        }
         self.transmit(node, frames);
         let incarnation = self.nodes[node].incarnation;
         for batch in verify {
@@ -379,9 +408,19 @@ impl World {
             self.schedule(delay, Happening::Verified { node, incarnation, batch });
         }
         if let Some(wake) = wake {
-            let at = wake.0.max(self.now + 1);
-            self.nodes[node].wake = Some(at);
-            self.schedule_at(at, Happening::Wake { node, incarnation });
+            let at = self.nodes[node].moment(wake.0).max(self.now + 1);
+            if self.nodes[node].wake.replace(at) != Some(at) {
+                self.schedule_at(at, Happening::Wake { node, incarnation });
+            }
+        }
+    }
+
+    /// R4: nobody can make a node keep votes of views without end.
+    fn check_bounds(&mut self, node: usize) {
+        let Some(core) = self.nodes[node].driver.as_ref().map(Driver::core) else { return };
+        let (view, kept) = (core.view().0, core.highest_view_kept().0);
+        if kept > view + FUTURE_VIEWS_KEPT {
+            self.oracle.accuse(self.now, node, format!("R4: keeps votes of view {kept} in view {view}"));
         }
     }
 

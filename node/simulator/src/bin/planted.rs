@@ -17,12 +17,17 @@ struct Arguments {
     /// Longest search for one bug, in seconds of one processor.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Search for this bug alone.
-    #[arg(long)]
-    bug: Option<String>,
+    /// Search for these bugs alone; all without.
+    #[arg(long = "bug", value_parser = bug_of)]
+    bugs: Vec<Bug>,
     /// Bugs searched for at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+}
+
+fn bug_of(name: &str) -> Result<Bug, String> {
+    let names = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+    Bug::ALL.iter().copied().find(|bug| bug.name() == name).ok_or_else(|| format!("one of: {}", names()))
 }
 
 struct Found {
@@ -54,8 +59,7 @@ fn search(bug: Bug, limit: Duration) -> Found {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let limit = Duration::from_secs(arguments.seconds);
-    let wanted = |bug: &&Bug| arguments.bug.as_ref().is_none_or(|name| name == bug.name());
-    let bugs: Vec<Bug> = Bug::ALL.iter().filter(wanted).copied().collect();
+    let bugs = if arguments.bugs.is_empty() { Bug::ALL.to_vec() } else { arguments.bugs };
     // A panic is an oracle too; its message is in the violation.
     std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicUsize::new(0);
