@@ -53,7 +53,12 @@ pub struct Campaign {
 
 /// Runs one seed. A panic of the core or the driver is a violation like any other.
 pub fn run_seed(seed: u64, trace: Trace) -> Report {
-    let scenario = Scenario::new(seed);
+    run_scenario(Scenario::new(seed), trace)
+}
+
+/// The same for any scenario.
+pub fn run_scenario(scenario: Scenario, trace: Trace) -> Report {
+    let seed = scenario.seed;
     let run = || World::new(scenario, trace).run();
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(report) => return report,

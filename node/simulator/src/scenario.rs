@@ -95,9 +95,18 @@ pub struct Scenario {
 impl Scenario {
     /// The scenario of a seed.
     pub fn new(seed: u64) -> Self {
+        Self::draw(seed, 500)
+    }
+
+    /// The same without the long runs with few faults: most errors show sooner where much goes wrong.
+    pub fn restless(seed: u64) -> Self {
+        Self::draw(seed, 0)
+    }
+
+    fn draw(seed: u64, steady_per_thousand: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x5ce0_a210);
         // Some networks run for long with few faults: an error that needs many views to show has time to.
-        let steady = random.chance(500);
+        let steady = random.chance(steady_per_thousand);
         let count = random.pick(if steady { &[4, 4, 4, 4, 4, 4, 7] } else { &[4, 4, 4, 4, 5, 6, 7] });
         let equal = random.chance(750);
         let powers: Vec<u64> = (0..count).map(|_| if equal { 10 } else { random.between(5, 15) }).collect();

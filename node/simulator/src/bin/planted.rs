@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bizra_simplex::planted::{Bug, plant};
-use bizra_simulator::campaign::{processor_nanoseconds, run_seed};
-use bizra_simulator::{Trace, Violation};
+use bizra_simulator::campaign::{processor_nanoseconds, run_scenario};
+use bizra_simulator::{Scenario, Trace, Violation};
 use clap::Parser;
 
 /// Bugs planted into core and driver; each must be found.
@@ -46,11 +46,14 @@ fn search(bug: Bug, limit: Duration) -> Found {
         (Some(before), Some(now)) => Duration::from_nanos(now.saturating_sub(before)),
         _ => began.elapsed(),
     };
-    let mut seeds = 0;
+    let mut seeds = 0_u64;
     let mut violation = None;
     while violation.is_none() && elapsed() < limit {
         seeds += 1;
-        violation = run_seed(seeds, Trace::Off).violations.into_iter().next();
+        // Some bugs need many views to show.
+        let long = seeds.is_multiple_of(16);
+        let scenario = if long { Scenario::new(seeds) } else { Scenario::restless(seeds) };
+        violation = run_scenario(scenario, Trace::Off).violations.into_iter().next();
     }
     plant(None);
     Found { bug, seeds, after: elapsed(), violation }
