@@ -304,7 +304,7 @@ mod tests {
 
     fn write(file: &mut [Box<[u8; BLOCK_BYTES]>], writes: Vec<BlockWrite>) {
         for (index, block) in writes {
-            file[index as usize] = Box::new(*block);
+            *file[index as usize] = *block;
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         }
         let torn = record.reserve(&[vote(SLOTS + 4)]).unwrap();
         for (index, block) in torn {
-            file[index as usize] = Box::new(*block);
+            *file[index as usize] = *block;
             file[index as usize][20] ^= 0xff;
         }
         let again = SigningRecord::open(&BINDING, &file).unwrap();

@@ -234,10 +234,10 @@ impl SimulatedDisk {
     /// A read by the process, which may fail.
     fn read<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, DiskError> {
         let inner = &mut *self.0.borrow_mut();
-        match inner.fails(Failure::Read) {
-            true => Err(DiskError::Failed("a read failed".into())),
-            false => Ok(read(&inner.live)),
+        if inner.fails(Failure::Read) {
+            return Err(DiskError::Failed("a read failed".into()));
         }
+        Ok(read(&inner.live))
     }
 
     /// Reads what is on the disk now.
@@ -303,7 +303,9 @@ impl Disk for SimulatedDisk {
             }
             return Err(DiskError::Failed("a write or sync failed".into()));
         }
-        changes.iter().for_each(|change| inner.live.apply(change));
+        for change in &changes {
+            inner.live.apply(change);
+        }
         for write in &signing {
             inner.live.write(write.clone());
         }

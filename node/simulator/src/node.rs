@@ -18,6 +18,15 @@ const EPOCH_START: i64 = 1_700_000_000_000;
 /// Millionths of a whole.
 const MILLION: i64 = 1_000_000;
 
+/// What is wrong with a machine's clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// How much the wall clock is ahead, in milliseconds.
+    pub(crate) skew: i64,
+    /// How much too fast all of them run, in millionths.
+    pub(crate) drift: i64,
+}
+
 /// A machine.
 pub(crate) struct Node {
     settings: Settings,
@@ -37,9 +46,7 @@ pub(crate) struct Node {
     pub(crate) wake: Option<u64>,
     pub(crate) slow_until: u64,
     pub(crate) slow_milliseconds: u64,
-    pub(crate) skew: i64,
-    /// How much too fast its clocks run, in millionths.
-    drift: i64,
+    pub(crate) clocks: Clocks,
     /// Power fails in the middle of its next sending.
     pub(crate) dies_sending: bool,
 }
@@ -52,8 +59,7 @@ impl Node {
         book: Arc<KeyBook>,
         genesis: &Block,
         genesis_hash: Digest,
-        skew: i64,
-        drift: i64,
+        clocks: Clocks,
     ) -> Self {
         let settings = Settings {
             genesis_hash,
@@ -79,8 +85,7 @@ impl Node {
             wake: None,
             slow_until: 0,
             slow_milliseconds: 0,
-            skew,
-            drift,
+            clocks,
             dies_sending: false,
         }
     }
@@ -96,17 +101,17 @@ impl Node {
 
     /// Its own clock, in milliseconds since the start.
     fn clock(&self, now: u64) -> u64 {
-        (now.cast_signed() + now.cast_signed() * self.drift / MILLION).cast_unsigned()
+        (now.cast_signed() + now.cast_signed() * self.clocks.drift / MILLION).cast_unsigned()
     }
 
     /// When its own clock shows this.
     pub(crate) fn moment(&self, clock: u64) -> u64 {
-        let rate = (MILLION + self.drift).cast_unsigned();
-        if self.drift == 0 { clock } else { clock.saturating_mul(MILLION.cast_unsigned()).div_ceil(rate) + 1 }
+        let rate = (MILLION + self.clocks.drift).cast_unsigned();
+        if self.clocks.drift == 0 { clock } else { clock.saturating_mul(MILLION.cast_unsigned()).div_ceil(rate) + 1 }
     }
 
     fn wall(&self, now: u64) -> u64 {
-        (EPOCH_START + self.clock(now).cast_signed() + self.skew).cast_unsigned()
+        (EPOCH_START + self.clock(now).cast_signed() + self.clocks.skew).cast_unsigned()
     }
 
     /// Everything on its volume is gone, the signing record too: what no honest machine is ever started with.

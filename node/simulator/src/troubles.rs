@@ -80,7 +80,7 @@ impl World {
             }
             Trouble::ClockStep => {
                 self.faults.count(Fault::ClockStep);
-                self.nodes[node].skew = self.random.between(0, 600_000).cast_signed() - 300_000;
+                self.nodes[node].clocks.skew = self.random.between(0, 600_000).cast_signed() - 300_000;
             }
             Trouble::CrashOfAll => {
                 self.faults.count(Fault::CrashOfAll);

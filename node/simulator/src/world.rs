@@ -13,7 +13,7 @@ use crate::disk::Failure;
 use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
 use crate::network::Network;
-use crate::node::Node;
+use crate::node::{Clocks, Node};
 use crate::oracle::{Oracle, Violation};
 use crate::queue::{Happening, Queue};
 use crate::random::{Random, fold, fold_bytes};
@@ -104,9 +104,9 @@ impl World {
         let count = scenario.nodes();
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
-            let (skew, drift) = (scenario.skews[index], scenario.drifts[index]);
+            let clocks = Clocks { skew: scenario.skews[index], drift: scenario.drifts[index] };
             let (book, schedule) = (Arc::clone(&book), &scenario.schedule);
-            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, skew, drift);
+            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, clocks);
             node.adversary = scenario
                 .behaviours(index)
                 .map(|behaviours| Adversary::new(index, count, book, schedule.clone(), genesis_hash, behaviours));
@@ -339,7 +339,10 @@ impl World {
                 let longest = if slow { self.nodes[node].slow_milliseconds } else { 2 };
                 let delay: u64 = (0..syncs).map(|_| self.random.between(0, longest)).sum();
                 if delay == 0 {
-                    self.nodes[node].disk.synced();
+                    // Without a sync of its own, a turn may rest on what a killed process has left unsynced.
+                    if syncs > 0 {
+                        self.nodes[node].disk.synced();
+                    }
                     self.release(node, output);
                 } else {
                     self.nodes[node].pending = output;
