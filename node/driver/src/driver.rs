@@ -1,13 +1,13 @@
 //! The driver: feeds the core, makes what it orders durable, and only then lets anything out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Effect, Event, Record, SignedVote, State, Timing, Verdict,
-    Vote, VoteKind, Want,
+    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Message, Protocol, Record,
+    SignedVote, State, Timing, Verdict, Version, Vote, VoteKind, Want,
 };
 use bytes::Bytes;
 
@@ -15,6 +15,7 @@ use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
 use crate::holding::{HELD_MAX, Holding};
+use crate::light::cutoff;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
 use crate::roster::Roster;
 use crate::signing_record::{BlockWrite, RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
@@ -34,14 +35,17 @@ pub struct Settings {
     /// Blocks from one cut-off height to the next, divisible by [`bizra_simplex::block::CHECKPOINT_INTERVAL`]; `None` if
     /// the validators never change.
     pub epoch_blocks: Option<u64>,
-    /// The nodes that hold these keys, this one included.
+    /// The highest version of the rules this node goes by; what it signals (P1). Less than [`Protocol::LATEST`] makes it a
+    /// node that was not upgraded.
+    pub supported: Protocol,
+    /// The nodes that are known to hold these keys at the start; [`Input::Holder`] tells of others.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
 }
 
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
-        Height(self.epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.next().0)))
+        cutoff(self.epoch_blocks, epoch)
     }
 }
 
@@ -52,6 +56,8 @@ pub enum Input {
     Tick,
     /// A frame of a peer, decoded.
     Message(NodeIndex, PeerMessage),
+    /// A peer has proven that it holds this key, and so holds no other any more; `None` for a peer that is gone.
+    Holder(NodeIndex, Option<PublicKey>),
     /// Transactions admitted and verified here, packed for ordering.
     Payload(Bytes),
     /// Answer to [`Output::verify`].
@@ -79,6 +85,9 @@ pub struct Output {
     pub wake: Option<Millis>,
     /// Contradicting votes of one validator, once for each key and epoch.
     pub evidence: Vec<(SignedVote, SignedVote)>,
+    /// Nodes that signed a batch with an invalid transaction in it (D1), or sent a consensus message with an invalid
+    /// signature in it; once for each. No honest node does.
+    pub blamed: Vec<NodeIndex>,
 }
 
 /// Why a driver cannot go on. The node stops; nothing of the failed turn was let out.
@@ -95,6 +104,18 @@ pub enum Halt {
         "a peer holds a vote of this key in view {1} of epoch {0} that the signing record does not know: rotate the key"
     )]
     SignedElsewhere(Epoch, View),
+    /// P3: the rules of the epoch are not known here.
+    #[error(
+        "epoch {epoch} goes by version {needed} of the protocol and this node knows {supported} at most: upgrade the node"
+    )]
+    UpgradeRequired {
+        /// The epoch it would have to enter.
+        epoch: Epoch,
+        /// The version of its rules.
+        needed: Version,
+        /// The highest version this node goes by.
+        supported: Version,
+    },
     /// H1: a quorum vouches for another state than the one executed here.
     #[error(
         "a quorum vouches for another state at height {0} than the one executed here: rebuild the database from peers"
@@ -144,8 +165,8 @@ pub struct Driver<D, K> {
     pub(crate) undecided: BTreeMap<Digest, Awaited>,
     pub(crate) heights: BTreeMap<NodeIndex, Height>,
     pub(crate) highest_votes: BTreeMap<PublicKey, SignedVote>,
-    /// Keys that contradicted themselves, and in which epoch.
-    pub(crate) accused: BTreeSet<(PublicKey, Epoch)>,
+    /// Contradictions that a block may still report (V7), by the key that signed both votes and the epoch.
+    pub(crate) evidence: BTreeMap<(PublicKey, Epoch), Contradiction>,
     next_sequence: u64,
     /// When to ask for finalised blocks next; `None` while nothing shows that some are missing.
     pub(crate) range_due: Option<Millis>,
@@ -163,7 +184,11 @@ pub struct Driver<D, K> {
     wall_milliseconds: u64,
     // Collected during a turn.
     pub(crate) events: VecDeque<Event>,
-    changes: Vec<Change>,
+    /// Who sent the messages among these events, in their order.
+    heard: VecDeque<NodeIndex>,
+    /// Who sent the message that the core is at.
+    hearing: Option<NodeIndex>,
+    pub(crate) changes: Vec<Change>,
     to_sign: Vec<Vote>,
     held_back: Vec<(Destination, PeerMessage)>,
     must_sync: bool,
@@ -204,7 +229,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             (last.epoch, rosters.ok_or_else(unknown)?, (recovered.anchor.clone(), recovered.anchor_certificate))
         };
         let roster = rosters.get(&epoch).ok_or_else(|| DiskError::Corrupt("no validators".to_owned()))?;
-        let core = epochs::core(epoch, roster, &settings, record.as_ref(), anchor, recovered.records);
+        let protocol = epochs::protocol(epoch, &disk, &settings)?;
+        let core = epochs::core(epoch, roster, (&settings, protocol), record.as_ref(), anchor, recovered.records);
         let lock = Lock::new(core.config().me, &core.config().validators);
         let newest = Height(recovered.executed.0 - recovered.executed.0 % CHECKPOINT_INTERVAL);
         let checkpoint = match newest {
@@ -230,7 +256,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             undecided: BTreeMap::new(),
             heights: BTreeMap::new(),
             highest_votes: recovered.highest_votes.into_iter().collect(),
-            accused: recovered.accused.into_iter().collect(),
+            evidence: recovered.evidence.into_iter().map(|(key, told)| ((key, told.of().0), told)).collect(),
             next_sequence: wall_milliseconds << 20,
             range_due: None,
             range_asked: Millis(0),
@@ -244,6 +270,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             now,
             wall_milliseconds,
             events: VecDeque::new(),
+            heard: VecDeque::new(),
+            hearing: None,
             changes: Vec::new(),
             to_sign: Vec::new(),
             held_back: Vec::new(),
@@ -263,6 +291,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if !stale.is_empty() {
             driver.push_change(Change::Forget(stale));
         }
+        driver.forget_old_evidence();
         driver.begin();
         let output = driver.turn(now, wall_milliseconds, [])?;
         Ok((driver, output))
@@ -277,6 +306,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if matches!(self.lock, Lock::Open) {
             self.events.push_back(Event::SigningAllowed);
         }
+    }
+
+    /// Hands the core a message of a peer.
+    pub(crate) fn hear(&mut self, from: NodeIndex, message: Message) {
+        self.heard.push_back(from);
+        self.events.push_back(Event::Received(message));
     }
 
     pub(crate) fn push_change(&mut self, change: Change) {
@@ -301,6 +336,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             match input {
                 Input::Tick => self.events.push_back(Event::Tick),
                 Input::Message(from, message) => self.receive(from, message)?,
+                Input::Holder(node, key) => self.note_holder(node, key),
                 Input::Payload(payload) => self.add_payload(payload),
                 Input::BatchVerified(batch, valid) => self.batch_verified(batch, valid)?,
             }
@@ -335,6 +371,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     fn settle(&mut self) -> Result<(), Halt> {
         loop {
             while let Some(event) = self.events.pop_front() {
+                self.hearing = if matches!(event, Event::Received(_)) { self.heard.pop_front() } else { None };
                 for effect in self.core.step(self.now, event) {
                     self.apply(effect)?;
                 }
@@ -427,23 +464,41 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     for vote in &votes {
                         self.note_highest(vote);
                     }
+                } else {
+                    // Votes come from who signed them, certificates and proposals from who has checked them.
+                    self.output.blamed.extend(self.hearing);
                 }
                 self.events.push_back(Event::Verified(token, valid));
             }
+            // S2: reserved, synced and signed at the end of the turn.
             Effect::Sign(vote) => self.to_sign.push(vote),
+            // R1, R2.
             Effect::Persist(record) => {
                 self.note_nullification(&record);
                 self.changes.push(Change::Record(record));
                 self.must_sync = true;
             }
             Effect::Broadcast(message) => self.send(Destination::All, PeerMessage::Consensus(message)),
+            // D3, D4, H1, E1, V7.
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
-                let (checkpoint, boundary) = (self.checkpoint, self.boundary()?);
+                let named = self.core.block(parent).map(|block| block.checkpoint.height).unwrap_or_default();
+                let next = Height(named.0.saturating_add(CHECKPOINT_INTERVAL));
+                let checkpoint = self.own_checkpoint(next)?.unwrap_or_default();
+                let boundary = self.boundary()?;
+                let contradictions = self.reportable(&ancestors)?;
                 let time_milliseconds = self.wall_milliseconds;
-                let built = Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary };
-                self.events.push_back(built);
+                self.events.push_back(Event::Built {
+                    view,
+                    parent,
+                    batches,
+                    time_milliseconds,
+                    checkpoint,
+                    boundary,
+                    contradictions,
+                });
             }
+            // D2, D3, H1, V7.
             Effect::Check { block, leader } => {
                 self.await_bodies(block, leader)?;
             }
@@ -459,9 +514,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             Effect::CatchUp(_) => self.want_range(),
             Effect::Commit(blocks, certificate) => self.commit(blocks, certificate),
             Effect::SetTimer(at) => self.core_timer = Some(at),
+            // V6.
             Effect::Evidence(first, second) => {
                 if let Some(key) = self.roster().and_then(|roster| roster.key(first.signer)) {
-                    self.accuse(key, first, second);
+                    self.accuse(key, Contradiction::new(first, second));
                 }
             }
         }
@@ -531,13 +587,17 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.range_due = self.range_due.map(|_| self.now);
     }
 
-    /// D3 for ancestors at or below the last finalised block; those above are the core's to compare.
+    /// D3 and V7 for ancestors at or below the last finalised block; those above are the core's to compare.
     fn await_bodies(&mut self, block: Block, leader: ValidatorIndex) -> Result<(), Halt> {
         for batch in &block.batches {
             if !planted(Bug::BatchOrderedTwice) && self.is_ordered(*batch)? {
                 self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
                 return Ok(());
             }
+        }
+        if !self.contradictions_hold(&block)? {
+            self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
+            return Ok(());
         }
         self.undecided.insert(block.digest(), Awaited { block, leader });
         self.decided_with = None;
@@ -659,6 +719,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let digest = self.digest_of(&batch);
         if !valid && !planted(Bug::InvalidBatchTaken) {
             self.data.check_failed(digest);
+            let origin = self.rosters.get(&batch.epoch).and_then(|roster| roster.node(batch.origin));
+            self.output.blamed.extend(origin);
         } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
             self.keep(digest, batch);
         } else {

@@ -80,6 +80,26 @@ impl PeerMessage {
         }
     }
 
+    /// True if the receiver is to look something up and answer. Whoever limits what peers may cost starts here.
+    pub fn is_question(&self) -> bool {
+        match self {
+            Self::FetchBlock(_)
+            | Self::FetchView(_)
+            | Self::FetchBatch(_)
+            | Self::FetchRange(_)
+            | Self::FetchHighestVote(_)
+            | Self::FetchHeld(_) => true,
+            Self::Consensus(_)
+            | Self::Batch(_)
+            | Self::Block(_)
+            | Self::Range(..)
+            | Self::HighestVote(..)
+            | Self::Status(_)
+            | Self::Held(_)
+            | Self::Evidence(..) => false,
+        }
+    }
+
     /// The canonical bytes.
     pub fn encode(&self) -> Bytes {
         let mut bytes = Vec::with_capacity(self.usual_bytes());
@@ -211,7 +231,7 @@ fn digests(reader: &mut Reader) -> Result<Vec<Digest>, DecodeError> {
 mod tests {
     use super::*;
     use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
-    use bizra_simplex::{Boundary, Checkpoint, Proposal, Vote, VoteKind};
+    use bizra_simplex::{Boundary, Checkpoint, Contradiction, Proposal, Version, Vote, VoteKind};
     use proptest::prelude::*;
 
     fn digest() -> impl Strategy<Value = Digest> {
@@ -250,17 +270,24 @@ mod tests {
             state,
             receipts,
         });
-        let boundary = prop::option::of(digest().prop_map(|validators| Boundary { validators }));
+        let boundary = (digest(), any::<u32>());
+        let boundary = boundary.prop_map(|(validators, version)| Boundary { validators, version: Version(version) });
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-        (numbers, digest(), checkpoint, boundary, prop::collection::vec(digest(), 0..5)).prop_map(
-            |((epoch, height, time_milliseconds), parent, checkpoint, boundary, batches)| Block {
-                epoch: Epoch(epoch),
-                height: Height(height),
+        let maker = (any::<u16>(), any::<u32>());
+        let contradictions = (vote(), vote()).prop_map(|(first, second)| Contradiction { first, second });
+        let lists = (prop::collection::vec(digest(), 0..5), prop::collection::vec(contradictions, 0..3));
+        (numbers, digest(), maker, checkpoint, prop::option::of(boundary), lists).prop_map(
+            |(numbers, parent, (proposer, signals), checkpoint, boundary, (batches, contradictions))| Block {
+                epoch: Epoch(numbers.0),
+                height: Height(numbers.1),
                 parent,
-                time_milliseconds,
+                proposer: ValidatorIndex(proposer),
+                signals: Version(signals),
+                time_milliseconds: numbers.2,
                 checkpoint,
                 boundary,
                 batches,
+                contradictions,
             },
         )
     }

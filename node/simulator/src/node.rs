@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::{Driver, Halt, Input, Output, Settings};
 use bizra_simplex::types::{Digest, Millis};
-use bizra_simplex::{Block, Timing};
+use bizra_simplex::{Block, Protocol, Timing};
 
 use crate::adversary::Adversary;
 use crate::disk::SimulatedDisk;
@@ -65,6 +65,7 @@ impl Node {
             genesis_hash,
             timing: Timing::default(),
             epoch_blocks: schedule.blocks(),
+            supported: Protocol::LATEST,
             nodes: (0..nodes).map(|node| (key_of(node), node as u16)).collect(),
         };
         let votes = schedule.ever(index);
@@ -118,6 +119,16 @@ impl Node {
     pub(crate) fn forget_everything(&mut self) {
         self.stop();
         self.disk.wipe(SigningRecord::create(&self.binding));
+    }
+
+    /// The node's binary from the next start on.
+    pub(crate) fn install(&mut self, supported: Protocol) {
+        self.settings.supported = supported;
+    }
+
+    /// The highest version its binary goes by.
+    pub(crate) fn supported(&self) -> Protocol {
+        self.settings.supported
     }
 
     /// Starts a process from what the disk holds.

@@ -5,6 +5,7 @@ use crate::network::{Order, Weather};
 use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::world::LIVENESS_BOUND;
+use bizra_simplex::Protocol;
 
 /// Something that chance does to the nodes and links while faults last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct Scenario {
     pub full_nodes: usize,
     /// Who validates when.
     pub schedule: Schedule,
+    /// When each node gets the binary of the latest version, in virtual milliseconds; `None` if it has it from the start.
+    pub upgrades: Vec<Option<u64>>,
     /// The network while faults last.
     pub weather: Weather,
     /// The network afterwards.
@@ -123,11 +126,23 @@ impl Scenario {
             }
             None => Schedule::fixed(&powers),
         };
+        let heal_at = if steady { random.between(300_000, 1_200_000) } else { random.between(20_000, 60_000) };
+        // Half of the networks with epochs begin with old rules and are upgraded while they run, one node after the
+        // other; the last one may be late.
+        let old = schedule.blocks().is_some() && random.chance(500);
+        let late = random.chance(700).then(|| random.index(count));
+        let upgrade = |random: &mut Random, node: usize| {
+            let horizon = heal_at.min(60_000);
+            let latest = if late == Some(node) { horizon } else { horizon / 4 };
+            (old && (late == Some(node) || random.chance(700))).then(|| random.between(latest / 2, latest))
+        };
+        let upgrades = (0..count + full_nodes).map(|node| upgrade(random, node)).collect();
+        let schedule = if old { schedule.beginning_with(Protocol::V1) } else { schedule };
         // Some networks are local: views follow each other fast, and hundreds of slots of a signing record wrap around.
         let local = random.chance(120);
         let distant = !local && random.chance(100);
         // A few are slower than the first timeout: only one that backs off ever sees a proposal in time.
-        let remote = !local && !distant && random.chance(60);
+        let remote = !steady && !local && !distant && random.chance(60);
         let delay_min = if remote {
             1_100
         } else if local {
@@ -169,6 +184,7 @@ impl Scenario {
             byzantine,
             full_nodes,
             schedule,
+            upgrades,
             weather,
             calm,
             troubles,
@@ -180,10 +196,10 @@ impl Scenario {
             payload_interval: if local { 20 } else { random.pick(&[20, 100, 400, 2_000]) },
             skews,
             drifts,
-            heal_at: random.between(20_000, 60_000),
+            heal_at,
             liveness_bound: if remote { 10 * LIVENESS_BOUND } else { LIVENESS_BOUND },
         };
-        if steady && !remote {
+        if steady {
             scenario.settle_down(random);
         }
         scenario
@@ -197,7 +213,6 @@ impl Scenario {
         weather.spikes = weather.spikes.min(3);
         self.trouble_interval = random.pick(&[15_000, 30_000, 60_000]);
         self.payload_interval = random.pick(&[200, 400]);
-        self.heal_at = random.between(300_000, 1_200_000);
     }
 
     /// Number of nodes of all kinds.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Change, Destination, DiskError, Driver, Halt, Input, Output};
 use bizra_simplex::types::Digest;
-use bizra_simplex::{Block, Message, VoteKind};
+use bizra_simplex::{Block, Message, Protocol, VoteKind};
 use bytes::Bytes;
 
 use crate::adversary::{Adversary, Sends};
@@ -62,6 +62,10 @@ pub struct Report {
     pub payloads: u64,
     /// Contradictions of Byzantine validators that were found.
     pub evidence: u64,
+    /// Byzantine validators that final blocks report.
+    pub reported: u64,
+    /// Activations of a newer version of the protocol.
+    pub activations: u64,
     /// Virtual milliseconds.
     pub virtual_milliseconds: u64,
     /// Virtual milliseconds from the end of faults until everything owed had happened.
@@ -102,11 +106,15 @@ impl World {
         let genesis_hash = Digest([(scenario.seed % 251) as u8; 32]);
         let genesis = Block::genesis(genesis_hash, 1_000);
         let count = scenario.nodes();
-        let mut nodes = Vec::with_capacity(count);
+        let (mut nodes, mut upgrades) = (Vec::with_capacity(count), Vec::new());
         for index in 0..count {
             let clocks = Clocks { skew: scenario.skews[index], drift: scenario.drifts[index] };
             let (book, schedule) = (Arc::clone(&book), &scenario.schedule);
             let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, clocks);
+            if let Some(binary) = scenario.upgrades.get(index).copied().flatten() {
+                node.install(Protocol::V1);
+                upgrades.push((index, binary));
+            }
             node.adversary = scenario
                 .behaviours(index)
                 .map(|behaviours| Adversary::new(index, count, book, schedule.clone(), genesis_hash, behaviours));
@@ -118,11 +126,15 @@ impl World {
         let mut faults = Faults::default();
         scenario.skews.iter().filter(|skew| **skew != 0).for_each(|_| faults.count(Fault::ClockSkew));
         scenario.drifts.iter().filter(|drift| **drift != 0).for_each(|_| faults.count(Fault::ClockDrift));
+        let mut queue = Queue::default();
+        for (node, at) in upgrades {
+            queue.push(at, Happening::Upgrade { node });
+        }
         Self {
             scenario,
             random,
             now: 0,
-            queue: Queue::default(),
+            queue,
             network,
             nodes,
             oracle,
@@ -160,13 +172,16 @@ impl World {
         while !converged && self.now < healed_at + self.scenario.liveness_bound && self.oracle.violations().is_empty() {
             self.run_until(self.now + 250);
             let (lagging, owed) = self.oracle.lagging(target);
-            converged = lagging.is_empty() && owed == 0;
+            converged = lagging.is_empty() && owed == 0 && self.untold().is_none();
         }
         if !converged && self.oracle.violations().is_empty() {
             let (lagging, owed) = self.oracle.lagging(target);
             for (node, executed) in lagging {
                 let tip = self.oracle.tip(node);
                 let what = format!("liveness: finalised {tip}, executed {executed}, but {target} was due");
+                self.oracle.accuse(self.now, node, what);
+            }
+            if let Some((node, what)) = self.untold() {
                 self.oracle.accuse(self.now, node, what);
             }
             if owed > 0 {
@@ -183,10 +198,24 @@ impl World {
             epochs: self.oracle.epochs(),
             payloads: self.oracle.payloads_executed(),
             evidence: self.evidence,
+            reported: self.oracle.reported(),
+            activations: u64::from(self.oracle.last_version() - self.scenario.schedule.first().version().0),
             virtual_milliseconds: self.now,
             recovery_milliseconds: self.now - healed_at,
             faults: self.faults,
         }
+    }
+
+    /// V7: an honest validator that knows of a contradiction which the chain has not been told.
+    fn untold(&self) -> Option<(usize, String)> {
+        let knowing = |(index, node): (usize, &Node)| {
+            let driver = node.driver.as_ref().filter(|_| node.adversary.is_none() && node.is_validator())?;
+            let tells = driver.core().config().protocol >= Protocol::V2;
+            let (key, epoch) =
+                driver.evidence().find(|(key, _)| tells && !node.disk.with(|store| store.is_reported(*key)))?;
+            Some((index, format!("liveness: the contradiction of {key:?} in epoch {epoch} was never reported")))
+        };
+        self.nodes.iter().enumerate().find_map(knowing)
     }
 
     pub(crate) fn schedule(&mut self, delay: u64, happening: Happening) {
@@ -248,6 +277,7 @@ impl World {
             }
             Happening::Restart { node } => self.start(node),
             Happening::PowerLoss { node } => self.crash(node),
+            Happening::Upgrade { node } => self.upgrade(node),
             Happening::Reconnect => self.network.reconnect(),
             Happening::Deafen { node } => self.deafen(node),
             Happening::Trouble => self.trouble(),
@@ -325,6 +355,10 @@ impl World {
         let seen = self.nodes[node].disk.take_seen();
         if honest {
             self.oracle.committed(self.now, node, &seen);
+            if let Some(driver) = &self.nodes[node].driver {
+                let config = driver.core().config();
+                self.oracle.runs(self.now, node, config.epoch, config.protocol.version());
+            }
             if seen.iter().any(|change| matches!(change, Change::Forget(_))) {
                 self.note_held(node);
             }
@@ -365,6 +399,18 @@ impl World {
                 self.note_held(node);
                 self.schedule(500, Happening::Restart { node });
             }
+            Err(Halt::UpgradeRequired { epoch, needed, supported }) if honest => {
+                // P3 at work: it waits for its upgrade. What it was given last may never leave its disk.
+                self.faults.count(Fault::OldBinary);
+                self.note(9, node, epoch.0);
+                self.say(node, || format!("stops: epoch {epoch} needs {needed}, knows {supported}"));
+                if supported >= needed || supported != self.nodes[node].supported().version() {
+                    self.oracle.accuse(self.now, node, format!("stopped at version {needed} and knows {supported}"));
+                }
+                self.oracle.runs(self.now, node, epoch, needed);
+                self.nodes[node].stop();
+                self.note_held(node);
+            }
             Err(halt) if honest => {
                 self.oracle.accuse(self.now, node, format!("an honest node stopped: {halt}"));
                 self.nodes[node].stop();
@@ -382,7 +428,7 @@ impl World {
 
     /// Lets out what a turn decided, now that it is durable.
     fn release(&mut self, node: usize, output: Output) {
-        let Output { sends, verify, wake, evidence } = output;
+        let Output { sends, verify, wake, evidence, blamed } = output;
         if self.nodes[node].adversary.is_none() {
             self.oracle.promised(node);
             for (_, message) in &sends {
@@ -392,6 +438,11 @@ impl World {
             for (first, second) in &evidence {
                 self.evidence += 1;
                 self.oracle.evidence(self.now, node, first, second);
+            }
+            for culprit in blamed.into_iter().map(usize::from) {
+                if self.nodes[culprit].adversary.is_none() {
+                    self.oracle.accuse(self.now, node, format!("blames honest node {culprit} for what is invalid"));
+                }
             }
         }
         let mut frames = match &mut self.nodes[node].adversary {

@@ -16,6 +16,8 @@ fn no_promise_is_broken() {
     assert!(campaign.evidence > 0, "no contradiction of a Byzantine validator was ever found");
     assert!(campaign.blocks > 100 * SEEDS, "only {} views were finalised", campaign.blocks);
     assert!(campaign.loaded_blocks > 50 * SEEDS, "only {} blocks carry transactions", campaign.loaded_blocks);
+    assert!(campaign.reported > 0, "no contradiction was ever reported on chain");
+    assert!(campaign.activations > 0, "no newer version of the protocol was ever activated");
     assert!(campaign.epochs > SEEDS, "only {} epochs ended", campaign.epochs);
 }
 

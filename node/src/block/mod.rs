@@ -4,7 +4,10 @@
 //! ([`BlockStore::apply`]), on the driver thread. What leaves: blocks, certificates and bodies for the driver, for peers
 //! and for the edge.
 
+#[cfg(test)]
+mod golden_tests;
 mod keys;
+mod light;
 mod store;
 mod verify;
 

@@ -1,14 +1,13 @@
 //! Stored forms of stakes, validators and validator sets: a version byte, then fixed-width big-endian fields and
 //! length-prefixed names. What does not decode is corruption.
 
-use bizra_simplex::types::Digest;
-use sha2::{Digest as _, Sha256};
+use bizra_driver::{PublicKey, validators_hash};
+use bizra_simplex::types::{Digest, Epoch, Power};
 
 use crate::storage::StorageError;
 use crate::transaction::Address;
 
 const VERSION: u8 = 1;
-const SET_DOMAIN: &[u8] = b"bizra/v1/validator-set\0";
 
 /// Whether a registered validator wants to be in the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +85,8 @@ pub struct ValidatorSetRecord {
     pub epoch: u64,
     /// Height whose state named them; 0 for the genesis.
     pub cutoff: u64,
+    /// Version of the protocol's rules in that epoch.
+    pub version: u32,
     /// 1 to 128; total power below 2^63.
     pub members: Vec<Member>,
 }
@@ -210,9 +211,16 @@ impl ValidatorSetRecord {
         self.members.iter().find(|member| member.owner == *owner)
     }
 
-    /// What a boundary header names (PROTOCOL E1): SHA-256 over the stored form, in a domain of its own.
+    /// The members as consensus knows them.
+    pub fn voters(&self) -> Vec<bizra_driver::Member> {
+        let voter =
+            |member: &Member| bizra_driver::Member { key: PublicKey(member.consensus_key), power: Power(member.power) };
+        self.members.iter().map(voter).collect()
+    }
+
+    /// What a boundary header names (PROTOCOL E1).
     pub fn hash(&self) -> Digest {
-        Digest(Sha256::new().chain_update(SET_DOMAIN).chain_update(self.encode()).finalize().into())
+        validators_hash(Epoch(self.epoch), &self.voters())
     }
 
     /// The stored form.
@@ -220,6 +228,7 @@ impl ValidatorSetRecord {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.epoch.to_be_bytes());
         bytes.extend_from_slice(&self.cutoff.to_be_bytes());
+        bytes.extend_from_slice(&self.version.to_be_bytes());
         for member in &self.members {
             bytes.extend_from_slice(&member.owner.0);
             bytes.extend_from_slice(&member.consensus_key);
@@ -234,7 +243,8 @@ impl ValidatorSetRecord {
         let mut fields = Fields(bytes);
         let mut read = || {
             fields.version()?;
-            let mut set = Self { epoch: fields.u64()?, cutoff: fields.u64()?, members: Vec::new() };
+            let (epoch, cutoff, version) = (fields.u64()?, fields.u64()?, fields.take().map(u32::from_be_bytes)?);
+            let mut set = Self { epoch, cutoff, version, members: Vec::new() };
             while fields.end().is_none() {
                 let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
                 let (power, name) = (fields.u64()?, fields.name()?);
