@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
-use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
+use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
     Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered, Settings,
@@ -40,15 +40,19 @@ impl Keys for IndexKeys {
     }
 }
 
-/// Remembers nothing but what it was given at the start.
-struct FixedDisk(Recovered);
+/// Remembers nothing but what it was given at the start, and counts syncs.
+struct FixedDisk {
+    recovered: Recovered,
+    syncs: u64,
+}
 
 impl Disk for FixedDisk {
     fn recover(&mut self) -> Result<Recovered, DiskError> {
-        Ok(self.0.clone())
+        Ok(self.recovered.clone())
     }
 
-    fn commit(&mut self, _: Vec<Change>, _: Vec<BlockWrite>, _: bool) -> Result<(), DiskError> {
+    fn commit(&mut self, _: Vec<Change>, _: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
+        self.syncs += u64::from(sync);
         Ok(())
     }
 
@@ -105,10 +109,9 @@ fn start(
 ) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
     let settings = Settings { genesis_hash: GENESIS, timing: Timing::default(), epoch_blocks: None, supported, nodes };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
-    let file: Vec<Box<[u8; BLOCK_BYTES]>> =
-        SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
+    let file: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
     let record = SigningRecord::open(&binding, &file).unwrap();
-    let disk = FixedDisk(Recovered {
+    let recovered = Recovered {
         anchor: Anchor::first(Block::genesis(GENESIS, 0)),
         anchor_certificate: None,
         records,
@@ -116,7 +119,8 @@ fn start(
         executed: Height(0),
         highest_votes: Vec::new(),
         evidence: Vec::new(),
-    });
+    };
+    let disk = FixedDisk { recovered, syncs: 0 };
     Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).map(|(driver, _)| driver)
 }
 
@@ -210,6 +214,14 @@ fn an_epoch_of_an_unknown_version_is_not_entered() {
     let (needed, supported) = (Protocol::V2.version(), Protocol::V1.version());
     assert_eq!(halt, Halt::UpgradeRequired { epoch: Epoch(0), needed, supported });
     assert!(halt.to_string().contains("upgrade the node"), "{halt}");
+}
+
+#[test]
+fn what_the_process_before_wrote_is_synced_before_anything_is_said() {
+    let mut driver = validator(Vec::new());
+    assert_eq!(driver.disk().syncs, 1);
+    driver.turn(Millis(1), 0, [Input::Tick]).unwrap();
+    assert_eq!(driver.disk().syncs, 1, "nothing was written since");
 }
 
 #[test]
