@@ -46,6 +46,11 @@ sim: setup ## Simulate SEEDS=1000 networks under faults, or SECONDS=n long; SEED
 	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
 	@$(BIN)/bizra-sim $(if $(SEED),--seed $(SEED) --trace,$(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS)))
 
+.PHONY: sim-determinism
+sim-determinism: setup ## Simulate SEEDS=1000 networks twice, on other numbers of threads; every hash must be the same
+	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@$(BIN)/bizra-sim determinism --seeds $(SEEDS)
+
 .PHONY: sim-planted
 sim-planted: setup ## Plant bugs into the core one by one; the simulator must find each within 60 s
 	@tests/step.sh build-planted cargo build --release --locked --package bizra-simulator --features planted --bin bizra-planted
@@ -60,6 +65,10 @@ twins: setup ## Split four validators, one with a twin, in every way for four vi
 	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
 	@$(BIN)/bizra-sim twins
 	@$(BIN)/bizra-sim twins --validators 7 --twins 2 --sample 20000
+
+.PHONY: mutants
+mutants: setup ## Mutate core and signer; every mutant that no test kills must be explained in node/simplex/mutants.md
+	@tests/mutants.sh
 
 .PHONY: model
 model: setup ## Check the core in every order of messages and timeouts within VIEWS=2, CRASHES=0, at most SECONDS=600
