@@ -209,6 +209,9 @@ fn spreads(runs: &[Run]) -> Value {
         "p99": range(&|run| run.number("/latencyMilliseconds/p99")),
         "finalisedPerSecond": range(&|run| run.number("/finalisedPerSecond")),
         "cpuMicrosecondsPerTransactionPerValidator": range(&Run::cpu_per_transaction),
+        "syncsPerTransactionPerValidator": range(&|run| run.syncs_per_transaction().unwrap_or_default()),
+        "bytesWrittenPerTransactionPerValidator": range(&Run::bytes_per_transaction),
+        "residentBytesMax": range(&|run| run.usage.resident_bytes_max),
     })
 }
 

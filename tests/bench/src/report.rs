@@ -54,6 +54,14 @@ pub(crate) fn print_verdicts(runs: &[Run], check: Option<CheckCost>) {
     line(p95.1 < P95_MAX, "P95", p95, " ms", "below 200 ms");
     let p99 = spread(runs, |run| run.number("/latencyMilliseconds/p99"));
     line(p99.1 < P99_MAX, "P99", p99, " ms", "below 500 ms");
+    let (least, most) = spread(runs, |run| run.number("/finalisedPerSecond"));
+    println!("         finalised a second: {least:.0} to {most:.0}");
+    let (least, most) = spread(runs, |run| run.syncs_per_transaction().unwrap_or_default());
+    println!("         syncs a transaction: {least:.4} to {most:.4}");
+    let (least, most) = spread(runs, Run::bytes_per_transaction);
+    println!("         bytes written a transaction: {least:.0} to {most:.0}");
+    let (least, most) = spread(runs, |run| run.usage.resident_bytes_max / f64::from(1 << 20));
+    println!("         memory of the largest validator: {least:.0} to {most:.0} MiB");
     if let Some(run) = runs.last() {
         let threads = run.threads_per_transaction().take(THREADS_SHOWN);
         let threads = threads.map(|(name, time)| (name, time.as_f64().unwrap_or_default()));
