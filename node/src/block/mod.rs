@@ -4,9 +4,11 @@
 //! ([`BlockStore::apply`]), on the driver thread. What leaves: blocks, certificates and bodies for the driver, for peers
 //! and for the edge.
 
+mod indexes;
 mod keys;
 mod store;
 mod verify;
 
+pub use indexes::{IndexReport, verify_indexes};
 pub use store::{BlockStore, StoredBlock};
-pub use verify::{ChainReport, VerifyError, verify_chain};
+pub use verify::{ChainCheck, ChainReport, Sets, VerifyError};

@@ -17,6 +17,7 @@ use crate::validator::{RECENT_BLOCKS, Registry, Turn, ValidatorSetRecord};
 use super::accounts::{AccountCache, BlockAccounts, Unwritten};
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::commitment::LtHash;
+use super::effect::{self, Effect};
 use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
@@ -65,6 +66,11 @@ pub struct BlockOutcome {
     pub receipts: Arc<Vec<Receipt>>,
     /// Transactions that were skipped because they already had a receipt.
     pub duplicates: Vec<TransactionId>,
+    /// Their positions among the transactions the block orders, ascending.
+    pub duplicate_positions: Vec<u32>,
+    /// What changed beyond what the transactions say, each with the index of its receipt; without one it is the block's.
+    /// In the order in which it happened, the block's own last.
+    pub effects: Vec<(Option<u32>, Effect)>,
 }
 
 /// Most checkpoints remembered in memory: more than one turn executes.
@@ -202,7 +208,8 @@ impl Ledger {
 
         let mut state = self.state;
         let mut receipts = Vec::with_capacity(planned.len());
-        let mut duplicates = Vec::new();
+        let (mut duplicates, mut duplicate_positions) = (Vec::new(), Vec::new());
+        let mut effects = Vec::new();
         let recent = &self.recent;
         let recent_block = |wanted: u64| {
             let below = height.checked_sub(wanted).filter(|below| (1..=RECENT_BLOCKS).contains(below))?;
@@ -221,13 +228,21 @@ impl Ledger {
                 signature_checks: &mut signature_checks,
             },
         };
-        for (transaction, known) in planned.iter().zip(known) {
+        for (position, (transaction, known)) in (0..).zip(planned.iter().zip(known)) {
             if self.unwritten.has_executed(&transaction.id) || known.is_some_and(|known| stands(&known, height)) {
                 duplicates.push(transaction.id);
+                duplicate_positions.push(position);
                 continue;
             }
+            let money = *ground.money;
             let failure = execution::apply(&transaction.step, height, &mut accounts, &mut ground)?;
             let index = receipts.len() as u32;
+            if failure.is_none()
+                && let StepAction::Operation(_, operation) = &transaction.step.action
+                && let Some(effect) = effect::of_operation(operation, money, *ground.money, ground.registry)
+            {
+                effects.push((Some(index), effect));
+            }
             let receipt = Receipt { id: transaction.id, height, index, failure, trace: transaction.trace };
             let Planned { batch, offset, length, .. } = *transaction;
             let record = TransactionRecord { receipt, batch, offset, length };
@@ -238,10 +253,12 @@ impl Ledger {
         state.executed = height;
         state.transactions = state.transactions.saturating_add(receipts.len() as u64);
         if height == state.next_cutoff {
+            let before = *self.registry.parameters();
             let waiting = self.registry.cut_off(height, &mut self.entries)?;
             if !waiting.is_empty() {
                 tracing::info!(height, ?waiting, "changes of validators wait for a later epoch");
             }
+            effects.extend(effect::of_cutoff(&before, &self.registry, height, waiting).map(|effect| (None, effect)));
             state.next_cutoff = height.saturating_add(self.registry.parameters().epoch_blocks);
         }
 
@@ -279,6 +296,8 @@ impl Ledger {
             batches: block.batches.clone(),
             receipts: Arc::new(receipts),
             duplicates,
+            duplicate_positions,
+            effects,
         })
     }
 

@@ -11,6 +11,7 @@ use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
+use crate::event_store;
 use crate::storage::{Database, StorageError};
 
 /// Called with every executed block, in height order, after its effects are applied.
@@ -61,7 +62,9 @@ impl NodeDisk {
                     last_finalized = blocks.into_iter().next_back().or(last_finalized);
                 }
                 Change::Execute(block, batches) => {
-                    outcomes.push(self.ledger.execute(&block, &batches, &mut writes)?);
+                    let outcome = self.ledger.execute(&block, &batches, &mut writes)?;
+                    event_store::append(&mut writes, &outcome)?;
+                    outcomes.push(outcome);
                 }
                 Change::Forget(batches) => self.blocks.forget_batches(&mut writes, &batches)?,
                 Change::Evidence(key, first, second) => self.blocks.put_evidence(&mut writes, key, &first, &second)?,

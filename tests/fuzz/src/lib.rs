@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, FILE_BLOCKS, RecordError, SigningRecord};
 use bizra_driver::wire::PeerMessage;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
+use bizra_node::event_store::{BlockRecord, EventFilter, Position};
 use bizra_node::gateway::read_transaction;
 use bizra_node::transaction::{ChainId, Payload, PayloadVerifier, Transaction};
 use bizra_proto::ceremony::{KeyReport, verify_possession};
@@ -28,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("signing_record", signing_record),
     ("transaction", transaction),
     ("batch", batch),
+    ("event_record", event_record),
     ("grpc_requests", grpc_requests),
     ("rest_json", rest_json),
     ("configuration", configuration),
@@ -148,12 +150,26 @@ fn batch(data: &[u8]) {
     }
 }
 
+/// Records of events: what decodes is canonical. Positions and filters, as clients send them.
+fn event_record(data: &[u8]) {
+    if let Some(record) = BlockRecord::decode(data) {
+        assert_eq!(record.encode(), data, "two encodings of one record");
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Ok(position) = text.parse::<Position>() {
+            assert_eq!(position.to_string().parse(), Ok(position), "a position survives being written");
+        }
+        let _ = EventFilter::from_names(text.split(','));
+    }
+}
+
 /// Requests of the client and the admin interface.
 fn grpc_requests(data: &[u8]) {
     let _ = v1::SubmitRequest::decode(data);
     let _ = v1::GetTransactionRequest::decode(data);
     let _ = v1::GetAccountRequest::decode(data);
     let _ = v1::GetBlockRequest::decode(data);
+    let _ = v1::SubscribeRequest::decode(data);
 }
 
 /// Bodies of submitted transactions over HTTP.
