@@ -3,7 +3,7 @@
 //!
 //! Events are a pure function of the finalised chain. Nearly all of an event is in the block, its bodies and its
 //! receipts already, so what is stored with a block is only what those do not say, a few dozen bytes whatever the
-//! block's size ([`BlockRecord`]); the events are made from it when somebody reads ([`BlockEvents`]). Writing costs a
+//! block's size ([`BlockRecord`]); the events are made from it when somebody reads. Writing costs a
 //! transaction a few nanoseconds, and a correlation id is the trace id that travels in the batch.
 //!
 //! The events of a block, in this order:
@@ -30,4 +30,3 @@ pub use event::{Event, EventData, EventFilter, EventKind, Position, PositionErro
 pub use record::{BlockRecord, Verdict};
 pub use store::{EventError, EventLog, EventWriter, append, open, prune_events, stored_record};
 pub use subscription::{Subscription, SubscriptionRequest};
-pub use synthesis::BlockEvents;

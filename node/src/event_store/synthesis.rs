@@ -28,7 +28,7 @@ impl From<StorageError> for SynthesisError {
 /// The events of one block, a part at a time: those of one body, or those between bodies. So no more than one body is in
 /// memory, however large the block is.
 #[derive(Debug)]
-pub struct BlockEvents {
+pub(super) struct BlockEvents {
     block: BlockView,
     record: BlockRecord,
     /// The next part: once all bodies, the block, all bodies again, the end.
@@ -68,7 +68,7 @@ impl Cursor {
 
 impl BlockEvents {
     /// The events of a block from its first one on.
-    pub fn new(block: BlockView, record: BlockRecord) -> Self {
+    pub(super) fn new(block: BlockView, record: BlockRecord) -> Self {
         Self { block, record, part: 0, index: 0, cursor: Cursor::default(), failed: 0 }
     }
 

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::block::BlockStore;
-use crate::blockchain::{Effect, Failure, prune_ledger};
+use crate::blockchain::{BlockOutcome, Effect, Failure, Receipt, prune_ledger};
 use crate::chain_testing::{TestChain, address, genesis_block, open_ledger};
 use crate::golden::assert_golden;
 use crate::storage::Database;
-use crate::transaction::{Address, TraceId};
+use crate::transaction::{Address, TraceId, TransactionId};
 
 fn log(chain: &TestChain) -> (EventWriter, EventLog) {
     open(chain.database.clone(), Arc::new(chain.blocks.clone())).unwrap()
@@ -102,6 +102,27 @@ fn events_are_the_same_after_restarts_lost_turns_and_catching_up_in_other_steps(
         assert_eq!(Some(&record), stored_record(&one.database, height).unwrap().as_ref());
         assert!(record.len() < 200, "{} bytes for block {height}", record.len());
     }
+}
+
+#[test]
+fn the_record_of_a_large_block_is_small_and_cheap() {
+    let id = TransactionId([1; 32]);
+    let receipt = |index| Receipt { id, height: 1, index, failure: None, trace: TraceId::default() };
+    let outcome = BlockOutcome {
+        height: Height(1),
+        hash: Digest::default(),
+        parent: Digest::default(),
+        time_milliseconds: 0,
+        batches: Vec::new(),
+        receipts: Arc::new((0..100_000).map(receipt).collect()),
+        duplicates: vec![id],
+        duplicate_positions: vec![500],
+        effects: Vec::new(),
+    };
+    let start = std::time::Instant::now();
+    let bytes = BlockRecord::of(&outcome).encode();
+    eprintln!("{} ns a transaction", start.elapsed().as_nanos() as f64 / 100_000.0);
+    assert_eq!(bytes.len(), 22);
 }
 
 #[test]

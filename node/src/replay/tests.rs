@@ -53,7 +53,7 @@ fn a_pruned_database_is_alike_from_the_lowest_state_that_can_be_rebuilt() {
     assert_eq!(report.chain.blocks, 257);
 
     // Below the base too, a changed event record is found, and a changed receipt.
-    for height in [230, 400] {
+    for height in [231_u64, 400] {
         let record = event_store::stored_record(&chain.database, height).unwrap().unwrap();
         let mut other = record.clone();
         other[5] = 1;
@@ -73,7 +73,7 @@ fn write(chain: &TestChain, change: impl FnOnce(&mut crate::storage::Writes<'_>)
 
 #[test]
 fn every_change_of_any_kind_of_entry_is_found() {
-    let chain = chain(220);
+    let chain = chain(90);
     let mut kinds: BTreeMap<(Family, u8, usize), Vec<(Box<[u8]>, Box<[u8]>)>> = BTreeMap::new();
     for family in Family::ALL {
         for item in chain.database.scan(family, &[]).unwrap() {
@@ -92,6 +92,9 @@ fn every_change_of_any_kind_of_entry_is_found() {
         let (key, value) = &entries[entries.len() / 2];
         let mut try_change = |what: &str, key: &[u8], now: Option<&[u8]>| {
             let before = chain.database.get(*family, key).unwrap();
+            if before.as_deref() == now {
+                return;
+            }
             let put = |value: Option<&[u8]>| match value {
                 Some(value) => write(&chain, |writes| writes.put(*family, key, value)),
                 None => write(&chain, |writes| writes.delete(*family, key)),
@@ -168,14 +171,15 @@ fn every_flipped_byte_of_every_kind_of_file_is_found_or_changes_nothing() {
     drop((database, blocks, ledger));
     let sound = content(folder.path()).unwrap();
     let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-    for entry in fs::read_dir(folder.path()).unwrap() {
-        let path = entry.unwrap().path();
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Every start of RocksDB begins a new log of messages, which nobody reads.
+    for path in files.into_iter().filter(|path| kind_of(path) != "log of messages") {
         let bytes = fs::read(&path).unwrap();
         let kind = kind_of(&path);
         // Spread over the file, with both ends, and every bit.
         let last = bytes.len().saturating_sub(1);
-        let positions: BTreeSet<usize> = (0..24)
-            .map(|step| last * step / 23)
+        let positions: BTreeSet<usize> = (0..16)
+            .map(|step| last * step / 15)
             .chain([1, last.saturating_sub(9)])
             .filter(|at| *at < bytes.len())
             .collect();

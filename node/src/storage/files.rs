@@ -150,16 +150,17 @@ mod tests {
         let is_log = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "log");
         let log = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).find(is_log).unwrap();
         let sound = std::fs::read(log).unwrap();
-        assert!(check_log(&sound).unwrap() >= 300);
+        let records = check_log(&sound).unwrap();
+        assert!(records >= 300);
         let mut bytes = sound.clone();
         for at in (0..sound.len()).step_by(40_009) {
             bytes[at] ^= 1 << (at % 8);
             assert!(check_log(&bytes).is_err(), "byte {at}");
             bytes[at] = sound[at];
         }
-        for cut in 1..200 {
+        for cut in 1..50 {
             let whole = check_log(&sound[..sound.len() - cut]);
-            assert!(whole.is_err() || whole.unwrap() < check_log(&sound).unwrap());
+            assert!(whole.is_err() || whole.unwrap() < records);
         }
     }
 }
