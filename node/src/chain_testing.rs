@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::{Block, Boundary, CHECKPOINT_INTERVAL};
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{Certificate, Checkpoint, Record, SignedVote, Vote, VoteKind};
+use bizra_simplex::{Certificate, Checkpoint, Contradiction, Protocol, Record, SignedVote, Version, Vote, VoteKind};
 use bytes::Bytes;
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
@@ -72,6 +74,8 @@ pub(crate) struct TestChain {
     sequence: u64,
     nonces: [u64; 16],
     earlier: Option<Bytes>,
+    /// What the block of a height reports.
+    pub(crate) reports: BTreeMap<u64, Contradiction>,
     /// Not finalised yet.
     pending: Vec<(Block, Vec<Batch>)>,
 }
@@ -100,6 +104,8 @@ impl TestChain {
             sequence: 0,
             nonces: [0; 16],
             earlier: None,
+            // It would jail a third of the power: refused.
+            reports: BTreeMap::from([(42, contradiction(0, 2))]),
             pending: Vec::new(),
         }
     }
@@ -111,8 +117,20 @@ impl TestChain {
     /// Closes the database and opens it again, as a restart does: what was in the log becomes tables. `lose` makes a turn
     /// before that is never committed.
     pub(crate) fn reopen(self, lose: bool) -> Self {
-        let Self { folder, database, blocks, mut ledger, genesis, parent, view, sequence, nonces, earlier, pending } =
-            self;
+        let Self {
+            folder,
+            database,
+            blocks,
+            mut ledger,
+            genesis,
+            parent,
+            view,
+            sequence,
+            nonces,
+            earlier,
+            reports,
+            pending,
+        } = self;
         assert!(pending.is_empty());
         if lose {
             let next =
@@ -124,7 +142,7 @@ impl TestChain {
         drop((database, blocks, ledger));
         let database = Database::open(folder.path()).unwrap();
         let (blocks, ledger) = (BlockStore::open(database.clone(), genesis_block()).unwrap(), open_ledger(&database));
-        Self { folder, database, blocks, ledger, genesis, parent, view, sequence, nonces, earlier, pending }
+        Self { folder, database, blocks, ledger, genesis, parent, view, sequence, nonces, earlier, reports, pending }
     }
 
     /// Makes and finalises blocks until this height is finalised and executed.
@@ -151,8 +169,10 @@ impl TestChain {
         let named = executed - executed % CHECKPOINT_INTERVAL;
         let checkpoint = self.ledger.checkpoint(named).unwrap().unwrap_or(Checkpoint::default());
         let ends = named >= (epoch.0 + 1) * EPOCH_BLOCKS;
-        let boundary = ends
-            .then(|| Boundary { validators: boundary_hash(&self.ledger.validators_of_epoch(epoch.0 + 1).unwrap()) });
+        let boundary = ends.then(|| {
+            let next = self.ledger.validators_of_epoch(epoch.0 + 1).unwrap();
+            Boundary { validators: boundary_hash(&next), version: Version(next.version) }
+        });
         let transactions = self.transactions(height.0);
         // Two batches when there are enough transactions, of two origins.
         let (first, second) = transactions.split_at(transactions.len().min(3));
@@ -169,6 +189,9 @@ impl TestChain {
             time_milliseconds: height.0,
             checkpoint,
             boundary,
+            contradictions: self.reports.get(&height.0).copied().into_iter().collect(),
+            proposer: ValidatorIndex(0),
+            signals: Protocol::LATEST.version(),
             batches: batches.iter().map(|batch| batch.digest(GENESIS_HASH)).collect(),
         };
         self.parent = block.clone();
@@ -310,15 +333,22 @@ impl TestChain {
         let public_key = PublicKey(self.ledger.validators_of_epoch(epoch.0).unwrap().members[0].consensus_key);
         let other = Vote { digest: Digest([1; 32]), ..vote.vote };
         let signature = Signature(self.signer(epoch, 0).sign(&other.signed_bytes(GENESIS_HASH)).into());
-        let contradiction = SignedVote { vote: other, signer, signature };
+        let told = Contradiction::new(vote, SignedVote { vote: other, signer, signature });
         let mut writes = self.database.writes();
         self.blocks.put_record(&mut writes, &Record::Block(block)).unwrap();
         self.blocks.put_record(&mut writes, &Record::Certificate(certificate)).unwrap();
         self.blocks.put_vote(&mut writes, public_key, &vote).unwrap();
-        self.blocks.put_evidence(&mut writes, public_key, &vote, &contradiction).unwrap();
+        self.blocks.put_evidence(&mut writes, public_key, &told.first, &told.second).unwrap();
         self.blocks.put_batch(&mut writes, batch.digest(GENESIS_HASH), &batch).unwrap();
         writes.commit_unsynced().unwrap();
     }
+}
+
+/// Two votes of one view that the validator of this index in the set of the genesis signed.
+pub(crate) fn contradiction(epoch: u64, signer: u16) -> Contradiction {
+    let Equivocation { first, second, .. } = equivocation(101 + signer as u8, epoch);
+    let signed = |(vote, signature)| SignedVote { vote, signer: ValidatorIndex(signer), signature };
+    Contradiction::new(signed(first), signed(second))
 }
 
 fn equivocation(consensus: u8, epoch: u64) -> Equivocation {

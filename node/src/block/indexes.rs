@@ -203,12 +203,12 @@ fn check_consensus_entry(key: &[u8], value: Vec<u8>, checks: &mut Keys, sets: Se
             }
         }
         Some(&keys::EVIDENCE) => {
-            let (public, first, second) = super::store::decode_evidence(value)?;
+            let (public, told) = super::store::decode_evidence(value)?;
             let genesis_hash = checks.genesis_hash();
-            let sound = [&first, &second]
+            let sound = [&told.first, &told.second]
                 .into_iter()
                 .all(|vote| signed_by_key(public, vote, genesis_hash) && is_of(public, vote));
-            if keys::evidence(public, first.vote.epoch) != key || !sound || !first.vote.conflicts_with(&second.vote) {
+            if keys::evidence(public, told.of().0) != key || !sound || !told.is_well_formed() {
                 return refuse("is not a contradiction signed by its key");
             }
         }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_driver::codec::{DecodeError, Reader, Write as _};
-use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote, VoteKind};
+use bizra_simplex::types::{Digest, Height, View};
+use bizra_simplex::{Anchor, Block, Certificate, Contradiction, Record, SignedVote, VoteKind};
 use bytes::Bytes;
 
 use super::keys;
@@ -270,13 +270,8 @@ impl BlockStore {
     }
 
     /// Contradictions kept, each with the key that signed both votes.
-    pub fn evidence(&self) -> Result<Vec<(PublicKey, SignedVote, SignedVote)>, StorageError> {
+    pub fn evidence(&self) -> Result<Vec<(PublicKey, Contradiction)>, StorageError> {
         self.values(Family::Consensus, keys::EVIDENCE, read_evidence)
-    }
-
-    /// Keys of which a contradiction is kept, and its epoch.
-    pub fn accused(&self) -> Result<Vec<(PublicKey, Epoch)>, StorageError> {
-        Ok(self.evidence()?.into_iter().map(|(key, first, _)| (key, first.vote.epoch)).collect())
     }
 
     /// Removes unordered batches that no block may order any more.
@@ -377,8 +372,8 @@ fn read_vote(reader: &mut Reader) -> Result<(PublicKey, SignedVote), DecodeError
     Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?))
 }
 
-fn read_evidence(reader: &mut Reader) -> Result<(PublicKey, SignedVote, SignedVote), DecodeError> {
-    Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?, reader.signed_vote()?))
+fn read_evidence(reader: &mut Reader) -> Result<(PublicKey, Contradiction), DecodeError> {
+    Ok((PublicKey(reader.digest()?.0), reader.contradiction()?))
 }
 
 /// Reads a record above the last finalised block, of the kind its key says.
@@ -393,7 +388,7 @@ pub(super) fn decode_vote(value: Vec<u8>) -> Result<(PublicKey, SignedVote), Sto
     decode(value, read_vote)
 }
 
-pub(super) fn decode_evidence(value: Vec<u8>) -> Result<(PublicKey, SignedVote, SignedVote), StorageError> {
+pub(super) fn decode_evidence(value: Vec<u8>) -> Result<(PublicKey, Contradiction), StorageError> {
     decode(value, read_evidence)
 }
 

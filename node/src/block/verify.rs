@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bizra_driver::batch::Batch;
 use bizra_simplex::types::{Digest, Epoch, Height, Power, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, ValidatorSet, VoteKind};
+use bizra_simplex::{Block, Certificate, Protocol, ValidatorSet, Version, VoteKind};
 use ed25519_zebra::{Signature, VerificationKey};
 
 use super::store::{BlockStore, StoredBlock};
@@ -225,13 +225,17 @@ impl<'a> ChainCheck<'a> {
             }
         }
         let cutoff = Height(block.epoch.next().0.saturating_mul(self.epoch_blocks));
-        if !block.is_well_formed(cutoff) {
+        let set = sets(block.epoch).ok_or("the validators of its epoch are not known")?;
+        let protocol = Protocol::known(Version(set.version)).ok_or_else(|| {
+            format!("its epoch has version {} of the protocol, which this build does not know", set.version)
+        })?;
+        if !block.is_well_formed(cutoff, protocol) {
             return Err("its header contradicts itself".to_owned());
         }
         if let Some(boundary) = &block.boundary {
             match sets(block.epoch.next()) {
-                Some(next) if boundary_hash(&next) != boundary.validators => {
-                    return Err("it names other validators for the next epoch".to_owned());
+                Some(next) if (boundary_hash(&next), next.version) != (boundary.validators, boundary.version.0) => {
+                    return Err("it names other validators or another version for the next epoch".to_owned());
                 }
                 None if height <= self.executed => return Err("the validators after it are not known".to_owned()),
                 _ => {}

@@ -3,10 +3,23 @@
 
 use bizra_driver::{PublicKey, validators_hash};
 use bizra_proto::parameters::Parameters;
+use bizra_simplex::Contradiction;
 use bizra_simplex::types::{Digest, Epoch, Power};
 
+use super::receipt::Failure;
 use crate::transaction::{Address, Operation};
-use crate::validator::{Money, Registry, ValidatorSetRecord};
+use crate::validator::{Money, Registry, Report, ValidatorSetRecord};
+
+/// When in a block something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// Before the first transaction: what the block itself reports.
+    BeforeTransactions,
+    /// With the transaction that has this receipt.
+    With(u32),
+    /// After the last transaction: the cut-off of an epoch.
+    AfterTransactions,
+}
 
 /// A change that no transaction spells out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +33,19 @@ pub enum Effect {
     ValidatorJailed {
         /// Its owner.
         owner: Address,
+        /// The key that contradicted itself.
+        consensus_key: [u8; 32],
         /// What its stake lost, base units.
         slashed: u64,
+    },
+    /// A block reported a validator that was not jailed.
+    ReportRefused {
+        /// Its owner.
+        owner: Address,
+        /// The key that the report is about.
+        consensus_key: [u8; 32],
+        /// Why it was not jailed.
+        failure: Failure,
     },
     /// Parameters that found their majority hold from here on.
     ParametersUpdated(Parameters),
@@ -52,7 +76,7 @@ pub(super) fn of_operation(operation: &Operation, before: Money, after: Money, r
             let set = registry.set(evidence.first.0.epoch.0)?;
             let member = set.members.iter().find(|member| member.consensus_key == evidence.public_key)?;
             let slashed = after.slashed.saturating_sub(before.slashed);
-            Some(Effect::ValidatorJailed { owner: member.owner, slashed })
+            Some(Effect::ValidatorJailed { owner: member.owner, consensus_key: evidence.public_key, slashed })
         }
         Operation::RegisterValidator { .. }
         | Operation::DeregisterValidator
@@ -61,6 +85,26 @@ pub(super) fn of_operation(operation: &Operation, before: Money, after: Money, r
         | Operation::RotateConsensusKey(_)
         | Operation::UpdateParameters(_) => None,
     }
+}
+
+/// What a block's report of a validator has led to.
+pub(super) fn of_report(
+    told: &Contradiction,
+    report: Report,
+    before: Money,
+    after: Money,
+    registry: &Registry,
+) -> Option<Effect> {
+    let (epoch, signer) = told.of();
+    let consensus_key = registry.key_of(epoch.0, signer.0)?;
+    let Report { owner, failure } = report;
+    Some(match failure {
+        None => {
+            let slashed = after.slashed.saturating_sub(before.slashed);
+            Effect::ValidatorJailed { owner, consensus_key, slashed }
+        }
+        Some(failure) => Effect::ReportRefused { owner, consensus_key, failure },
+    })
 }
 
 /// What the boundary header that leads to this set names.

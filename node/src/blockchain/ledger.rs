@@ -12,12 +12,12 @@ use bizra_simplex::types::{Digest, Height};
 
 use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::{Action, ChainId, Payload, TraceId, Transaction, TransactionId};
-use crate::validator::{RECENT_BLOCKS, Registry, Turn, ValidatorSetRecord};
+use crate::validator::{self, RECENT_BLOCKS, Registry, Report, Turn, ValidatorSetRecord};
 
 use super::accounts::{AccountCache, BlockAccounts, Unwritten};
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::commitment::LtHash;
-use super::effect::{self, Effect};
+use super::effect::{self, Effect, Moment};
 use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
@@ -68,9 +68,10 @@ pub struct BlockOutcome {
     pub duplicates: Vec<TransactionId>,
     /// Their positions among the transactions the block orders, ascending.
     pub duplicate_positions: Vec<u32>,
-    /// What changed beyond what the transactions say, each with the index of its receipt; without one it is the block's.
-    /// In the order in which it happened, the block's own last.
-    pub effects: Vec<(Option<u32>, Effect)>,
+    /// What changed beyond what the transactions say, in the order in which it happened.
+    pub effects: Vec<(Moment, Effect)>,
+    /// What came of the contradictions that it reports, before its transactions; in its order.
+    pub reports: Vec<Report>,
 }
 
 /// Most checkpoints remembered in memory: more than one turn executes.
@@ -168,6 +169,16 @@ impl Ledger {
         self.registry.set(epoch).cloned()
     }
 
+    /// Power of the set computed last whose keys have signalled this version of the protocol or a higher one (P1).
+    pub fn power_signalling(&self, version: u32) -> u64 {
+        self.registry.power_signalling(version)
+    }
+
+    /// True if a block of this epoch must not report this consensus key any more (PROTOCOL V7).
+    pub fn is_reported(&self, key: [u8; 32], epoch: u64) -> Result<bool, StorageError> {
+        validator::is_reported(&self.entries, key, epoch)
+    }
+
     /// The first cut-off height that is not executed yet.
     pub fn next_cutoff(&self) -> u64 {
         self.state.next_cutoff
@@ -228,6 +239,19 @@ impl Ledger {
                 signature_checks: &mut signature_checks,
             },
         };
+        ground.registry.note_signal(block, ground.turn.entries)?;
+        let mut reports = Vec::new();
+        for told in &block.contradictions {
+            let Ground { registry, money, turn, .. } = &mut ground;
+            let before = **money;
+            let Some(report) = registry.take_report(block.epoch.0, told, money, turn)? else { continue };
+            let effect = effect::of_report(told, report, before, **money, registry);
+            effects.extend(effect.map(|effect| (Moment::BeforeTransactions, effect)));
+            reports.push(report);
+        }
+        for Report { owner, failure } in &reports {
+            tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
+        }
         for (position, (transaction, known)) in (0..).zip(planned.iter().zip(known)) {
             if self.unwritten.has_executed(&transaction.id) || known.is_some_and(|known| stands(&known, height)) {
                 duplicates.push(transaction.id);
@@ -241,7 +265,7 @@ impl Ledger {
                 && let StepAction::Operation(_, operation) = &transaction.step.action
                 && let Some(effect) = effect::of_operation(operation, money, *ground.money, ground.registry)
             {
-                effects.push((Some(index), effect));
+                effects.push((Moment::With(index), effect));
             }
             let receipt = Receipt { id: transaction.id, height, index, failure, trace: transaction.trace };
             let Planned { batch, offset, length, .. } = *transaction;
@@ -258,7 +282,8 @@ impl Ledger {
             if !waiting.is_empty() {
                 tracing::info!(height, ?waiting, "changes of validators wait for a later epoch");
             }
-            effects.extend(effect::of_cutoff(&before, &self.registry, height, waiting).map(|effect| (None, effect)));
+            let cutoff = effect::of_cutoff(&before, &self.registry, height, waiting);
+            effects.extend(cutoff.map(|effect| (Moment::AfterTransactions, effect)));
             state.next_cutoff = height.saturating_add(self.registry.parameters().epoch_blocks);
         }
 
@@ -298,6 +323,7 @@ impl Ledger {
             duplicates,
             duplicate_positions,
             effects,
+            reports,
         })
     }
 

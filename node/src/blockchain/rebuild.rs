@@ -206,14 +206,16 @@ pub fn compare_ledgers(
 
 /// True if blocks above `base` determine the entry. What does not decode counts, so that it is found.
 fn is_replayed(family: Family, key: &[u8], value: &[u8], base: u64) -> bool {
+    if base == 0 {
+        // Only what a pruned node says of itself comes from no block.
+        return family != Family::Ledger || key != OLDEST_KEY;
+    }
     match family {
         Family::History => split_history_key(key).map_or(true, |(_, sealed)| sealed > base),
         Family::Transactions => TransactionRecord::height(value).map_or(true, |height| height > base),
         Family::Ledger if key == OLDEST_KEY => false,
         Family::Ledger => match key {
-            [b'c' | b'r', number @ ..] if base > 0 => {
-                number.try_into().map_or(true, |number| u64::from_be_bytes(number) > base)
-            }
+            [b'c' | b'r', number @ ..] => number.try_into().map_or(true, |number| u64::from_be_bytes(number) > base),
             _ => true,
         },
         _ => true,

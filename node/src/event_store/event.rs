@@ -96,6 +96,8 @@ event_kinds! {
     ConsensusKeyRotated,
     /// A validator that equivocated was jailed and lost a part of its stake.
     ValidatorJailed,
+    /// A block reported a validator that equivocated, and it was not jailed.
+    ReportRefused,
     /// A validator's owner approves parameters.
     ParametersApproved,
     /// Parameters that found their majority hold from here on.
@@ -189,6 +191,7 @@ pub enum EventData {
     ValidatorDeactivated { owner: Address },
     ConsensusKeyRotated { owner: Address, consensus_key: [u8; 32] },
     ValidatorJailed { owner: Address, consensus_key: [u8; 32], slashed: u64 },
+    ReportRefused { owner: Address, consensus_key: [u8; 32], failure: Failure },
     ParametersApproved { owner: Address, parameters: Parameters },
     ParametersUpdated { parameters: Parameters },
     ValidatorSetChosen { epoch: u64, hash: Digest, members: u16, power: u64, waiting: Vec<Address> },
@@ -216,6 +219,7 @@ impl EventData {
             Self::ValidatorDeactivated { .. } => EventKind::ValidatorDeactivated,
             Self::ConsensusKeyRotated { .. } => EventKind::ConsensusKeyRotated,
             Self::ValidatorJailed { .. } => EventKind::ValidatorJailed,
+            Self::ReportRefused { .. } => EventKind::ReportRefused,
             Self::ParametersApproved { .. } => EventKind::ParametersApproved,
             Self::ParametersUpdated { .. } => EventKind::ParametersUpdated,
             Self::ValidatorSetChosen { .. } => EventKind::ValidatorSetChosen,

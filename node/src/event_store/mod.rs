@@ -8,7 +8,8 @@
 //!
 //! The events of a block, in this order:
 //! 1. `TransactionSubmitted` for each transaction the block executes, in its order; a duplicate has none.
-//! 2. `BlockCreated`, `BlockValidated`, `ConsensusReached`.
+//! 2. `BlockCreated`, `BlockValidated`, `ConsensusReached`; `ValidatorJailed` or `ReportRefused` for each contradiction
+//!    that the block itself reports.
 //! 3. For each transaction `TransactionApplied` or `TransactionFailed`, and behind the former what it changed.
 //! 4. At the cut-off of an epoch `ParametersUpdated`, if they changed, and `ValidatorSetChosen`; on the last block of an
 //!    epoch `EpochEnded`.

@@ -6,29 +6,30 @@
 //! | 4 | number of runs |
 //! | 5 each | verdict (1: 0 applied, 255 duplicate, else the number of the failure), how many transactions in a row (4) |
 //! | 2 | number of effects |
-//! | each | index of the receipt, or 2^32 - 1 for the block (4), kind (1), body of its kind |
+//! | each | when (4): 0 before the transactions, 2^32 - 1 after them, else the index of a receipt plus 1; kind (1), body |
 //!
 //! | kind | body |
 //! | --- | --- |
 //! | 1 stake paid out | amount (8) |
-//! | 2 validator jailed | owner (32), slashed (8) |
+//! | 2 validator jailed | owner (32), consensus key (32), slashed (8) |
 //! | 3 parameters updated | parameters (26) |
 //! | 4 validator set chosen | epoch (8), hash (32), members (2), power (8), number of waiting owners (2), each (32) |
+//! | 5 report refused | owner (32), consensus key (32), number of the failure (1) |
 //!
-//! Neighbouring runs differ, no run is empty, and effects come in the order of their receipts, the block's last.
+//! Neighbouring runs differ, no run is empty, and effects come in the order in which they happened.
 
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::BATCHES_PER_BLOCK_MAX;
 use bizra_simplex::types::Digest;
 
-use crate::blockchain::{BlockOutcome, Effect, Failure};
+use crate::blockchain::{BlockOutcome, Effect, Failure, Moment};
 use crate::transaction::{Address, PAYLOAD_TRANSACTIONS_MAX};
 
 const VERSION: u8 = 1;
 const APPLIED: u8 = 0;
 const DUPLICATE: u8 = u8::MAX;
-/// Stands for the block in place of a receipt's index.
-const BLOCK: u32 = u32::MAX;
+const BEFORE: u32 = 0;
+const AFTER: u32 = u32::MAX;
 /// Most transactions a block orders.
 const TRANSACTIONS_MAX: u32 = (BATCHES_PER_BLOCK_MAX * PAYLOAD_TRANSACTIONS_MAX) as u32;
 
@@ -66,8 +67,8 @@ impl Verdict {
 pub struct BlockRecord {
     /// Verdicts over the transactions in the block's order: each holds for so many in a row.
     pub(super) runs: Vec<(Verdict, u32)>,
-    /// Changes that no transaction spells out, with the index of the receipt.
-    pub(super) effects: Vec<(Option<u32>, Effect)>,
+    /// Changes that no transaction spells out.
+    pub(super) effects: Vec<(Moment, Effect)>,
 }
 
 impl BlockRecord {
@@ -99,8 +100,14 @@ impl BlockRecord {
         }
         // Fewer than 2^16: a block executes some dozen operations with effects, whose signatures it checks.
         bytes.extend_from_slice(&(self.effects.len() as u16).to_be_bytes());
-        for (receipt, effect) in &self.effects {
-            bytes.extend_from_slice(&receipt.unwrap_or(BLOCK).to_be_bytes());
+        for (moment, effect) in &self.effects {
+            let moment = match moment {
+                Moment::BeforeTransactions => BEFORE,
+                // A block has fewer than 2^20 transactions.
+                Moment::With(receipt) => receipt.saturating_add(1),
+                Moment::AfterTransactions => AFTER,
+            };
+            bytes.extend_from_slice(&moment.to_be_bytes());
             write_effect(&mut bytes, effect);
         }
         bytes
@@ -123,14 +130,18 @@ impl BlockRecord {
             }
             record.runs.push((verdict, count));
         }
-        let mut before = 0;
+        let mut last = Moment::BeforeTransactions;
         for _ in 0..fields.u16()? {
-            let receipt = fields.u32()?;
-            if receipt < before || (receipt >= transactions && receipt != BLOCK) {
+            let moment = match fields.u32()? {
+                BEFORE => Moment::BeforeTransactions,
+                AFTER => Moment::AfterTransactions,
+                place => Moment::With(place.checked_sub(1).filter(|receipt| *receipt < transactions)?),
+            };
+            if moment < last {
                 return None;
             }
-            before = receipt;
-            record.effects.push(((receipt != BLOCK).then_some(receipt), read_effect(&mut fields)?));
+            last = moment;
+            record.effects.push((moment, read_effect(&mut fields)?));
         }
         fields.0.is_empty().then_some(record)
     }
@@ -142,9 +153,10 @@ fn write_effect(bytes: &mut Vec<u8>, effect: &Effect) {
             bytes.push(1);
             bytes.extend_from_slice(&amount.to_be_bytes());
         }
-        Effect::ValidatorJailed { owner, slashed } => {
+        Effect::ValidatorJailed { owner, consensus_key, slashed } => {
             bytes.push(2);
             bytes.extend_from_slice(&owner.0);
+            bytes.extend_from_slice(consensus_key);
             bytes.extend_from_slice(&slashed.to_be_bytes());
         }
         Effect::ParametersUpdated(parameters) => {
@@ -161,13 +173,22 @@ fn write_effect(bytes: &mut Vec<u8>, effect: &Effect) {
             bytes.extend_from_slice(&(waiting.len() as u16).to_be_bytes());
             waiting.iter().for_each(|owner| bytes.extend_from_slice(&owner.0));
         }
+        Effect::ReportRefused { owner, consensus_key, failure } => {
+            bytes.push(5);
+            bytes.extend_from_slice(&owner.0);
+            bytes.extend_from_slice(consensus_key);
+            bytes.push(*failure as u8);
+        }
     }
 }
 
 fn read_effect(fields: &mut Fields<'_>) -> Option<Effect> {
     Some(match fields.take()? {
         [1] => Effect::StakePaidOut { amount: fields.u64()? },
-        [2] => Effect::ValidatorJailed { owner: Address(fields.take()?), slashed: fields.u64()? },
+        [2] => {
+            let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
+            Effect::ValidatorJailed { owner, consensus_key, slashed: fields.u64()? }
+        }
         [3] => {
             let encoded = fields.take()?;
             let parameters = Parameters::decode(&encoded);
@@ -178,6 +199,10 @@ fn read_effect(fields: &mut Fields<'_>) -> Option<Effect> {
             let (members, power) = (fields.u16()?, fields.u64()?);
             let waiting = (0..fields.u16()?).map(|_| fields.take().map(Address)).collect::<Option<_>>()?;
             Effect::ValidatorSetChosen { epoch, hash, members, power, waiting }
+        }
+        [5] => {
+            let (owner, consensus_key, [failure]) = (Address(fields.take()?), fields.take()?, fields.take()?);
+            Effect::ReportRefused { owner, consensus_key, failure: Failure::from_number(failure)? }
         }
         _ => return None,
     })

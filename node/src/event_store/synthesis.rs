@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::event::{Event, EventData, Position};
 use super::record::{BlockRecord, Verdict};
-use crate::blockchain::Effect;
+use crate::blockchain::{Effect, Moment};
 use crate::gateway::BlockView;
 use crate::storage::StorageError;
 use crate::transaction::{Action, Address, Operation, Payload, TraceId, Transaction, TransactionId};
@@ -58,9 +58,9 @@ impl Cursor {
         Some(*verdict)
     }
 
-    /// The next effect, if it belongs to this receipt or, without one, to the block.
-    fn effect<'r>(&mut self, record: &'r BlockRecord, receipt: Option<u32>) -> Option<&'r Effect> {
-        let (_, effect) = record.effects.get(self.effect).filter(|(of, _)| *of == receipt)?;
+    /// The next effect, if it is of this moment.
+    fn effect<'r>(&mut self, record: &'r BlockRecord, moment: Moment) -> Option<&'r Effect> {
+        let (_, effect) = record.effects.get(self.effect).filter(|(of, _)| *of == moment)?;
         self.effect += 1;
         Some(effect)
     }
@@ -95,7 +95,7 @@ impl BlockEvents {
             part if part == bodies => {
                 self.finish_walk(false)?;
                 self.cursor = Cursor::default();
-                self.agreed(&mut events);
+                self.agreed(&mut events)?;
             }
             part if part <= 2 * bodies => self.executed(part - bodies - 1, body, &mut events)?,
             part if part == 2 * bodies + 1 => self.closed(&mut events)?,
@@ -152,12 +152,27 @@ impl BlockEvents {
         })
     }
 
-    fn agreed(&mut self, events: &mut Vec<Event>) {
+    fn agreed(&mut self, events: &mut Vec<Event>) -> Result<(), StorageError> {
         let BlockView { hash, parent, epoch, time_milliseconds, .. } = self.block;
         let batches = self.block.batches.len() as u32;
         self.push(events, None, EventData::BlockCreated { hash, parent, epoch, time_milliseconds, batches });
         self.push(events, None, EventData::BlockValidated { hash, epoch });
         self.push(events, None, EventData::ConsensusReached { hash, epoch });
+        let mut cursor = self.cursor;
+        while let Some(effect) = cursor.effect(&self.record, Moment::BeforeTransactions) {
+            let data = match *effect {
+                Effect::ValidatorJailed { owner, consensus_key, slashed } => {
+                    EventData::ValidatorJailed { owner, consensus_key, slashed }
+                }
+                Effect::ReportRefused { owner, consensus_key, failure } => {
+                    EventData::ReportRefused { owner, consensus_key, failure }
+                }
+                _ => return Err(self.contradiction("names an effect that a block's report cannot have")),
+            };
+            self.push(events, None, data);
+        }
+        self.cursor = cursor;
+        Ok(())
     }
 
     fn executed(
@@ -195,10 +210,10 @@ impl BlockEvents {
         operation: Operation,
         receipt: u32,
     ) -> Result<(), StorageError> {
-        let (mut reported, mut spelled) = (None, None);
+        let mut spelled = None;
         match operation {
             Operation::ReserveStake { amount } => spelled = Some(EventData::StakeReserved { owner, amount }),
-            Operation::ReleaseStake { amount: 0 } => {}
+            Operation::ReleaseStake { amount: 0 } | Operation::ReportEquivocation(_) => {}
             Operation::ReleaseStake { amount } => spelled = Some(EventData::StakeReleased { owner, amount }),
             Operation::RegisterValidator { name: node_name } => {
                 spelled = Some(EventData::ValidatorRegistered { owner, node_name });
@@ -211,7 +226,6 @@ impl BlockEvents {
             Operation::RotateConsensusKey(proof) => {
                 spelled = Some(EventData::ConsensusKeyRotated { owner, consensus_key: proof.public_key });
             }
-            Operation::ReportEquivocation(evidence) => reported = Some(evidence.public_key),
             Operation::UpdateParameters(parameters) => {
                 spelled = Some(EventData::ParametersApproved { owner, parameters });
             }
@@ -220,10 +234,10 @@ impl BlockEvents {
             self.push(events, Some(of), data);
         }
         let mut cursor = self.cursor;
-        while let Some(effect) = cursor.effect(&self.record, Some(receipt)) {
-            let data = match (effect, reported) {
-                (&Effect::StakePaidOut { amount }, _) => EventData::StakePaidOut { owner, amount },
-                (&Effect::ValidatorJailed { owner, slashed }, Some(consensus_key)) => {
+        while let Some(effect) = cursor.effect(&self.record, Moment::With(receipt)) {
+            let data = match *effect {
+                Effect::StakePaidOut { amount } => EventData::StakePaidOut { owner, amount },
+                Effect::ValidatorJailed { owner, consensus_key, slashed } => {
                     EventData::ValidatorJailed { owner, consensus_key, slashed }
                 }
                 _ => return Err(self.contradiction("names an effect that the transaction cannot have")),
@@ -236,7 +250,7 @@ impl BlockEvents {
 
     fn closed(&mut self, events: &mut Vec<Event>) -> Result<(), StorageError> {
         let mut cursor = self.cursor;
-        while let Some(effect) = cursor.effect(&self.record, None) {
+        while let Some(effect) = cursor.effect(&self.record, Moment::AfterTransactions) {
             let data = match effect.clone() {
                 Effect::ParametersUpdated(parameters) => EventData::ParametersUpdated { parameters },
                 Effect::ValidatorSetChosen { epoch, hash, members, power, waiting } => {

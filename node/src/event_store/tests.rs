@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::block::BlockStore;
-use crate::blockchain::{BlockOutcome, Effect, Failure, Receipt, prune_ledger};
-use crate::chain_testing::{TestChain, address, genesis_block, open_ledger};
+use crate::blockchain::{BlockOutcome, Effect, Failure, Moment, Receipt, prune_ledger};
+use crate::chain_testing::{TestChain, address, contradiction, genesis_block, open_ledger, public};
 use crate::golden::assert_golden;
 use crate::storage::Database;
 use crate::transaction::{Address, TraceId, TransactionId};
@@ -105,6 +105,20 @@ fn events_are_the_same_after_restarts_lost_turns_and_catching_up_in_other_steps(
 }
 
 #[test]
+fn a_validator_that_a_block_reports_is_jailed_before_the_blocks_transactions() {
+    let mut chain = TestChain::new();
+    chain.reports.insert(3, contradiction(0, 3));
+    chain.run_to(3);
+    let (_writer, log) = log(&chain);
+    let third = log.events_of(3).unwrap();
+    let reached = third.iter().position(|event| event.data.kind() == EventKind::ConsensusReached).unwrap();
+    let expected = EventData::ValidatorJailed { owner: address(4), consensus_key: public(104), slashed: 0 };
+    assert_eq!(third[reached + 1].data, expected);
+    assert_eq!(third[reached + 1].transaction, None);
+    assert_eq!(third[reached + 2].data.kind(), EventKind::TransactionApplied);
+}
+
+#[test]
 fn the_record_of_a_large_block_is_small_and_cheap() {
     let id = TransactionId([1; 32]);
     let receipt = |index| Receipt { id, height: 1, index, failure: None, trace: TraceId::default() };
@@ -118,6 +132,7 @@ fn the_record_of_a_large_block_is_small_and_cheap() {
         duplicates: vec![id],
         duplicate_positions: vec![500],
         effects: Vec::new(),
+        reports: Vec::new(),
     };
     let start = std::time::Instant::now();
     let bytes = BlockRecord::of(&outcome).encode();
@@ -134,11 +149,15 @@ fn version_1_of_the_stored_record_never_changes() {
         (Verdict::Applied, 3),
     ];
     let effects = vec![
-        (Some(0), Effect::StakePaidOut { amount: 7 }),
-        (Some(70_003), Effect::ValidatorJailed { owner: Address([1; 32]), slashed: 9 }),
-        (None, Effect::ParametersUpdated(Parameters::default())),
         (
-            None,
+            Moment::BeforeTransactions,
+            Effect::ReportRefused { owner: Address([4; 32]), consensus_key: [5; 32], failure: Failure::JailingStopped },
+        ),
+        (Moment::With(0), Effect::StakePaidOut { amount: 7 }),
+        (Moment::With(70_003), Effect::ValidatorJailed { owner: Address([1; 32]), consensus_key: [6; 32], slashed: 9 }),
+        (Moment::AfterTransactions, Effect::ParametersUpdated(Parameters::default())),
+        (
+            Moment::AfterTransactions,
             Effect::ValidatorSetChosen {
                 epoch: 3,
                 hash: Digest([2; 32]),

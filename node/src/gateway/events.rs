@@ -57,6 +57,12 @@ impl From<Event> for v1::Event {
             EventData::ValidatorJailed { owner, consensus_key, slashed } => {
                 Self { account: owner.0.to_vec(), consensus_key: consensus_key.to_vec(), amount: Some(slashed), ..form }
             }
+            EventData::ReportRefused { owner, consensus_key, failure } => Self {
+                account: owner.0.to_vec(),
+                consensus_key: consensus_key.to_vec(),
+                failure: failure.reason().to_owned(),
+                ..form
+            },
             EventData::ParametersApproved { owner, parameters } => {
                 Self { account: owner.0.to_vec(), parameters: Some(parameters_message(parameters)), ..form }
             }

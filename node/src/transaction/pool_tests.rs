@@ -68,6 +68,7 @@ fn outcome(height: u64, ids: &[TransactionId]) -> BlockOutcome {
         duplicates: Vec::new(),
         duplicate_positions: Vec::new(),
         effects: Vec::new(),
+        reports: Vec::new(),
     }
 }
 
