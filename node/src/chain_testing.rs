@@ -11,7 +11,7 @@ use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::{Block, Boundary, CHECKPOINT_INTERVAL};
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{Certificate, Checkpoint, Contradiction, Protocol, Record, SignedVote, Version, Vote, VoteKind};
+use bizra_simplex::{Certificate, Contradiction, Protocol, Record, SignedVote, Version, Vote, VoteKind};
 use bytes::Bytes;
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
@@ -167,7 +167,7 @@ impl TestChain {
         self.view += 1;
         let executed = self.height();
         let named = executed - executed % CHECKPOINT_INTERVAL;
-        let checkpoint = self.ledger.checkpoint(named).unwrap().unwrap_or(Checkpoint::default());
+        let checkpoint = self.ledger.checkpoint(named).unwrap().unwrap_or_default();
         let ends = named >= (epoch.0 + 1) * EPOCH_BLOCKS;
         let boundary = ends.then(|| {
             let next = self.ledger.validators_of_epoch(epoch.0 + 1).unwrap();
@@ -347,8 +347,8 @@ impl TestChain {
 /// Two votes of one view that the validator of this index in the set of the genesis signed.
 pub(crate) fn contradiction(epoch: u64, signer: u16) -> Contradiction {
     let Equivocation { first, second, .. } = equivocation(101 + signer as u8, epoch);
-    let signed = |(vote, signature)| SignedVote { vote, signer: ValidatorIndex(signer), signature };
-    Contradiction::new(signed(first), signed(second))
+    let by_signer = |(vote, signature)| SignedVote { vote, signer: ValidatorIndex(signer), signature };
+    Contradiction::new(by_signer(first), by_signer(second))
 }
 
 fn equivocation(consensus: u8, epoch: u64) -> Equivocation {

@@ -129,9 +129,10 @@ fn printed_events(node: usize, height: u64) -> Vec<serde_json::Value> {
     events.filter(|event: &serde_json::Value| event["height"].as_u64().unwrap() <= height).collect()
 }
 
-fn verify(folder: &Path, node: usize) -> serde_json::Value {
+/// Runs `verify` or `replay` on a stopped node.
+fn check(command: &str, folder: &Path, node: usize) -> serde_json::Value {
     let output = Command::new(BINARY)
-        .args(["verify", "--output", "json", "--data-dir"])
+        .args([command, "--output", "json", "--data-dir"])
         .arg(folder.join(format!("v{node}")))
         .arg("--genesis")
         .arg(folder.join("genesis.json"))
@@ -176,8 +177,10 @@ fn a_validator_killed_under_load_catches_up_and_every_database_verifies() {
     assert!(data == printed_events(3, end), "gRPC and HTTP tell of different events");
     network.stop_all();
     for node in 0..4 {
-        let report = verify(network.folder.path(), node);
+        let report = check("verify", network.folder.path(), node);
         assert!(report["blocks"].as_u64().unwrap() >= again, "{report}");
         assert!(report["events"].as_u64().unwrap() >= data.len() as u64, "{report}");
     }
+    let report = check("replay", network.folder.path(), 3);
+    assert!(report["checkpoints"].as_u64().unwrap() >= again / 16, "{report}");
 }

@@ -67,6 +67,8 @@ pub fn verify_indexes(
 /// The outer error is one of reading, the inner one says what is wrong.
 type Checked = Result<Result<(), String>, StorageError>;
 
+// Wrapped, because every check ends with it.
+#[allow(clippy::unnecessary_wraps)]
 fn refuse(what: &str) -> Checked {
     Ok(Err(what.to_owned()))
 }

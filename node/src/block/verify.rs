@@ -1,6 +1,7 @@
 //! Checks a chain on disk, block by block: every hash, certificate, signature and body.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bizra_driver::batch::Batch;
@@ -71,15 +72,16 @@ impl Keys {
     }
 
     fn of(&mut self, epoch: Epoch, sets: Sets<'_>) -> Result<&EpochKeys, String> {
-        if !self.epochs.contains_key(&epoch) {
-            let unknown = || format!("the validators of its epoch {epoch} are not known");
-            let record = sets(epoch).ok_or_else(unknown)?;
-            let set = ValidatorSet::new(record.members.iter().map(|member| Power(member.power)).collect());
-            let set = set.map_err(|error| error.to_string())?;
-            let key = |member: &crate::validator::Member| VerificationKey::try_from(member.consensus_key).ok();
-            self.epochs.insert(epoch, EpochKeys { set, keys: record.members.iter().map(key).collect() });
-        }
-        self.epochs.get(&epoch).ok_or_else(String::new)
+        Ok(match self.epochs.entry(epoch) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let record = sets(epoch).ok_or_else(|| format!("the validators of its epoch {epoch} are not known"))?;
+                let set = ValidatorSet::new(record.members.iter().map(|member| Power(member.power)).collect());
+                let set = set.map_err(|error| error.to_string())?;
+                let key = |member: &crate::validator::Member| VerificationKey::try_from(member.consensus_key).ok();
+                place.insert(EpochKeys { set, keys: record.members.iter().map(key).collect() })
+            }
+        })
     }
 
     /// True if the validator of this index and epoch signed the message.

@@ -1,5 +1,6 @@
 //! `events`: the event log of a node, as it was and as it grows.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use bizra_proto::v1;
@@ -71,7 +72,8 @@ fn line(event: &v1::Event) -> String {
     if let serde_json::Value::Object(fields) = event_json(event) {
         for (name, value) in fields.iter().filter(|(name, _)| !["height", "index", "type"].contains(&name.as_str())) {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text += &format!(" {name}={value}");
+            // Writing to a string cannot fail.
+            let _ = write!(text, " {name}={value}");
         }
     }
     text

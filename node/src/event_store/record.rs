@@ -171,7 +171,9 @@ fn write_effect(bytes: &mut Vec<u8>, effect: &Effect) {
             bytes.extend_from_slice(&power.to_be_bytes());
             // No more than there are registered validators.
             bytes.extend_from_slice(&(waiting.len() as u16).to_be_bytes());
-            waiting.iter().for_each(|owner| bytes.extend_from_slice(&owner.0));
+            for owner in waiting {
+                bytes.extend_from_slice(&owner.0);
+            }
         }
         Effect::ReportRefused { owner, consensus_key, failure } => {
             bytes.push(5);

@@ -25,7 +25,7 @@ const EVENTS_PER_PART_MIN: usize = 1_024;
 const BLOCKS_PER_READ_MAX: u32 = 64;
 
 /// A subscriber that takes nothing for so long is dropped.
-const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+const STALL_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// What a subscriber wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct SubscriptionRequest {
 }
 
 /// Where reading begins: a block, and how many of its events were read before.
+#[derive(Clone, Copy)]
 pub(super) struct Start {
     pub(super) height: u64,
     pub(super) skip: u32,

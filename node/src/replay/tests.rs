@@ -74,7 +74,7 @@ fn write(chain: &TestChain, change: impl FnOnce(&mut crate::storage::Writes<'_>)
 #[test]
 fn every_change_of_any_kind_of_entry_is_found() {
     let chain = chain(90);
-    let mut kinds: BTreeMap<(Family, u8, usize), Vec<(Box<[u8]>, Box<[u8]>)>> = BTreeMap::new();
+    let mut kinds: BTreeMap<(Family, u8, usize), Vec<crate::storage::Entry>> = BTreeMap::new();
     for family in Family::ALL {
         for item in chain.database.scan(family, &[]).unwrap() {
             let (key, value) = item.unwrap();
