@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
+use bizra_driver::light::Link;
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::{Block, Boundary, CHECKPOINT_INTERVAL};
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
 use crate::block::BlockStore;
-use crate::blockchain::{Ledger, LedgerMetrics, boundary_hash};
+use crate::blockchain::{Ledger, LedgerMetrics};
 use crate::configuration::LoadedGenesis;
 use crate::configuration::genesis::Member;
 use crate::event_store;
@@ -171,7 +172,7 @@ impl TestChain {
         let ends = named >= (epoch.0 + 1) * EPOCH_BLOCKS;
         let boundary = ends.then(|| {
             let next = self.ledger.validators_of_epoch(epoch.0 + 1).unwrap();
-            Boundary { validators: boundary_hash(&next), version: Version(next.version) }
+            Boundary { validators: next.hash(), version: Version(next.version) }
         });
         let transactions = self.transactions(height.0);
         // Two batches when there are enough transactions, of two origins.
@@ -224,6 +225,11 @@ impl TestChain {
         for (block, batches) in &pending {
             let outcome = self.ledger.execute(block, batches, &mut writes).unwrap();
             event_store::append(&mut writes, &outcome).unwrap();
+        }
+        if last.boundary.is_some() {
+            let next = self.ledger.validators_of_epoch(last.epoch.0 + 1).unwrap().voters();
+            let link = Link { block: last.clone(), finalization: certificate, next };
+            self.blocks.put_link(&mut writes, &link).unwrap();
         }
         writes.commit_unsynced().unwrap();
         self.blocks.finalized_to(&last);

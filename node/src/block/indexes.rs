@@ -2,7 +2,8 @@
 //! nothing is there that should not be.
 
 use bizra_driver::PublicKey;
-use bizra_simplex::types::{Digest, Height};
+use bizra_driver::light::Link;
+use bizra_simplex::types::{Digest, Epoch, Height};
 use bizra_simplex::{Record, SignedVote};
 use ed25519_zebra::{Signature, VerificationKey};
 
@@ -11,6 +12,7 @@ use super::store::BlockStore;
 use super::verify::{Keys, Sets, VerifyError};
 use crate::configuration::LoadedGenesis;
 use crate::gateway::BlockReader as _;
+use crate::light::{genesis_epoch, verify_signatures};
 use crate::storage::{Family, StorageError};
 use crate::transaction::{ChainId, PayloadVerifier};
 
@@ -29,19 +31,42 @@ fn wrong(family: Family, key: &[u8], what: &str) -> VerifyError {
     VerifyError::Index(format!("the entry {} of {family:?} {what}", hex::encode(key)))
 }
 
+/// Follows the links between epochs from the genesis; returns how many there are. All up to the epoch of the block above
+/// `executed` must be there.
+fn check_links(store: &BlockStore, genesis: &LoadedGenesis, executed: Height) -> Result<u64, VerifyError> {
+    let wrong = |epoch: Epoch, what: &dyn std::fmt::Display| {
+        VerifyError::Index(format!("the link from epoch {epoch} to the next is wrong: {what}"))
+    };
+    let last = store.get(executed)?.map(|stored| stored.block);
+    let ended = last.map_or(0, |block| block.epoch.0 + u64::from(block.boundary.is_some()));
+    let mut trusted = genesis_epoch(genesis).map_err(|error| wrong(Epoch(0), &error))?;
+    for epoch in (0..ended).map(Epoch) {
+        let link = store.links(epoch, 1)?.pop().ok_or_else(|| wrong(epoch, &"it is missing"))?;
+        let link = Link::decode(link).map_err(|error| wrong(epoch, &error))?;
+        let stored = store.get(link.block.height)?;
+        if stored.is_some_and(|stored| stored.block != link.block) {
+            return Err(wrong(epoch, &"it is of another block than is stored"));
+        }
+        trusted = trusted.advance(&link, verify_signatures).map_err(|error| wrong(epoch, &error))?;
+    }
+    Ok(ended)
+}
+
 /// Checks every entry of the store's families against its key. Blocks from `oldest` up to the last finalised one were
 /// checked as a chain before; below, only the last blocks of epochs are kept.
 pub fn verify_indexes(
     store: &BlockStore,
     genesis: &LoadedGenesis,
     oldest: Height,
+    executed: Height,
     sets: Sets<'_>,
 ) -> Result<IndexReport, VerifyError> {
     let mut report = IndexReport::default();
+    let links = check_links(store, genesis, executed)?;
     for item in store.entries(Family::Blocks)? {
         let (key, _) = item?;
         report.blocks += 1;
-        if let Err(what) = check_block_entry(store, &key, oldest)? {
+        if let Err(what) = check_block_entry(store, &key, oldest, links)? {
             return Err(wrong(Family::Blocks, &key, &what));
         }
     }
@@ -83,7 +108,7 @@ fn digest_in(key: &[u8]) -> Option<Digest> {
     Some(Digest(digest.try_into().ok()?))
 }
 
-fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height) -> Checked {
+fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height, links: u64) -> Checked {
     if key == keys::LAST_FINALIZED {
         return Ok(Ok(()));
     }
@@ -93,6 +118,7 @@ fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height) -> Checked 
             Some(height) => height,
             None => return refuse("has no height"),
         },
+        (Some(&keys::LINK), Some(Height(epoch)), _) if epoch < links => return Ok(Ok(())),
         _ => return refuse("has a key of no kind"),
     };
     if height > store.finalized().0 || height == Height(0) {

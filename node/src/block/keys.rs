@@ -13,6 +13,7 @@ pub(super) const EVIDENCE: u8 = b'e';
 pub(super) const FINALIZATION: u8 = b'f';
 pub(super) const HEIGHT_OF: u8 = b'h';
 pub(super) const ORDERED: u8 = b'o';
+pub(super) const LINK: u8 = b'l';
 
 pub(super) fn block(height: Height) -> Vec<u8> {
     numbered(BLOCK, height.0)
@@ -20,6 +21,11 @@ pub(super) fn block(height: Height) -> Vec<u8> {
 
 pub(super) fn finalization(height: Height) -> Vec<u8> {
     numbered(FINALIZATION, height.0)
+}
+
+/// The link from this epoch to the next.
+pub(super) fn link(epoch: Epoch) -> Vec<u8> {
+    numbered(LINK, epoch.0)
 }
 
 pub(super) fn height_of(block: Digest) -> Vec<u8> {

@@ -8,6 +8,7 @@
 mod golden_tests;
 mod indexes;
 mod keys;
+mod light;
 mod store;
 mod verify;
 

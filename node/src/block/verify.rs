@@ -10,7 +10,6 @@ use bizra_simplex::{Block, Certificate, Protocol, ValidatorSet, Version, VoteKin
 use ed25519_zebra::{Signature, VerificationKey};
 
 use super::store::{BlockStore, StoredBlock};
-use crate::blockchain::boundary_hash;
 use crate::configuration::LoadedGenesis;
 use crate::storage::StorageError;
 use crate::transaction::{ChainId, PayloadVerifier};
@@ -236,7 +235,7 @@ impl<'a> ChainCheck<'a> {
         }
         if let Some(boundary) = &block.boundary {
             match sets(block.epoch.next()) {
-                Some(next) if (boundary_hash(&next), next.version) != (boundary.validators, boundary.version.0) => {
+                Some(next) if (next.hash(), next.version) != (boundary.validators, boundary.version.0) => {
                     return Err("it names other validators or another version for the next epoch".to_owned());
                 }
                 None if height <= self.executed => return Err("the validators after it are not known".to_owned()),

@@ -1,14 +1,12 @@
 //! What a block changed beyond what its transactions say by themselves: the event log keeps it, because it cannot be
 //! read from the blocks afterwards.
 
-use bizra_driver::{PublicKey, validators_hash};
 use bizra_proto::parameters::Parameters;
-use bizra_simplex::Contradiction;
-use bizra_simplex::types::{Digest, Epoch, Power};
+use bizra_simplex::types::Digest;
 
 use super::receipt::Failure;
 use crate::transaction::{Address, Operation};
-use crate::validator::{Money, Registry, Report, ValidatorSetRecord};
+use crate::validator::{Money, Registry, Report};
 
 /// When in a block something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,32 +86,12 @@ pub(super) fn of_operation(operation: &Operation, before: Money, after: Money, r
 }
 
 /// What a block's report of a validator has led to.
-pub(super) fn of_report(
-    told: &Contradiction,
-    report: Report,
-    before: Money,
-    after: Money,
-    registry: &Registry,
-) -> Option<Effect> {
-    let (epoch, signer) = told.of();
-    let consensus_key = registry.key_of(epoch.0, signer.0)?;
-    let Report { owner, failure } = report;
-    Some(match failure {
-        None => {
-            let slashed = after.slashed.saturating_sub(before.slashed);
-            Effect::ValidatorJailed { owner, consensus_key, slashed }
-        }
+pub(super) fn of_report(report: Report) -> Effect {
+    let Report { owner, consensus_key, slashed, failure } = report;
+    match failure {
+        None => Effect::ValidatorJailed { owner, consensus_key, slashed },
         Some(failure) => Effect::ReportRefused { owner, consensus_key, failure },
-    })
-}
-
-/// What the boundary header that leads to this set names.
-pub fn boundary_hash(set: &ValidatorSetRecord) -> Digest {
-    let member = |member: &crate::validator::Member| bizra_driver::Member {
-        key: PublicKey(member.consensus_key),
-        power: Power(member.power),
-    };
-    validators_hash(Epoch(set.epoch), &set.members.iter().map(member).collect::<Vec<_>>())
+    }
 }
 
 /// What the cut-off at `height` changed; `before` are the parameters before it.
@@ -127,7 +105,7 @@ pub(super) fn of_cutoff(
     let updated = (now != before).then_some(Effect::ParametersUpdated(*now));
     let chosen = registry.set_at_cutoff(height).map(|set| Effect::ValidatorSetChosen {
         epoch: set.epoch,
-        hash: boundary_hash(set),
+        hash: set.hash(),
         members: set.members.len() as u16,
         power: set.total(),
         waiting,

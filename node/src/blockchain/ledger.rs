@@ -243,13 +243,11 @@ impl Ledger {
         let mut reports = Vec::new();
         for told in &block.contradictions {
             let Ground { registry, money, turn, .. } = &mut ground;
-            let before = **money;
-            let Some(report) = registry.take_report(block.epoch.0, told, money, turn)? else { continue };
-            let effect = effect::of_report(told, report, before, **money, registry);
-            effects.extend(effect.map(|effect| (Moment::BeforeTransactions, effect)));
-            reports.push(report);
+            let report = registry.take_report(block.epoch.0, told, money, turn)?;
+            effects.extend(report.map(|report| (Moment::BeforeTransactions, effect::of_report(report))));
+            reports.extend(report);
         }
-        for Report { owner, failure } in &reports {
+        for Report { owner, failure, .. } in &reports {
             tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
         }
         for (position, (transaction, known)) in (0..).zip(planned.iter().zip(known)) {

@@ -28,7 +28,7 @@ mod state_tests;
 
 pub use checkpoint::{BlockSummary, checkpoint_of};
 pub use conservation::{Conservation, ConservationError, verify_conservation};
-pub use effect::{Effect, Moment, boundary_hash};
+pub use effect::{Effect, Moment};
 pub use ledger::{BlockOutcome, Ledger, LedgerError};
 pub use metrics::LedgerMetrics;
 pub use proof::{InclusionProof, ProofError};

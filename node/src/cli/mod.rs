@@ -9,6 +9,7 @@ pub mod events;
 pub mod genesis;
 pub mod init;
 pub mod keygen;
+pub mod light;
 pub mod load;
 pub mod output;
 mod owner_key;
@@ -63,6 +64,8 @@ pub enum Command {
     /// Manage an account's validator.
     #[command(subcommand)]
     Validator(Box<validator::ValidatorCommand>),
+    /// Verify the end of the chain, and a transaction, trusting the genesis and no node.
+    Light(light::LightCommand),
     /// Fetch or check the proof that a transaction was executed.
     Proof(proof::ProofCommand),
     /// Execute a stopped node's blocks again and compare what they lead to.
@@ -93,6 +96,7 @@ impl Command {
             Self::Events(command) => command.run().await,
             Self::Stake(command) => command.run().await,
             Self::Validator(command) => command.run().await,
+            Self::Light(command) => command.run().await,
             Self::Proof(command) => command.run().await,
             Self::Replay(command) => command.run(),
             Self::Verify(command) => command.run(),

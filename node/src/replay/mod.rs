@@ -171,7 +171,7 @@ pub fn replay(
     if depth == Depth::Everything {
         report.chain = check.finish()?;
         let sets = |epoch: Epoch| ledger.validators_of_epoch(epoch.0);
-        report.indexes = verify_indexes(&blocks, genesis, Height(first), &sets)?;
+        report.indexes = verify_indexes(&blocks, genesis, Height(first), Height(executed), &sets)?;
     }
     Ok(report)
 }

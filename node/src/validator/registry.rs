@@ -173,7 +173,7 @@ impl Registry {
     }
 
     /// The consensus key behind an index of a retained set.
-    pub(crate) fn key_of(&self, epoch: u64, index: u16) -> Option<[u8; 32]> {
+    pub(super) fn key_of(&self, epoch: u64, index: u16) -> Option<[u8; 32]> {
         self.member(epoch, index).map(|member| member.consensus_key)
     }
 

@@ -2,7 +2,7 @@
 //! if it does not hold. `tests/corpus.rs` runs all of them on the kept corpora; `make fuzz` looks for new inputs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, FILE_BLOCKS, RecordError, SigningRecord};
 use bizra_driver::wire::PeerMessage;
@@ -112,7 +112,7 @@ fn signing_record(data: &[u8]) {
         Ok::<_, RecordError>(blocks)
     };
     // Two megabytes: made once, patched, and mended afterwards.
-    static BLOCKS: Mutex<Vec<Box<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
+    static BLOCKS: Mutex<Vec<Arc<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
     let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     if blocks.is_empty() {
         *blocks = written().expect("a fresh record can be written");
@@ -125,7 +125,7 @@ fn signing_record(data: &[u8]) {
         let offset = usize::from(u16::from_be_bytes([*at, *offset])) % BLOCK_BYTES;
         let length = usize::from(*length).min(tail.len()).min(BLOCK_BYTES - offset);
         sound.entry(block).or_insert_with(|| blocks[block].clone());
-        blocks[block][offset..offset + length].copy_from_slice(&tail[..length]);
+        Arc::make_mut(&mut blocks[block])[offset..offset + length].copy_from_slice(&tail[..length]);
         rest = &tail[length..];
     }
     if let Ok(record) = SigningRecord::open(&binding, &blocks) {
