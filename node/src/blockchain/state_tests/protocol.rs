@@ -32,8 +32,8 @@ impl World {
 /// Two notarize votes that the validator behind an index of epoch 0 signed in one view.
 pub(super) fn contradiction(epoch: u64, signer: u16) -> Contradiction {
     let Equivocation { first, second, .. } = equivocation(101 + signer as u8, epoch);
-    let signed = |(vote, signature)| SignedVote { vote, signer: ValidatorIndex(signer), signature };
-    Contradiction::new(signed(first), signed(second))
+    let by_signer = |(vote, signature)| SignedVote { vote, signer: ValidatorIndex(signer), signature };
+    Contradiction::new(by_signer(first), by_signer(second))
 }
 
 /// P1, P2.
