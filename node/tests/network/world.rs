@@ -9,7 +9,7 @@ use bizra_node::configuration::PeerConfiguration;
 use bizra_node::identity::connection::{Exporter, Proof, Role, Statement};
 use bizra_node::identity::{Authority, CertificateFiles, ConsensusKey, TlsKey};
 use bizra_node::network::{Inbound, Network, NetworkConfig, NetworkEvent, PeerId, TlsMaterial};
-use bizra_proto::v1::Frame;
+use bizra_proto::v1::{Frame, SendResponse};
 use bizra_simplex::types::Digest;
 use bytes::Bytes;
 use prometheus::Registry;
@@ -198,4 +198,12 @@ pub(crate) fn honest(raw: &Raw, lane: u8, key: &ConsensusKey, name: &str, server
 
 pub(crate) fn proof(raw: &Raw, key: &ConsensusKey, name: &str, server: &str) -> Proof {
     key.prove(&statement(&raw.exporter, name, server))
+}
+
+impl Raw {
+    /// Sends these frames as one stream, and waits for the answer.
+    pub(crate) async fn send(&mut self, frames: Vec<Frame>) -> Result<SendResponse, tonic::Status> {
+        let sent = self.client.send(tokio_stream::iter(frames));
+        tokio::time::timeout(PATIENCE, sent).await.expect("an answer in time").map(tonic::Response::into_inner)
+    }
 }
