@@ -81,6 +81,12 @@ bench: build ## Measure four local validators, signed and opaque, at 10,000 a se
 	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node
 
+.PHONY: bench-peer
+bench-peer: build ## Measure ours next to CometBFT, both stock and tuned (15 minutes; QUICK=1: 4); JSON in target/bench/peer.json
+	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
+	@tests/step.sh build-peer tests/peer/build.sh
+	@$(BIN)/bizra-bench --node $(BIN)/bizra-node peer --programs "$$(tests/peer/build.sh)" $(if $(QUICK),--quick)
+
 .PHONY: cluster-up
 cluster-up: ## Start the embedded five-node Kubernetes (nothing to do with KUBECONFIG set)
 	@tests/e2e/cluster.sh up
@@ -104,7 +110,7 @@ generate: setup ## Write all generated files: CRDs in crds/ and in the chart
 .PHONY: fmt
 fmt: ## Format the code
 	@cargo fmt --all
-	@cd tests/e2e/cluster && gofmt -w .
+	@gofmt -w tests/e2e/cluster tests/peer
 
 .PHONY: lint
 lint: setup ## Check format, lints and licences

@@ -39,6 +39,7 @@ counted planted cargo run --release --locked --package bizra-simulator --feature
     --bug record_not_written --bug future_views_unbounded
 sed -nE 's/^(found .*)/planted: \1/p' target/log/planted.log
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
+counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'
 counted e2e tests/e2e/test.sh
 
 echo "total: $((SECONDS - started)) s; logs in $root/target/log"

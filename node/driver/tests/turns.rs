@@ -95,24 +95,19 @@ impl Disk for FixedDisk {
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start(records, Protocol::LATEST).unwrap()
+    start(records, Protocol::LATEST, everybody()).unwrap()
 }
 
-fn start(records: Vec<Record>, supported: Protocol) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    start_among((0..4).map(|index| (key(index), u16::from(index))).collect(), records, supported)
+fn everybody() -> BTreeMap<PublicKey, NodeIndex> {
+    (0..4).map(|index| (key(index), u16::from(index))).collect()
 }
 
-fn validator_among(nodes: BTreeMap<PublicKey, NodeIndex>, records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start_among(nodes, records, Protocol::LATEST).unwrap()
-}
-
-fn start_among(
-    nodes: BTreeMap<PublicKey, NodeIndex>,
+fn start(
     records: Vec<Record>,
     supported: Protocol,
+    nodes: BTreeMap<PublicKey, NodeIndex>,
 ) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    let timing = Timing::default();
-    let settings = Settings { genesis_hash: GENESIS, timing, epoch_blocks: None, supported, nodes };
+    let settings = Settings { genesis_hash: GENESIS, timing: Timing::default(), epoch_blocks: None, supported, nodes };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
     let file: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
     let record = SigningRecord::open(&binding, &file).unwrap();
@@ -215,7 +210,7 @@ fn a_leader_reports_the_contradictions_it_holds() {
 /// P3: rules that this node does not know.
 #[test]
 fn an_epoch_of_an_unknown_version_is_not_entered() {
-    let halt = start(Vec::new(), Protocol::V1).map(|_| ()).unwrap_err();
+    let halt = start(Vec::new(), Protocol::V1, everybody()).map(|_| ()).unwrap_err();
     let (needed, supported) = (Protocol::V2.version(), Protocol::V1.version());
     assert_eq!(halt, Halt::UpgradeRequired { epoch: Epoch(0), needed, supported });
     assert!(halt.to_string().contains("upgrade the node"), "{halt}");
@@ -252,7 +247,7 @@ fn more_votes_than_a_slot_holds_are_signed_in_one_turn_slot_by_slot() {
 
 #[test]
 fn a_validator_is_the_node_that_proved_its_key_last_and_nobody_before() {
-    let mut driver = validator_among(BTreeMap::new(), Vec::new());
+    let mut driver = start(Vec::new(), Protocol::LATEST, BTreeMap::new()).unwrap();
     let status = |node: u16| Input::Message(node, PeerMessage::Status(Height(7)));
     let answer = |node: u16| Input::Message(node, PeerMessage::HighestVote(key(0), None));
     driver.turn(Millis(1), 0, (11..14).map(status)).unwrap();

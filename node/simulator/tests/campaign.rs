@@ -3,7 +3,7 @@
 
 use bizra_simplex::types::Epoch;
 use bizra_simulator::campaign::{self, COVERING_SEEDS};
-use bizra_simulator::{Scenario, Trace};
+use bizra_simulator::{Fault, Scenario, Trace};
 
 /// A short campaign; `make test` runs the long one, which also wants every kind of fault to happen.
 const SEEDS: u64 = 40;
@@ -36,6 +36,21 @@ fn the_same_seeds_give_the_same_hash_on_any_number_of_threads() {
     assert_eq!(different, Vec::<u64>::new());
     assert_eq!(campaign.hashes.len(), 12);
     assert_ne!(campaign::run_seed(1, Trace::Off).hash, campaign::run_seed(2, Trace::Off).hash);
+}
+
+/// P1 to P3: networks that begin with old rules while some of their nodes know new ones. The oracle compares the version that
+/// each node goes by with its own count of the signals, at every turn, and wants every node to have caught up in the end.
+#[test]
+fn networks_upgraded_while_they_run_activate_the_new_version_and_laggards_follow() {
+    let upgraded = |seed: &u64| Scenario::new(*seed).upgrades.iter().any(Option::is_some);
+    let (mut activated, mut followed) = (0, 0);
+    for seed in (20_000..).filter(upgraded).take(24) {
+        let report = campaign::run_seed(seed, Trace::Off);
+        assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
+        activated += report.activations;
+        followed += u64::from(report.activations > 0 && report.faults.of(Fault::OldBinary) > 0);
+    }
+    assert!(activated > 4 && followed > 0, "{activated} activated, {followed} of them without a laggard that follows");
 }
 
 #[test]
