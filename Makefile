@@ -66,10 +66,6 @@ twins: setup ## Split four validators, one with a twin, in every way for four vi
 	@$(BIN)/bizra-sim twins
 	@$(BIN)/bizra-sim twins --validators 7 --twins 2 --sample 20000
 
-.PHONY: mutants
-mutants: setup ## Mutate core and signer; every mutant that no test kills must be explained in node/simplex/mutants.md
-	@tests/mutants.sh
-
 .PHONY: model
 model: setup ## Check the core in every order of messages and timeouts within VIEWS=2, CRASHES=0, at most SECONDS=600
 	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
