@@ -45,6 +45,10 @@ pub struct Devnet {
     /// Blocks of an epoch in a new devnet: a multiple of 16 between 32 and 1048576.
     #[arg(long, value_name = "COUNT", default_value_t = Parameters::default().epoch_blocks)]
     pub epoch_blocks: u64,
+    /// Keep this many of the last blocks, never fewer than two epochs, and forget what is older; without it nothing is
+    /// forgotten.
+    #[arg(long, value_name = "COUNT")]
+    pub keep_blocks: Option<u64>,
     /// First port; each node takes five of the ten from here on.
     #[arg(long, value_name = "PORT", default_value_t = 27100, value_parser = clap::value_parser!(u16).range(1024..=65000))]
     pub base_port: u16,

@@ -1,7 +1,5 @@
 //! The validators under test, as `bizra-node devnet` runs them, and what `/metrics` says of them.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::http::{get, metric};
 use crate::{BenchError, Mode};
 
 /// Validators of a bench.
-pub(crate) const VALIDATORS: usize = 4;
+pub const VALIDATORS: usize = 4;
 
 /// Ports each validator takes, as documented by `bizra-node devnet`.
 const PORTS_PER_NODE: u16 = 10;
@@ -26,25 +25,25 @@ const START: Duration = Duration::from_mins(1);
 const SAMPLE: Duration = Duration::from_secs(1);
 
 /// A running devnet; stopped when dropped.
-pub(crate) struct Devnet {
+pub struct Devnet {
     child: Child,
     base_port: u16,
 }
 
 /// What the validators used during a run.
-pub(crate) struct Usage {
+pub struct Usage {
     /// Seconds of CPU, all validators together.
-    pub(crate) cpu_seconds: f64,
+    pub cpu_seconds: f64,
     /// Syncs of database and signing record, all validators together.
-    pub(crate) syncs: f64,
+    pub syncs: f64,
     /// Bytes sent to the disk, all validators together.
-    pub(crate) written_bytes: f64,
+    pub written_bytes: f64,
     /// Most memory one validator had resident at any look, bytes.
-    pub(crate) resident_bytes_max: f64,
+    pub resident_bytes_max: f64,
 }
 
 /// Looks at the validators until [`Watch::finish`].
-pub(crate) struct Watch {
+pub struct Watch {
     base_port: u16,
     validators: Vec<u32>,
     before: Totals,
@@ -61,12 +60,15 @@ struct Totals {
 }
 
 impl Devnet {
-    pub(crate) fn start(
+    /// Starts a new devnet, or continues the one in `folder`, and waits until every validator is ready. `extra` are
+    /// further arguments of `bizra-node devnet`.
+    pub fn start(
         node: &Path,
         accounts: u32,
         base_port: u16,
         mode: Mode,
         folder: &Path,
+        extra: &[&str],
     ) -> Result<Self, BenchError> {
         let mut command = Command::new(node);
         command.args(["devnet", "--validators", &VALIDATORS.to_string(), "--accounts", &accounts.to_string()]);
@@ -74,6 +76,7 @@ impl Devnet {
             command.arg("--opaque");
         }
         let child = command
+            .args(extra)
             .args(["--base-port", &base_port.to_string(), "--dir"])
             .arg(folder)
             .stdout(Stdio::null())
@@ -96,11 +99,13 @@ impl Devnet {
         monitoring_ports(self.base_port).all(|port| get(port, "/readyz").is_some_and(|(status, _)| status == 200))
     }
 
-    pub(crate) fn targets(&self) -> Vec<String> {
+    /// gRPC addresses.
+    pub fn targets(&self) -> Vec<String> {
         node_ports(self.base_port, GRPC).map(|port| format!("http://127.0.0.1:{port}")).collect()
     }
 
-    pub(crate) fn watch(&self) -> Result<Watch, BenchError> {
+    /// Begins to look at the validators.
+    pub fn watch(&self) -> Result<Watch, BenchError> {
         let base_port = self.base_port;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -119,8 +124,13 @@ impl Devnet {
         Ok(Watch { base_port, validators, before, stop, sampler })
     }
 
+    /// The validators' process ids.
+    pub fn processes(&self) -> Result<Vec<u32>, BenchError> {
+        children(self.child.id())
+    }
+
     /// Stops the validators as a user would: the end of their parent's standard input is the end of them.
-    pub(crate) fn stop(&mut self) -> Result<(), BenchError> {
+    pub fn stop(&mut self) -> Result<(), BenchError> {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").arg(&pid).status();
         status.map_err(|error| BenchError::Io("kill".to_owned(), error))?;
@@ -139,7 +149,8 @@ impl Drop for Devnet {
 }
 
 impl Watch {
-    pub(crate) fn finish(self) -> Result<Usage, BenchError> {
+    /// What was used since [`Devnet::watch`].
+    pub fn finish(self) -> Result<Usage, BenchError> {
         self.stop.store(true, Ordering::Relaxed);
         let resident_bytes_max = self.sampler.join().unwrap_or_default();
         let after = Totals::read(self.base_port, &self.validators)?;
@@ -156,7 +167,8 @@ fn node_ports(base_port: u16, offset: u16) -> impl Iterator<Item = u16> {
     (0..VALIDATORS as u16).map(move |node| base_port + node * PORTS_PER_NODE + offset)
 }
 
-fn monitoring_ports(base_port: u16) -> impl Iterator<Item = u16> {
+/// Where each validator answers `/metrics` and `/readyz`.
+pub fn monitoring_ports(base_port: u16) -> impl Iterator<Item = u16> {
     node_ports(base_port, MONITORING)
 }
 
@@ -199,22 +211,4 @@ fn cpu_seconds(process: u32) -> Option<f64> {
 fn written_bytes(process: u32) -> Option<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/io")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
-}
-
-fn metric(port: u16, name: &str) -> Option<f64> {
-    let (_, text) = get(port, "/metrics")?;
-    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// A plain HTTP/1.0 GET: status and body.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split_whitespace().nth(1)?.parse().ok()?;
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    Some((status, body))
 }

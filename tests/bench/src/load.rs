@@ -4,10 +4,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use bizra_bench::BenchError;
+use bizra_bench::devnet::{Devnet, Usage, VALIDATORS};
 use serde_json::{Value, json};
 
-use crate::BenchError;
-use crate::devnet::{Devnet, Usage, VALIDATORS};
 
 /// What `load` says when everything is signed and the clock starts.
 const STARTS: &str = "submitting";

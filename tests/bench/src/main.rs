@@ -5,7 +5,6 @@
 //! load` submits and times; CPU, memory, syncs and disk are the validators' own, from `/metrics` and `/proc`. The load generator
 //! shares the machine with the validators; its CPU is not counted as theirs.
 
-mod devnet;
 mod load;
 mod report;
 mod signatures;
@@ -13,51 +12,17 @@ mod signatures;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use bizra_bench::devnet::{self, Devnet};
+use bizra_bench::{BenchError, Mode};
+use clap::Parser;
 use serde_json::{Value, json};
 
-use devnet::Devnet;
 use load::Run;
 use report::{print_header, print_run, print_verdicts, spread};
 use signatures::CheckCost;
 
 /// Each step on the way to saturation offers so many times what the last one did, in percent.
 const STEP_PERCENT: u32 = 120;
-
-/// Why a bench could not be finished.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BenchError {
-    /// A file or process could not be used.
-    #[error("{0}: {1}")]
-    Io(String, std::io::Error),
-    /// The validators did not come up, or stopped.
-    #[error("{0}")]
-    Devnet(String),
-    /// The load gave no figures.
-    #[error("the load failed: {0}")]
-    Load(String),
-    /// The bare signature check could not be measured.
-    #[error("the bare signature check failed: {0}")]
-    Signatures(String),
-}
-
-/// Whether validators check the signatures of transactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// Every validator checks every signature.
-    Signed,
-    /// Nobody checks any; on a chain that exists for this only.
-    Opaque,
-}
-
-impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Signed => "signed",
-            Self::Opaque => "opaque",
-        }
-    }
-}
 
 /// Measure throughput and latency of four local validators.
 #[derive(Parser, Clone, Debug)]
@@ -116,7 +81,8 @@ fn bench(arguments: &Arguments, mode: Mode) -> Result<(), BenchError> {
         if mode == Mode::Signed {
             checks.push(signatures::measure()?);
         }
-        let mut network = Devnet::start(&arguments.node, arguments.accounts, arguments.base_port, mode, folder.path())?;
+        let (accounts, port) = (arguments.accounts, arguments.base_port);
+        let mut network = Devnet::start(&arguments.node, accounts, port, mode, folder.path(), &[])?;
         let measure = |rate, seconds| Run::measure(&arguments.node, &network, arguments.accounts, rate, seconds);
         // Fills caches and connections; not reported.
         measure(arguments.rate.min(1_000), 5)?;
