@@ -31,7 +31,7 @@ counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 counted build-faults cargo build --release --locked --package bizra-faults --package bizra-node --bins
 counted faults-node "${CARGO_TARGET_DIR:-$root/target}/release/bizra-faults" run --node "${CARGO_TARGET_DIR:-$root/target}/release/bizra-node" \
-    --kills 24 --cuts 6 --flips 36
+    --kills 16 --cuts 5 --flips 24
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
 counted e2e tests/e2e/test.sh
 

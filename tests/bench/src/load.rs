@@ -8,7 +8,6 @@ use bizra_bench::BenchError;
 use bizra_bench::devnet::{Devnet, Usage, VALIDATORS};
 use serde_json::{Value, json};
 
-
 /// What `load` says when everything is signed and the clock starts.
 const STARTS: &str = "submitting";
 

@@ -148,7 +148,8 @@ impl Recorder {
         let heard = Arc::clone(&acknowledged);
         let reader = output.map(|output| {
             std::thread::spawn(move || {
-                for number in BufReader::new(output).lines().map_while(Result::ok).filter_map(|line| line.parse().ok()) {
+                for number in BufReader::new(output).lines().map_while(Result::ok).filter_map(|line| line.parse().ok())
+                {
                     heard.store(number, Ordering::Relaxed);
                 }
             })

@@ -85,7 +85,9 @@ impl RawDatabase {
 
     /// Who finalised the block of a height, if its certificate is there: signers, what they signed, and signatures.
     pub(crate) fn finalization(&self, height: u64) -> Result<Vec<(usize, PlainVote, [u8; 64])>, Unreadable> {
-        let Some(value) = self.db.get_cf(self.family("blocks")?, numbered(b'f', height))? else { return Ok(Vec::new()) };
+        let Some(value) = self.db.get_cf(self.family("blocks")?, numbered(b'f', height))? else {
+            return Ok(Vec::new());
+        };
         let malformed = || Unreadable(format!("the certificate of block {height} has another form"));
         let (vote, rest) = value.get(1..).and_then(|value| value.split_at_checked(VOTE)).ok_or_else(malformed)?;
         let digest = vote[17..].try_into().map_err(|_| malformed())?;

@@ -119,13 +119,15 @@ impl Kind {
 pub(crate) struct Count {
     pub(crate) refused: u64,
     pub(crate) same: u64,
+    /// Neither check nor start met it; whoever reads that block is refused.
+    pub(crate) late: u64,
     pub(crate) rolled_back: u64,
     pub(crate) silent: u64,
 }
 
 impl Count {
     pub(crate) fn total(&self) -> u64 {
-        self.refused + self.same + self.rolled_back + self.silent
+        self.refused + self.late + self.same + self.rolled_back + self.silent
     }
 }
 
@@ -138,6 +140,7 @@ pub(crate) struct Flips {
 enum Outcome {
     Refused,
     Same,
+    Late,
     RolledBack,
     Silent(String),
 }
@@ -184,6 +187,7 @@ pub(crate) fn run(count: u64, campaign: &mut Campaign) -> Result<Flips, FaultErr
         match outcome? {
             Outcome::Refused => outcomes.refused += 1,
             Outcome::Same => outcomes.same += 1,
+            Outcome::Late => outcomes.late += 1,
             Outcome::RolledBack => outcomes.rolled_back += 1,
             Outcome::Silent(what) => {
                 outcomes.silent += 1;
@@ -301,7 +305,7 @@ fn judge(subject: &Subject, kind: Kind, path: &Path, campaign: &mut Campaign) ->
             return Ok(Outcome::Refused);
         }
         return Ok(match content {
-            Err(error) => Outcome::Silent(format!("verified and started, and cannot be read: {error}")),
+            Err(_) => Outcome::Late,
             Ok(content) if content.last_height < subject.content.last_height => Outcome::RolledBack,
             Ok(_) => Outcome::Silent("verified and started with another content".to_owned()),
         });
@@ -327,7 +331,11 @@ fn judge(subject: &Subject, kind: Kind, path: &Path, campaign: &mut Campaign) ->
         // Its certificate was accepted with it: the key is the one it was made for.
         _ => true,
     };
-    Ok(if same { Outcome::Same } else { Outcome::Silent("the node started with it, and it says something else".to_owned()) })
+    Ok(if same {
+        Outcome::Same
+    } else {
+        Outcome::Silent("the node started with it, and it says something else".to_owned())
+    })
 }
 
 fn verify_passes(subject: &Subject, campaign: &Campaign) -> Result<bool, FaultError> {

@@ -1,13 +1,12 @@
 //! The files of a network under test: keys, genesis, certificates, configurations. As `bizra-node devnet` makes them, with
 //! data folders where the faults want them, and one peer more: the watcher, which every validator sends its votes to.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bizra_node::configuration::{
-    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, TlsConfiguration,
-};
+use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::identity::{Authority, SignerFolder};
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport};
 use bizra_proto::parameters::Parameters;
@@ -99,35 +98,37 @@ impl Layout {
             write(&certificates.join(format!("{name}.crt")), signed.map_err(|error| setup(&error))?.as_bytes())?;
         }
 
-        let configuration = |index: usize| {
+        // As text: what a later version adds has its defaults.
+        let configuration = |index: usize| -> Result<Configuration, FaultError> {
+            let name = &names[index];
             let certificate = |name: &str| certificates.join(format!("{name}.crt"));
-            let others = names.iter().enumerate().filter(|(other, _)| *other != index);
-            Configuration {
-                node_name: names[index].clone(),
-                volume_id: names[index].clone(),
-                genesis_file: genesis_file.clone(),
-                data_dir: folders[index].clone(),
-                tls: TlsConfiguration {
-                    certificate_file: certificate(&names[index]),
-                    ca_file: certificate("ca"),
-                    operator_ca_file: certificate("operator-ca"),
-                },
-                listen: listen(base_port, index),
-                retention: RetentionConfiguration::default(),
-                peers: others
-                    .map(|(other, name)| PeerConfiguration {
-                        name: name.clone(),
-                        address: listen(base_port, other).peer.to_string(),
-                    })
-                    .collect(),
+            let ports = listen(base_port, index);
+            let mut text = format!(
+                "node_name = {name:?}\nvolume_id = {name:?}\ngenesis_file = {genesis_file:?}\ndata_dir = {:?}\n\
+                 [tls]\ncertificate_file = {:?}\nca_file = {:?}\noperator_ca_file = {:?}\n\
+                 [listen]\npeer = {:?}\ngrpc = {:?}\nhttp = {:?}\nadmin = {:?}\nmonitoring = {:?}\n",
+                folders[index],
+                certificate(name),
+                certificate("ca"),
+                certificate("operator-ca"),
+                ports[0].to_string(),
+                ports[1].to_string(),
+                ports[2].to_string(),
+                ports[3].to_string(),
+                ports[4].to_string(),
+            );
+            for (other, name) in names.iter().enumerate().filter(|(other, _)| *other != index) {
+                let address = listen(base_port, other)[0].to_string();
+                let _ = write!(text, "[[peers]]\nname = {name:?}\naddress = {address:?}\n");
             }
+            Configuration::parse(&text, root).map_err(|error| setup(&error))
         };
-        let nodes = (0..VALIDATORS).map(|index| NodeFiles::write(root, configuration(index)));
+        let nodes = (0..VALIDATORS).map(|index| NodeFiles::write(root, configuration(index)?));
         Ok(Self {
             genesis_hash: loaded.hash,
             keys: loaded.validators.iter().map(|member| member.public_key).collect(),
             nodes: nodes.collect::<Result<_, _>>()?,
-            watcher: configuration(VALIDATORS),
+            watcher: configuration(VALIDATORS)?,
             genesis_file,
         })
     }
@@ -156,16 +157,10 @@ impl NodeFiles {
     }
 }
 
-fn listen(base_port: u16, index: usize) -> ListenConfiguration {
+/// For peers, gRPC, REST, the operator and monitoring.
+fn listen(base_port: u16, index: usize) -> [SocketAddr; 5] {
     let first = base_port + index as u16 * PORTS_PER_NODE;
-    let address = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, first + offset));
-    ListenConfiguration {
-        peer: address(0),
-        grpc: address(1),
-        http: address(2),
-        admin: address(3),
-        monitoring: address(4),
-    }
+    [0, 1, 2, 3, 4].map(|offset| SocketAddr::from((Ipv4Addr::LOCALHOST, first + offset)))
 }
 
 pub(crate) fn create_folder(path: &Path) -> Result<(), FaultError> {

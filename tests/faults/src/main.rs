@@ -192,7 +192,9 @@ fn run(arguments: &RunArgs) -> Result<bool, FaultError> {
         "findingsCount": count,
     });
     write_json(&arguments.out, &document)?;
-    println!("{count} found in {seconds} s: acknowledged votes, blocks or receipts lost, contradictions, silent wrong reads");
+    println!(
+        "{count} found in {seconds} s: acknowledged votes, blocks or receipts lost, contradictions, silent wrong reads"
+    );
     Ok(count == 0)
 }
 

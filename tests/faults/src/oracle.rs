@@ -55,7 +55,10 @@ pub(crate) fn check_dead(
     let mut lost = seen.iter().filter(|vote| !remembered.covers(vote));
     if let Some(vote) = lost.next() {
         let more = lost.count();
-        campaign.found(format!("v{node} after {death:?}: a vote was sent and is not recorded: {} ({more} more)", say(vote)));
+        campaign.found(format!(
+            "v{node} after {death:?}: a vote was sent and is not recorded: {} ({more} more)",
+            say(vote)
+        ));
     }
     let database = match RawDatabase::open(&files.database()) {
         Ok(database) => database,
@@ -164,7 +167,9 @@ fn compare(scene: &Scene, campaign: &mut Campaign) -> Result<Settled, FaultError
         }
         for database in &databases {
             let votes = database.finalization(height)?;
-            scene.watcher.note(votes.into_iter().filter_map(|(signer, vote, signature)| signed(signer, vote, signature)));
+            scene
+                .watcher
+                .note(votes.into_iter().filter_map(|(signer, vote, signature)| signed(signer, vote, signature)));
         }
     }
     for (said, hash) in scene.said().into_iter().filter(|(said, _)| (1..=height).contains(said)) {

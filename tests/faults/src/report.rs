@@ -57,7 +57,10 @@ impl Settled {
 
 impl Kills {
     pub(crate) fn print(&self) {
-        println!("kills         {} in {} strikes, {} of them all four validators", self.kills, self.strikes, self.total);
+        println!(
+            "kills         {} in {} strikes, {} of them all four validators",
+            self.kills, self.strikes, self.total
+        );
         println!("              {}", self.recovery.text());
         print_checked(self.checked, self.settled);
     }
@@ -72,15 +75,24 @@ impl Kills {
 
 impl Cuts {
     pub(crate) fn print(&self) {
-        println!("cuts on {:<5} {}, {} times all four validators at once", self.file_system.name(), self.cuts, self.total);
+        println!(
+            "cuts on {:<5} {}, {} times all four validators at once",
+            self.file_system.name(),
+            self.cuts,
+            self.total
+        );
         println!("              {}", self.recovery.text());
         print_checked(self.checked, self.settled);
         let Checked { receipts_behind, blocks_behind, .. } = self.checked;
-        println!("              own disk behind what was said: {receipts_behind} receipts, {blocks_behind} blocks; all came back");
+        println!(
+            "              own disk behind what was said: {receipts_behind} receipts, {blocks_behind} blocks; all came back"
+        );
         for arm in Arm::ALL {
             let (trials, lost, none, most) = self.arm(arm);
             let name = arm.name();
-            println!("              record by {name}: {lost} of {trials} cuts lost acknowledged numbers, up to {most}; {none} left no record");
+            println!(
+                "              record by {name}: {lost} of {trials} cuts lost acknowledged numbers, up to {most}; {none} left no record"
+            );
         }
     }
 
@@ -99,13 +111,17 @@ impl Cuts {
 
 impl Flips {
     pub(crate) fn print(&self) {
-        println!("flips         {:<14} {:>6} {:>9} {:>9} {:>13} {:>7}", "file", "flips", "refused", "same", "rolled back", "silent");
+        println!(
+            "flips         {:<14} {:>6} {:>9} {:>12} {:>9} {:>13} {:>7}",
+            "file", "flips", "refused", "when read", "same", "rolled back", "silent"
+        );
         for (kind, count) in &self.kinds {
             println!(
-                "              {:<14} {:>6} {:>9} {:>9} {:>13} {:>7}",
+                "              {:<14} {:>6} {:>9} {:>12} {:>9} {:>13} {:>7}",
                 kind.name(),
                 count.total(),
                 count.refused,
+                count.late,
                 count.same,
                 count.rolled_back,
                 count.silent
@@ -116,7 +132,7 @@ impl Flips {
     pub(crate) fn json(&self) -> Value {
         let kind = |(kind, count): (&crate::flips::Kind, &crate::flips::Count)| {
             json!({
-                "file": kind.name(), "flips": count.total(), "refused": count.refused, "same": count.same,
+                "file": kind.name(), "flips": count.total(), "refused": count.refused, "refusedWhenRead": count.late, "same": count.same,
                 "rolledBack": count.rolled_back, "silent": count.silent,
             })
         };
@@ -128,7 +144,9 @@ fn print_checked(checked: Checked, settled: Settled) {
     let Checked { votes, receipts, blocks, .. } = checked;
     println!("              on the dead: {votes} votes, {receipts} receipts, {blocks} announced blocks looked for");
     let Settled { height, receipts, blocks, votes } = settled;
-    println!("              at the end, height {height}: {receipts} receipts, {blocks} announced blocks on all four; {votes} votes");
+    println!(
+        "              at the end, height {height}: {receipts} receipts, {blocks} announced blocks on all four; {votes} votes"
+    );
 }
 
 #[cfg(test)]

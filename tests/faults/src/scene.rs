@@ -45,7 +45,6 @@ pub(crate) struct Observed {
 
 /// Everything that runs.
 pub(crate) struct Scene {
-    pub(crate) root: PathBuf,
     pub(crate) layout: Layout,
     pub(crate) nodes: Vec<Node>,
     pub(crate) watcher: Watcher,
@@ -77,8 +76,7 @@ impl Scene {
             let (observed, stopping) = (Arc::clone(&observed), Arc::clone(&stopping));
             std::thread::spawn(move || observe(index, port, &observed, &stopping));
         }
-        let root = root.to_owned();
-        let mut scene = Self { root, layout, nodes, watcher, traffic, observed, stopping, _runtime: runtime };
+        let mut scene = Self { layout, nodes, watcher, traffic, observed, stopping, _runtime: runtime };
         let deadline = Instant::now() + START;
         while !(0..VALIDATORS).all(|node| scene.watcher.voted_above(node, (0, 3)).is_some()) {
             campaign.pause(Duration::from_millis(50))?;

@@ -83,7 +83,8 @@ impl SoakArgs {
     pub(crate) fn run(&self, interrupted: &Arc<AtomicBool>) -> Result<bool, FaultError> {
         let setup = |error: &dyn std::fmt::Display| FaultError::Setup(error.to_string());
         if self.work.exists() {
-            std::fs::remove_dir_all(&self.work).map_err(|error| FaultError::Io(self.work.display().to_string(), error))?;
+            std::fs::remove_dir_all(&self.work)
+                .map_err(|error| FaultError::Io(self.work.display().to_string(), error))?;
         }
         crate::layout::create_folder(&self.work)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -172,7 +173,9 @@ impl SoakArgs {
 
 fn print(samples: &[Sample]) {
     let Some(last) = samples.last() else { return };
-    let mebibytes = |all: &[f64]| all.iter().map(|bytes| format!("{:.0}", bytes / f64::from(1 << 20))).collect::<Vec<_>>().join(" ");
+    let mebibytes = |all: &[f64]| {
+        all.iter().map(|bytes| format!("{:.0}", bytes / f64::from(1 << 20))).collect::<Vec<_>>().join(" ")
+    };
     println!(
         "{:>7.1} {:>9} {:>11.0} {:>26} {:>26}",
         last.seconds / 60.0,
@@ -196,7 +199,8 @@ impl Gap {
         let thread = std::thread::spawn(move || {
             let (mut longest, mut last) = (Duration::ZERO, Instant::now());
             while !stopping.load(Ordering::Relaxed) {
-                let answer = http::get(port, "/v1/chain").and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok());
+                let answer =
+                    http::get(port, "/v1/chain").and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok());
                 let now = answer.and_then(|chain| chain["finalizedHeight"].as_u64()).unwrap_or_default();
                 if now > seen.fetch_max(now, Ordering::Relaxed) {
                     longest = longest.max(last.elapsed());
@@ -220,7 +224,13 @@ struct Verdict {
     text: String,
 }
 
-fn verdicts(samples: &[Sample], gaps: &[Duration], in_time: bool, contradictions: &[String], rate: u32) -> Vec<Verdict> {
+fn verdicts(
+    samples: &[Sample],
+    gaps: &[Duration],
+    in_time: bool,
+    contradictions: &[String],
+    rate: u32,
+) -> Vec<Verdict> {
     let settled = samples.get(samples.len() / 3..).unwrap_or_default();
     let (Some(first), Some(last)) = (settled.first(), settled.last()) else {
         return vec![Verdict { good: false, text: "too short to say anything".to_owned() }];
@@ -256,7 +266,11 @@ fn verdicts(samples: &[Sample], gaps: &[Duration], in_time: bool, contradictions
     let longest = gaps.iter().max().copied().unwrap_or(Duration::MAX);
     let heights = Verdict {
         good: longest <= GAP_MAX,
-        text: format!("heights: {} ms at most between two of them (at most {})", longest.as_millis(), GAP_MAX.as_millis()),
+        text: format!(
+            "heights: {} ms at most between two of them (at most {})",
+            longest.as_millis(),
+            GAP_MAX.as_millis()
+        ),
     };
     let offered = f64::from(rate) * last.seconds;
     let share = last.finalised as f64 / offered * 100.0;

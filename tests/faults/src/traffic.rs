@@ -190,7 +190,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One account's life: a transfer, its receipt, a pause.
 async fn send(shared: &Shared, account: usize) {
     let Some(key) = shared.keys.get(account) else { return };
-    let recipient = shared.keys.get((account + 1) % shared.keys.len()).map_or([0; 32], |key| VerificationKeyBytes::from(key).into());
+    let recipient = shared
+        .keys
+        .get((account + 1) % shared.keys.len())
+        .map_or([0; 32], |key| VerificationKeyBytes::from(key).into());
     let mut node = account % shared.streams.len();
     let (mut nonce, mut last_height) = (0, 0);
     // Not all at once.

@@ -156,7 +156,9 @@ fn command(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<String, Faul
     if !output.status.success() {
         let arguments = arguments.join(" ".as_ref()).to_string_lossy().into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(FaultError::Setup(format!("{program} {arguments}: {complaint}; power cuts need root and loop devices")));
+        return Err(FaultError::Setup(format!(
+            "{program} {arguments}: {complaint}; power cuts need root and loop devices"
+        )));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

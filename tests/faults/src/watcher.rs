@@ -8,7 +8,7 @@ use std::time::Instant;
 use bizra_driver::wire::PeerMessage;
 use bizra_node::identity::SignerFolder;
 use bizra_node::network::{Network, NetworkConfig, NetworkEvent, TlsMaterial};
-use bizra_simplex::types::Digest;
+use bizra_simplex::types::{Digest, ValidatorIndex};
 use bizra_simplex::{Message, SignedVote, VoteKind};
 use ed25519_zebra::{Signature, VerificationKey};
 use tokio::runtime::Handle;
@@ -78,7 +78,7 @@ impl Watcher {
                 if let NetworkEvent::Frame(inbound) = event
                     && let Ok(message) = PeerMessage::decode(inbound.frame)
                 {
-                    own.take(message);
+                    own.take(inbound.from.0, message);
                 }
             }
         });
@@ -89,8 +89,10 @@ impl Watcher {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, message: PeerMessage) {
+    fn take(&self, from: u16, message: PeerMessage) {
         let votes: Vec<SignedVote> = match message {
+            // Sent by the leader only; peers are listed by their index.
+            PeerMessage::Consensus(Message::Proposal(proposal)) => vec![proposal.signed_vote(ValidatorIndex(from))],
             PeerMessage::Consensus(Message::Vote(vote)) => vec![vote],
             PeerMessage::Consensus(Message::Certificate(certificate)) | PeerMessage::Range(_, certificate) => {
                 certificate.votes().collect()
@@ -118,7 +120,8 @@ impl Watcher {
             }
             let message = vote.vote.signed_bytes(self.genesis_hash);
             let signature = Signature::from(vote.signature.0);
-            let signed = |signer: &usize| self.keys.get(*signer).is_some_and(|key| key.verify(&signature, &message).is_ok());
+            let signed =
+                |signer: &usize| self.keys.get(*signer).is_some_and(|key| key.verify(&signature, &message).is_ok());
             match std::iter::once(claimed).chain(0..self.keys.len()).find(signed) {
                 Some(signer) => self.seen().note(signer, plain, now),
                 None => self.seen().forged += 1,
@@ -129,9 +132,10 @@ impl Watcher {
     /// The votes of a validator that were seen up to an instant, of this moment and later.
     pub(crate) fn votes_of(&self, validator: usize, until: Instant, from: Moment) -> Vec<PlainVote> {
         let seen = self.seen();
-        let all = seen.votes.iter().filter(|((signer, moment, _), (_, at))| {
-            *signer == validator && *moment >= from && *at <= until
-        });
+        let all = seen
+            .votes
+            .iter()
+            .filter(|((signer, moment, _), (_, at))| *signer == validator && *moment >= from && *at <= until);
         all.map(|((_, moment, kind), (digest, _))| (moment.0, moment.1, *kind, *digest)).collect()
     }
 
@@ -173,7 +177,8 @@ impl Seen {
             Some((known, _)) if *known == digest => return,
             Some((known, _)) => {
                 let (known, digest) = (hex::encode(known), hex::encode(digest));
-                let what = format!("v{signer} signed kind {kind} of epoch {epoch}, view {view} twice: {known} and {digest}");
+                let what =
+                    format!("v{signer} signed kind {kind} of epoch {epoch}, view {view} twice: {known} and {digest}");
                 self.conflicts.push(what);
                 return;
             }
