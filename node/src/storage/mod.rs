@@ -1,6 +1,8 @@
 //! One RocksDB for the node. Every context owns its column families and is the only one to read or write them; the
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
+mod logs;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -160,6 +162,7 @@ pub struct Writes<'a> {
 impl Database {
     /// Opens or creates the database in `directory`.
     pub fn open(directory: &Path) -> Result<Self, StorageError> {
+        logs::check(directory)?;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -179,6 +182,7 @@ impl Database {
 
     /// Opens an existing database without changing anything in it.
     pub fn open_read_only(directory: &Path) -> Result<Self, StorageError> {
+        logs::check(directory)?;
         let names = Family::ALL.map(Family::name);
         let mut options = Options::default();
         options.set_wal_recovery_mode(RECOVERY);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bizra_node::identity::SignerFolder;
@@ -29,12 +29,18 @@ const RESTARTS: usize = 3;
 /// Load between two restarts.
 const LOAD: Duration = Duration::from_millis(1_500);
 
-/// A node alone has refused, or serves, by then.
-const ANSWER: Duration = Duration::from_secs(20);
+/// A node alone has refused, or serves, by then, and a check is done.
+const ANSWER: Duration = Duration::from_secs(30);
 
-/// Of a hundred flips in logs, so many hit the last bytes, where damage looks like a torn write.
-const TAIL_PERCENT: u64 = 40;
+/// Of a hundred flips in logs, so many hit the last bytes, where damage looks like a torn write, and so many the header of
+/// a record, which says how the rest is to be read.
+const TAIL_PERCENT: u64 = 35;
 const TAIL_BYTES: u64 = 4_096;
+const HEADER_PERCENT: u64 = 35;
+
+/// A log is blocks of this size, in which each record has a header of so many bytes: CRC, length, type.
+const LOG_BLOCK_BYTES: usize = 32 * 1024;
+const LOG_HEADER_BYTES: usize = 7;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,6 +141,19 @@ impl Count {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flips {
     pub(crate) kinds: BTreeMap<Kind, Count>,
+}
+
+/// What a program did with the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It verified them, or serves.
+    Accepts,
+    /// It says that something is wrong, and what.
+    Refuses(String),
+    /// Neither, for a long time.
+    Hangs,
+    /// It crashes.
+    Dies,
 }
 
 enum Outcome {
@@ -238,11 +257,10 @@ fn prepare(root: &Path, campaign: &mut Campaign) -> Result<Subject, FaultError> 
     let remembered = Remembered::read(&files.record())?;
     let subject = Subject { layout, files, copy, content, remembered };
     // A check that refuses a sound folder would refuse every flip too.
-    if !verify_passes(&subject, campaign)? {
-        return Err(FaultError::Setup("`bizra-node verify` refuses before anything was flipped".to_owned()));
-    }
-    if let Some(why) = refusal(&subject, campaign)? {
-        return Err(FaultError::Setup(format!("the node refuses to start before anything was flipped: {why}")));
+    for answer in [verify(&subject, campaign)?, start(&subject, campaign)?] {
+        if answer != Answer::Accepts {
+            return Err(FaultError::Setup(format!("before anything was flipped: {answer:?}")));
+        }
     }
     Ok(subject)
 }
@@ -273,11 +291,22 @@ struct Flip {
 
 impl Flip {
     fn draw(path: &Path, kind: Kind, campaign: &mut Campaign) -> Result<Self, FaultError> {
-        let bytes = std::fs::metadata(path).map_err(|error| FaultError::Io(path.display().to_string(), error))?.len();
+        let content = std::fs::read(path).map_err(|error| FaultError::Io(path.display().to_string(), error))?;
+        let bytes = content.len() as u64;
         let random = &mut campaign.random;
-        let tail = matches!(kind, Kind::Log | Kind::Manifest) && random.percent(TAIL_PERCENT);
-        let from = if tail { bytes.saturating_sub(TAIL_BYTES) } else { 0 };
-        let offset = from + random.below(bytes - from);
+        let is_log = matches!(kind, Kind::Log | Kind::Manifest);
+        let offset = match random.below(100) {
+            ..TAIL_PERCENT if is_log => {
+                let from = bytes.saturating_sub(TAIL_BYTES);
+                from + random.below(bytes - from)
+            }
+            chance if is_log && chance < TAIL_PERCENT + HEADER_PERCENT => {
+                let headers = headers(&content);
+                let header = headers.get(random.below(headers.len() as u64) as usize).copied().unwrap_or_default();
+                header as u64 + random.below(LOG_HEADER_BYTES as u64)
+            }
+            _ => random.below(bytes),
+        };
         // One bit as often as any other change.
         let mask = if random.percent(50) { 1 << random.below(8) } else { 1 + random.below(255) as u8 };
         Ok(Self { path: path.to_owned(), offset, mask })
@@ -292,26 +321,51 @@ impl Flip {
     }
 }
 
+/// Where the records of a sound log begin.
+fn headers(log: &[u8]) -> Vec<usize> {
+    let (mut headers, mut offset) = (Vec::new(), 0);
+    while let Some(header) = log.get(offset..offset + LOG_HEADER_BYTES) {
+        let rest = LOG_BLOCK_BYTES - offset % LOG_BLOCK_BYTES;
+        if rest < LOG_HEADER_BYTES {
+            offset += rest;
+            continue;
+        }
+        headers.push(offset);
+        offset += LOG_HEADER_BYTES + usize::from(u16::from_le_bytes([header[4], header[5]]));
+    }
+    headers
+}
+
 fn judge(subject: &Subject, kind: Kind, path: &Path, campaign: &mut Campaign) -> Result<Outcome, FaultError> {
+    let silent = |what: &str| Ok(Outcome::Silent(what.to_owned()));
     if kind.is_database() {
-        if !verify_passes(subject, campaign)? {
-            return Ok(Outcome::Refused);
+        match verify(subject, campaign)? {
+            Answer::Refuses(_) => return Ok(Outcome::Refused),
+            Answer::Hangs => return silent("`bizra-node verify` does not end"),
+            Answer::Dies => return silent("`bizra-node verify` crashes"),
+            Answer::Accepts => {}
         }
         let content = RawDatabase::open(&subject.files.database()).and_then(|database| database.content());
         if content.as_ref().is_ok_and(|content| *content == subject.content) {
             return Ok(Outcome::Same);
         }
-        if refusal(subject, campaign)?.is_some() {
-            return Ok(Outcome::Refused);
+        match start(subject, campaign)? {
+            Answer::Refuses(_) => return Ok(Outcome::Refused),
+            Answer::Hangs => return silent("the node neither starts nor refuses"),
+            Answer::Dies => return silent("the node crashes"),
+            Answer::Accepts => {}
         }
-        return Ok(match content {
-            Err(_) => Outcome::Late,
-            Ok(content) if content.last_height < subject.content.last_height => Outcome::RolledBack,
-            Ok(_) => Outcome::Silent("verified and started with another content".to_owned()),
-        });
+        return match content {
+            Err(_) => Ok(Outcome::Late),
+            Ok(content) if content.last_height < subject.content.last_height => Ok(Outcome::RolledBack),
+            Ok(_) => silent("verified and started with another content"),
+        };
     }
-    if refusal(subject, campaign)?.is_some() {
-        return Ok(Outcome::Refused);
+    match start(subject, campaign)? {
+        Answer::Refuses(_) => return Ok(Outcome::Refused),
+        Answer::Hangs => return silent("the node neither starts nor refuses"),
+        Answer::Dies => return silent("the node crashes"),
+        Answer::Accepts => {}
     }
     let data_dir = &subject.files.configuration.data_dir;
     let signer = SignerFolder::open_unchecked(data_dir);
@@ -331,26 +385,37 @@ fn judge(subject: &Subject, kind: Kind, path: &Path, campaign: &mut Campaign) ->
         // Its certificate was accepted with it: the key is the one it was made for.
         _ => true,
     };
-    Ok(if same {
-        Outcome::Same
-    } else {
-        Outcome::Silent("the node started with it, and it says something else".to_owned())
-    })
+    if same { Ok(Outcome::Same) } else { silent("the node started with it, and it says something else") }
 }
 
-fn verify_passes(subject: &Subject, campaign: &Campaign) -> Result<bool, FaultError> {
-    let output = Command::new(&campaign.options.node)
+fn verify(subject: &Subject, campaign: &Campaign) -> Result<Answer, FaultError> {
+    let failed = |error| FaultError::Io("bizra-node verify".to_owned(), error);
+    let mut child = Command::new(&campaign.options.node)
         .args(["verify", "--data-dir"])
         .arg(&subject.files.configuration.data_dir)
         .arg("--genesis")
         .arg(&subject.layout.genesis_file)
-        .output()
-        .map_err(|error| FaultError::Io("bizra-node verify".to_owned(), error))?;
-    Ok(output.status.success())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match child.try_wait().map_err(failed)? {
+            Some(status) if status.success() => return Ok(Answer::Accepts),
+            Some(status) if status.code().is_none() => return Ok(Answer::Dies),
+            Some(status) => return Ok(Answer::Refuses(status.to_string())),
+            None if Instant::now() > deadline => {
+                child.kill().and_then(|()| child.wait()).map_err(failed)?;
+                return Ok(Answer::Hangs);
+            }
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
 }
 
-/// Starts the node on a copy of the folder, alone; why it refuses, or none if it serves.
-fn refusal(subject: &Subject, campaign: &mut Campaign) -> Result<Option<String>, FaultError> {
+/// Starts the node on a copy of the folder, alone.
+fn start(subject: &Subject, campaign: &mut Campaign) -> Result<Answer, FaultError> {
     let copy = &subject.copy.configuration.data_dir;
     let failed = |error| FaultError::Io(copy.display().to_string(), error);
     if copy.exists() {
@@ -368,13 +433,13 @@ fn refusal(subject: &Subject, campaign: &mut Campaign) -> Result<Option<String>,
         if node.get("/v1/chain").is_some() {
             // Consensus opens the signing record on a thread of its own, in the same moment.
             let code = node.wait(Duration::from_millis(300));
-            return Ok(code.map(|code| format!("exit code {code}")));
+            return Ok(code.map_or(Answer::Accepts, |code| Answer::Refuses(format!("exit code {code}"))));
         }
         if Instant::now() > deadline {
-            return Ok(Some(format!("no answer within {} s", ANSWER.as_secs())));
+            return Ok(Answer::Hangs);
         }
         campaign.pause(Duration::from_millis(20))?;
     }
     let why = node.termination().map(|why| format!("{}: {}", why.reason, why.message));
-    Ok(Some(why.unwrap_or_else(|| "it died without a word".to_owned())))
+    Ok(why.map_or(Answer::Dies, Answer::Refuses))
 }
