@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite};
-use bizra_driver::{Batch, Change, Disk, DiskError, Member, Recovered};
+use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{Block, Certificate, Checkpoint};
+use bizra_simplex::{Block, Certificate, Checkpoint, Version};
 
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
@@ -277,5 +277,13 @@ impl Disk for SimulatedDisk {
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
         Ok(self.with(|store| store.validators(epoch)))
+    }
+
+    fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
+        Ok(self.with(|store| store.version(epoch)))
+    }
+
+    fn is_reported(&self, key: PublicKey, _: Epoch) -> Result<bool, DiskError> {
+        Ok(self.with(|store| store.is_reported(key)))
     }
 }

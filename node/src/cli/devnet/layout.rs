@@ -67,7 +67,8 @@ impl Layout {
                 owner: Some(owner),
                 ..validator(name, report.clone(), "1")
             });
-            let parameters = Parameters { epoch_blocks: options.epoch_blocks, ..Parameters::default() };
+            let (epoch_blocks, protocol_version) = (options.epoch_blocks, options.protocol_version);
+            let parameters = Parameters { epoch_blocks, protocol_version, ..Parameters::default() };
             create_genesis(&genesis_file, options.chain_id(), validators.collect(), accounts, parameters)?;
         }
         let genesis = LoadedGenesis::load(&genesis_file).map_err(CliError::failed)?;
@@ -258,6 +259,7 @@ mod tests {
             accounts: 0,
             epoch_blocks: 64,
             keep_blocks: None,
+            protocol_version: 1,
             base_port: 27100,
             opaque: false,
         }
