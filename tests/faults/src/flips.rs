@@ -430,10 +430,9 @@ fn start(subject: &Subject, campaign: &mut Campaign) -> Result<Answer, FaultErro
     node.start(&mut campaign.leftovers)?;
     let deadline = Instant::now() + ANSWER;
     while node.is_running() {
-        if node.get("/v1/chain").is_some() {
-            // Consensus opens the signing record on a thread of its own, in the same moment.
-            let code = node.wait(Duration::from_millis(300));
-            return Ok(code.map_or(Answer::Accepts, |code| Answer::Refuses(format!("exit code {code}"))));
+        // Not before its consensus takes turns: it opens the signing record while others answer already.
+        if node.metric("bizra_consensus_turns_total").is_some_and(|turns| turns > 0.0) {
+            return Ok(Answer::Accepts);
         }
         if Instant::now() > deadline {
             return Ok(Answer::Hangs);

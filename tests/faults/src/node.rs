@@ -96,20 +96,6 @@ impl Node {
         self.child.take().is_none_or(|mut child| child.wait().is_ok_and(|status| status.success()))
     }
 
-    /// Waits until the node ends by itself; its exit code if it does.
-    pub(crate) fn wait(&mut self, limit: Duration) -> Option<i32> {
-        let deadline = Instant::now() + limit;
-        while self.is_running() {
-            if Instant::now() > deadline {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let status = self.child.take()?.wait().ok()?;
-        // Death by a signal is no answer of the node's.
-        Some(status.code().unwrap_or(-1))
-    }
-
     /// Why it stopped, in its own words.
     pub(crate) fn termination(&self) -> Option<Termination> {
         serde_json::from_slice(&std::fs::read(&self.files.termination_file).ok()?).ok()
