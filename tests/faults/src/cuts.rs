@@ -18,7 +18,7 @@ use crate::{FaultError, VALIDATORS};
 #[derive(Clone, Debug)]
 pub(crate) struct Cuts {
     pub(crate) file_system: FileSystem,
-    pub(crate) cuts: u64,
+    pub(crate) count: u64,
     /// Instants at which all validators lost power.
     pub(crate) total: u64,
     pub(crate) recovery: Recovery,
@@ -60,7 +60,7 @@ pub(crate) fn run(
     }
     let mut cuts = Cuts {
         file_system,
-        cuts: 0,
+        count: 0,
         total: 0,
         recovery: Recovery::default(),
         checked: Checked::default(),
@@ -69,7 +69,7 @@ pub(crate) fn run(
     };
     let mut strikes = 0;
     let mut receipts_from = 0;
-    while cuts.cuts < count {
+    while cuts.count < count {
         let wait = campaign.random.milliseconds(100, 1_500);
         campaign.pause(wait)?;
         let victims = campaign.random.victims(VALIDATORS);
@@ -99,7 +99,7 @@ pub(crate) fn run(
             scene.nodes[victim].start(&mut campaign.leftovers)?;
             recorders[victim] = start_recorders(&volumes[victim], campaign)?;
         }
-        cuts.cuts += victims.len() as u64;
+        cuts.count += victims.len() as u64;
         cuts.total += u64::from(victims.len() == VALIDATORS);
         strikes += 1;
         let mut failed = false;
@@ -115,8 +115,8 @@ pub(crate) fn run(
         if failed {
             break;
         }
-        if strikes % 10 == 0 || cuts.cuts >= count {
-            println!("  {} cuts on {}, {} receipts", cuts.cuts, file_system.name(), scene.traffic.count());
+        if strikes % 10 == 0 || cuts.count >= count {
+            println!("  {} cuts on {}, {} receipts", cuts.count, file_system.name(), scene.traffic.count());
         }
     }
     drop(recorders);

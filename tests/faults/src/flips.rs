@@ -278,7 +278,9 @@ fn files(data: &Path) -> Result<BTreeMap<Kind, Vec<PathBuf>>, FaultError> {
         }
     }
     // The order of a folder is no seed's.
-    files.values_mut().for_each(|paths| paths.sort());
+    for paths in files.values_mut() {
+        paths.sort();
+    }
     Ok(files)
 }
 

@@ -13,7 +13,7 @@ use crate::scene::Scene;
 use crate::{FaultError, VALIDATORS};
 
 /// A validator that does not vote by then has failed.
-pub(crate) const VOTING: Duration = Duration::from_secs(60);
+pub(crate) const VOTING: Duration = Duration::from_mins(1);
 
 /// Of a hundred strikes, so many come while the validators still recover from the last.
 const STRIKE_AGAIN_PERCENT: u64 = 20;
@@ -21,7 +21,7 @@ const STRIKE_AGAIN_PERCENT: u64 = 20;
 /// What the part found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kills {
-    pub(crate) kills: u64,
+    pub(crate) count: u64,
     pub(crate) strikes: u64,
     /// Strikes that took all validators.
     pub(crate) total: u64,
@@ -43,7 +43,7 @@ pub(crate) fn run(count: u64, campaign: &mut Campaign) -> Result<Kills, FaultErr
     let mut scene = Scene::start(&root, &data, campaign.options.rate, campaign)?;
     let mut kills = Kills::default();
     let mut checked_to = 0;
-    while kills.kills < count {
+    while kills.count < count {
         let wait = campaign.random.milliseconds(100, 1_500);
         campaign.pause(wait)?;
         let victims = campaign.random.victims(VALIDATORS);
@@ -68,8 +68,8 @@ pub(crate) fn run(count: u64, campaign: &mut Campaign) -> Result<Kills, FaultErr
         if failed {
             break;
         }
-        if kills.strikes % 20 == 0 || kills.kills >= count {
-            println!("  {} kills in {} strikes, {} receipts", kills.kills, kills.strikes, scene.traffic.count());
+        if kills.strikes % 20 == 0 || kills.count >= count {
+            println!("  {} kills in {} strikes, {} receipts", kills.count, kills.strikes, scene.traffic.count());
         }
     }
     kills.settled = settle(&mut scene, campaign)?;
@@ -101,7 +101,7 @@ fn strike(
         started.insert(victim, (scene.watcher.highest(), Instant::now()));
         scene.nodes[victim].start(&mut campaign.leftovers)?;
     }
-    kills.kills += victims.len() as u64;
+    kills.count += victims.len() as u64;
     kills.strikes += u64::from(!victims.is_empty());
     kills.total += u64::from(victims.len() == VALIDATORS);
     Ok(())

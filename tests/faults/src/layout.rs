@@ -1,7 +1,6 @@
 //! The files of a network under test: keys, genesis, certificates, configurations. As `bizra-node devnet` makes them, with
 //! data folders where the faults want them, and one peer more: the watcher, which every validator sends its votes to.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +10,7 @@ use bizra_node::identity::{Authority, SignerFolder};
 use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::types::Digest;
+use serde_json::json;
 
 use crate::{FaultError, VALIDATORS};
 
@@ -98,30 +98,26 @@ impl Layout {
             write(&certificates.join(format!("{name}.crt")), signed.map_err(|error| setup(&error))?.as_bytes())?;
         }
 
-        // As text: what a later version adds has its defaults.
+        // By way of JSON: what a later version adds has its defaults.
         let configuration = |index: usize| -> Result<Configuration, FaultError> {
-            let name = &names[index];
             let certificate = |name: &str| certificates.join(format!("{name}.crt"));
-            let ports = listen(base_port, index);
-            let mut text = format!(
-                "node_name = {name:?}\nvolume_id = {name:?}\ngenesis_file = {genesis_file:?}\ndata_dir = {:?}\n\
-                 [tls]\ncertificate_file = {:?}\nca_file = {:?}\noperator_ca_file = {:?}\n\
-                 [listen]\npeer = {:?}\ngrpc = {:?}\nhttp = {:?}\nadmin = {:?}\nmonitoring = {:?}\n",
-                folders[index],
-                certificate(name),
-                certificate("ca"),
-                certificate("operator-ca"),
-                ports[0].to_string(),
-                ports[1].to_string(),
-                ports[2].to_string(),
-                ports[3].to_string(),
-                ports[4].to_string(),
-            );
-            for (other, name) in names.iter().enumerate().filter(|(other, _)| *other != index) {
-                let address = listen(base_port, other)[0].to_string();
-                let _ = write!(text, "[[peers]]\nname = {name:?}\naddress = {address:?}\n");
-            }
-            Configuration::parse(&text, root).map_err(|error| setup(&error))
+            let [peer, grpc, http, admin, monitoring] = listen(base_port, index);
+            let others = names.iter().enumerate().filter(|(other, _)| *other != index);
+            let peers = others.map(|(other, name)| json!({ "name": name, "address": listen(base_port, other)[0] }));
+            let configuration = json!({
+                "node_name": names[index],
+                "volume_id": names[index],
+                "genesis_file": genesis_file,
+                "data_dir": folders[index],
+                "tls": {
+                    "certificate_file": certificate(&names[index]),
+                    "ca_file": certificate("ca"),
+                    "operator_ca_file": certificate("operator-ca"),
+                },
+                "listen": { "peer": peer, "grpc": grpc, "http": http, "admin": admin, "monitoring": monitoring },
+                "peers": peers.collect::<Vec<_>>(),
+            });
+            serde_json::from_value(configuration).map_err(|error| setup(&error))
         };
         let nodes = (0..VALIDATORS).map(|index| NodeFiles::write(root, configuration(index)?));
         Ok(Self {

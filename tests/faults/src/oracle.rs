@@ -136,7 +136,9 @@ pub(crate) fn settle(scene: &mut Scene, campaign: &mut Campaign) -> Result<Settl
     }
     let settled = compare(scene, campaign)?;
     let found = [scene.watcher.conflicts(), scene.contradictions(), scene.traffic.contradictions()].concat();
-    found.into_iter().for_each(|what| campaign.found(what));
+    for what in found {
+        campaign.found(what);
+    }
     for files in &scene.layout.nodes {
         let verify = Command::new(&campaign.options.node)
             .args(["verify", "--data-dir"])

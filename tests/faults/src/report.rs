@@ -59,7 +59,7 @@ impl Kills {
     pub(crate) fn print(&self) {
         println!(
             "kills         {} in {} strikes, {} of them all four validators",
-            self.kills, self.strikes, self.total
+            self.count, self.strikes, self.total
         );
         println!("              {}", self.recovery.text());
         print_checked(self.checked, self.settled);
@@ -67,7 +67,7 @@ impl Kills {
 
     pub(crate) fn json(&self) -> Value {
         json!({
-            "kills": self.kills, "strikes": self.strikes, "allAtOnce": self.total, "resubmitted": self.resubmitted,
+            "kills": self.count, "strikes": self.strikes, "allAtOnce": self.total, "resubmitted": self.resubmitted,
             "votingAgain": self.recovery.json(), "checked": self.checked.json(), "settled": self.settled.json(),
         })
     }
@@ -78,7 +78,7 @@ impl Cuts {
         println!(
             "cuts on {:<5} {}, {} times all four validators at once",
             self.file_system.name(),
-            self.cuts,
+            self.count,
             self.total
         );
         println!("              {}", self.recovery.text());
@@ -102,7 +102,7 @@ impl Cuts {
             json!({ "cuts": trials, "cutsThatLost": lost, "noRecordLeft": none, "mostLost": most })
         };
         json!({
-            "fileSystem": self.file_system.name(), "cuts": self.cuts, "allAtOnce": self.total,
+            "fileSystem": self.file_system.name(), "cuts": self.count, "allAtOnce": self.total,
             "votingAgain": self.recovery.json(), "checked": self.checked.json(), "settled": self.settled.json(),
             "recordBySlots": arm(Arm::Slots), "recordByRename": arm(Arm::Rename),
         })

@@ -21,7 +21,7 @@ use crate::{FaultError, VALIDATORS};
 const ASK: Duration = Duration::from_millis(50);
 
 /// A network that is not up by then never will be.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Senders of the load.
 const ACCOUNTS: u32 = 64;

@@ -107,7 +107,7 @@ impl SoakArgs {
         while started.elapsed() < length && !interrupted.load(Ordering::Relaxed) {
             std::thread::sleep(SAMPLE);
             samples.push(self.sample(started, &processes, &gaps, &traffic)?);
-            let due = (started.elapsed().as_secs_f64() / length.as_secs_f64() * 10.0) as usize;
+            let due = started.elapsed().as_millis() * 10 / length.as_millis().max(1);
             if due > shown {
                 shown = due;
                 print(&samples);
@@ -312,13 +312,13 @@ mod tests {
     use super::*;
 
     fn samples(resident: impl Fn(f64) -> f64, disk: impl Fn(f64) -> f64) -> Vec<Sample> {
-        (1..=300)
+        (1..=300_u32)
             .map(|second| Sample {
                 seconds: f64::from(second),
                 resident_bytes: vec![resident(f64::from(second)); VALIDATORS],
                 disk_bytes: vec![disk(f64::from(second)); VALIDATORS],
                 heights: vec![1; VALIDATORS],
-                finalised: 3_000 * u64::from(second as u32),
+                finalised: 3_000 * u64::from(second),
             })
             .collect()
     }

@@ -123,7 +123,7 @@ impl Watcher {
             let signed =
                 |signer: &usize| self.keys.get(*signer).is_some_and(|key| key.verify(&signature, &message).is_ok());
             match std::iter::once(claimed).chain(0..self.keys.len()).find(signed) {
-                Some(signer) => self.seen().note(signer, plain, now),
+                Some(validator) => self.seen().note(validator, plain, now),
                 None => self.seen().forged += 1,
             }
         }
