@@ -70,7 +70,9 @@ impl Data {
     pub(crate) fn wants(&self, digest: Digest, batch: &Batch) -> bool {
         let used = self.bytes_by_origin.get(&(batch.epoch, batch.origin)).copied().unwrap_or_default();
         let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX || self.fetches.contains_key(&digest);
-        fits && !self.held.contains_key(&digest) && !self.checking.contains_key(&digest) && !self.invalid.contains(&digest)
+        fits && !self.held.contains_key(&digest)
+            && !self.checking.contains_key(&digest)
+            && !self.invalid.contains(&digest)
     }
 
     pub(crate) fn start_check(&mut self, digest: Digest, batch: &Batch) {

@@ -62,6 +62,7 @@ mod evidence;
 #[cfg(test)]
 mod golden;
 mod holding;
+pub mod light;
 mod peers;
 mod ports;
 mod roster;

@@ -19,6 +19,11 @@ pub(super) fn finalization(height: Height) -> Vec<u8> {
     numbered(b'f', height.0)
 }
 
+/// The link from this epoch to the next.
+pub(super) fn link(epoch: Epoch) -> Vec<u8> {
+    numbered(b'l', epoch.0)
+}
+
 pub(super) fn height_of(block: Digest) -> Vec<u8> {
     named(b'h', block)
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_driver::codec::{DecodeError, Reader, Write as _};
-use bizra_simplex::types::{Digest, Height, View};
+use bizra_driver::light::Headers;
+use bizra_simplex::types::{Digest, Epoch, Height, View};
 use bizra_simplex::{Anchor, Block, Certificate, Contradiction, Record, SignedVote, VoteKind};
 use bytes::Bytes;
 
@@ -86,6 +87,10 @@ impl BlockStore {
         };
         store.set_last(last);
         Ok(store)
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 
     fn last_height(&self) -> Result<Option<Height>, StorageError> {
@@ -348,6 +353,18 @@ impl BlockReader for BlockStore {
 
     fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError> {
         Ok(self.batch(*batch)?.map(|batch| batch.payload))
+    }
+
+    fn epoch_links(&self, from: Epoch, limit: usize) -> Result<Vec<Bytes>, StorageError> {
+        self.links(from, limit)
+    }
+
+    fn finalised_headers(&self, from: Height) -> Result<Option<Headers>, StorageError> {
+        self.headers(from)
+    }
+
+    fn header_naming(&self, checkpoint: Height, oldest: Height) -> Result<Option<Height>, StorageError> {
+        self.naming(checkpoint, oldest)
     }
 }
 

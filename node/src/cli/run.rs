@@ -25,7 +25,7 @@ impl RunCommand {
     pub async fn run(self) -> Result<(), CliError> {
         let mut signals = StopSignals::listen().map_err(CliError::failed)?;
         let configuration = Configuration::load(&self.config).map_err(CliError::stopped)?;
-        let node = Node::start(configuration).await.map_err(CliError::Stopped)?;
+        let node = Node::start(configuration, &self.config).await.map_err(CliError::Stopped)?;
         let stop = async move {
             if self.stop_on_stdin_close {
                 tokio::select! {
