@@ -52,13 +52,16 @@ impl Watcher {
         let setup = |error: &dyn std::fmt::Display| FaultError::Setup(format!("the watcher cannot start: {error}"));
         let configuration = &layout.watcher;
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id);
-        let tls_key = signer.and_then(|signer| signer.tls_key()).map_err(|error| setup(&error))?;
+        let signer = signer.map_err(|error| setup(&error))?;
+        let tls_key = signer.tls_key().map_err(|error| setup(&error))?;
+        let consensus_key = Arc::new(signer.consensus_key().map_err(|error| setup(&error))?);
         let keys = layout.keys.iter().map(|key| VerificationKey::try_from(*key));
         let keys: Vec<VerificationKey> = keys.collect::<Result<_, _>>().map_err(|error| setup(&error))?;
         let genesis_hash = layout.genesis_hash;
         let config = NetworkConfig {
             node_name: configuration.node_name.clone(),
             genesis_hash,
+            consensus_key,
             listen: configuration.listen.peer,
             peers: configuration.peers.clone(),
         };

@@ -12,6 +12,7 @@ use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::gateway::read_transaction;
 use bizra_node::identity::Authority;
 use bizra_node::identity::certificates::dns_names;
+use bizra_node::network::read_hello;
 use bizra_node::transaction::{ChainId, Payload, PayloadVerifier, Transaction};
 use bizra_proto::ceremony::{KeyReport, verify_possession};
 use bizra_proto::exit::Termination;
@@ -29,6 +30,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("hello", hello),
     ("peer_message", peer_message),
     ("consensus", consensus),
     ("signing_record", signing_record),
@@ -47,6 +49,13 @@ pub const TARGETS: &[Target] = &[
 /// The target of a name.
 pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).copied()
+}
+
+/// The first frame of a stream, from whoever holds a certificate: what decodes is canonical.
+fn hello(data: &[u8]) {
+    if let Some(again) = read_hello(data) {
+        assert_eq!(again, data, "two encodings of one introduction");
+    }
 }
 
 /// Frames between nodes: what decodes is canonical.
