@@ -239,7 +239,7 @@ impl Ledger {
             let Ground { registry, money, turn, .. } = &mut ground;
             reports.extend(registry.take_report(block.epoch.0, told, money, turn)?);
         }
-        for Report { owner, failure } in &reports {
+        for Report { owner, failure, .. } in &reports {
             tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
         }
         for (transaction, known) in planned.iter().zip(known) {

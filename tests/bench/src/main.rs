@@ -5,18 +5,20 @@
 //! load` submits and times; CPU, memory, syncs and disk are the validators' own, from `/metrics` and `/proc`. The load generator
 //! shares the machine with the validators; its CPU is not counted as theirs.
 
+mod devnet;
 mod load;
+mod peer;
 mod report;
 mod signatures;
+mod usage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bizra_bench::devnet::{self, Devnet};
-use bizra_bench::{BenchError, Mode};
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
+use devnet::Devnet;
 use load::Run;
 use report::{print_header, print_run, print_verdicts, spread};
 use signatures::CheckCost;
@@ -24,9 +26,47 @@ use signatures::CheckCost;
 /// Each step on the way to saturation offers so many times what the last one did, in percent.
 const STEP_PERCENT: u32 = 120;
 
+/// Why a bench could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// A file or process could not be used.
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+    /// The validators did not come up, or stopped.
+    #[error("{0}")]
+    Network(String),
+    /// The load gave no figures.
+    #[error("the load failed: {0}")]
+    Load(String),
+    /// The bare signature check could not be measured.
+    #[error("the bare signature check failed: {0}")]
+    Signatures(String),
+}
+
+/// Whether validators check the signatures of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Every validator checks every signature.
+    Signed,
+    /// Nobody checks any; on a chain that exists for this only.
+    Opaque,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
 /// Measure throughput and latency of four local validators.
 #[derive(Parser, Clone, Debug)]
 struct Arguments {
+    /// Something else than measuring ours alone.
+    #[command(subcommand)]
+    action: Option<Action>,
     /// The `bizra-node` binary.
     #[arg(long, value_name = "FILE")]
     node: PathBuf,
@@ -56,8 +96,24 @@ struct Arguments {
     out: PathBuf,
 }
 
+/// What else can be measured.
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    Peer(peer::PeerArguments),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Action::Peer(peer)) = &arguments.action {
+        return match peer::compare(&arguments, peer) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let modes = arguments.mode.map_or(vec![Mode::Signed, Mode::Opaque], |mode| vec![mode]);
     for mode in modes {
         if let Err(error) = bench(&arguments, mode) {
@@ -81,8 +137,7 @@ fn bench(arguments: &Arguments, mode: Mode) -> Result<(), BenchError> {
         if mode == Mode::Signed {
             checks.push(signatures::measure()?);
         }
-        let (accounts, port) = (arguments.accounts, arguments.base_port);
-        let mut network = Devnet::start(&arguments.node, accounts, port, mode, folder.path(), &[])?;
+        let mut network = Devnet::start(&arguments.node, arguments.accounts, arguments.base_port, mode, folder.path())?;
         let measure = |rate, seconds| Run::measure(&arguments.node, &network, arguments.accounts, rate, seconds);
         // Fills caches and connections; not reported.
         measure(arguments.rate.min(1_000), 5)?;
@@ -109,14 +164,14 @@ fn bench(arguments: &Arguments, mode: Mode) -> Result<(), BenchError> {
     let document = json!({
         "mode": mode.name(),
         "validators": devnet::VALIDATORS,
-        "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        "cores": cores(),
         "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
         "spread": spreads(&runs),
         "bareCheckMicroseconds": check.map(|check| json!({ "node": check.node, "ed25519Zebra": check.zebra })),
         "steps": steps.iter().map(Run::json).collect::<Vec<_>>(),
         "saturation": { "keptUpAt": held, "finalisedPerSecondMax": most },
     });
-    write(arguments, mode, &document)
+    write(&arguments.out, mode.name(), &document)
 }
 
 /// Offers more and more until the network no longer keeps up.
@@ -131,6 +186,11 @@ fn saturate(first: &Run, measure: impl Fn(u32) -> Result<Run, BenchError>) -> Re
         steps.push(step);
     }
     Ok(steps)
+}
+
+/// Processors that validators and load share.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn mean(checks: &[CheckCost]) -> Option<CheckCost> {
@@ -149,13 +209,16 @@ fn spreads(runs: &[Run]) -> Value {
         "p99": range(&|run| run.number("/latencyMilliseconds/p99")),
         "finalisedPerSecond": range(&|run| run.number("/finalisedPerSecond")),
         "cpuMicrosecondsPerTransactionPerValidator": range(&Run::cpu_per_transaction),
+        "syncsPerTransactionPerValidator": range(&|run| run.syncs_per_transaction().unwrap_or_default()),
+        "bytesWrittenPerTransactionPerValidator": range(&Run::bytes_per_transaction),
+        "residentBytesMax": range(&|run| run.usage.resident_bytes_max),
     })
 }
 
-fn write(arguments: &Arguments, mode: Mode, document: &Value) -> Result<(), BenchError> {
-    let path = arguments.out.join(format!("{}.json", mode.name()));
+fn write(folder: &Path, name: &str, document: &Value) -> Result<(), BenchError> {
+    let path = folder.join(format!("{name}.json"));
     let text = format!("{document:#}\n");
-    std::fs::create_dir_all(&arguments.out)
+    std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&path, text))
         .map_err(|error| BenchError::Io(path.display().to_string(), error))?;
     println!("  written to {}", path.display());

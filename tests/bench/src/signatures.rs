@@ -1,6 +1,5 @@
 //! What a signature check costs by itself: the floor under what a transaction can cost a validator.
 
-use bizra_bench::BenchError;
 use bizra_node::transaction::{
     Address, ChainId, PayloadBuilder, PayloadVerifier, SIGNATURES_AT_ONCE_MAX, TraceId, Transfer,
 };
@@ -10,6 +9,8 @@ use ed25519_zebra::{Signature, SigningKey, VerificationKeyBytes};
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::BenchError;
 
 /// Payloads of 1,024 transactions each; together as many senders as a run has.
 const PAYLOADS: usize = 10;

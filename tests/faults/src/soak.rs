@@ -7,13 +7,14 @@
 //! [`DISK_BYTES_PER_TRANSACTION_MAX`], which is less than half of what a transaction takes if its body stays.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bizra_bench::devnet::{Devnet, monitoring_ports};
-use bizra_bench::{Mode, http};
+use bizra_bench::http;
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::traffic::Traffic;
@@ -21,6 +22,12 @@ use crate::{FaultError, VALIDATORS, write_json};
 
 /// The chain id of every devnet.
 const CHAIN_ID: &str = "devnet";
+
+/// Short enough that pruning, which keeps two epochs, has something to do soon.
+const EPOCH_BLOCKS: &str = "256";
+
+/// A devnet that is not ready by then never will be.
+const START: Duration = Duration::from_mins(1);
 
 /// Senders; each waits for its receipt, so that there are enough for every rate that is asked for.
 const ACCOUNTS: u32 = 2_000;
@@ -78,7 +85,70 @@ struct Sample {
     finalised: u64,
 }
 
+/// The running devnet; stopped when dropped.
+struct Devnet(Child);
+
+impl Devnet {
+    /// Starts it and waits until every validator is ready.
+    fn start(arguments: &SoakArgs) -> Result<Self, FaultError> {
+        let child = Command::new(&arguments.node)
+            .args(["devnet", "--validators", &VALIDATORS.to_string(), "--accounts", &ACCOUNTS.to_string()])
+            .args(["--keep-blocks", &arguments.keep_blocks.to_string(), "--epoch-blocks", EPOCH_BLOCKS])
+            .args(["--base-port", &arguments.base_port.to_string(), "--dir"])
+            .arg(&arguments.work)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| FaultError::Io(arguments.node.display().to_string(), error))?;
+        let mut network = Self(child);
+        let deadline = Instant::now() + START;
+        let ready = |port| http::get(port, "/readyz").is_some_and(|(status, _)| status == 200);
+        while !arguments.ports(4).all(ready) {
+            if Instant::now() > deadline || network.0.try_wait().is_ok_and(|status| status.is_some()) {
+                let log = arguments.work.join("v0").join("node.log");
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                return Err(FaultError::Setup(format!("the validators did not become ready\n{log}")));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(network)
+    }
+
+    /// Ids of the validators' processes, which are the devnet's children.
+    fn validators(&self) -> Vec<u32> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
+        // A child belongs to the thread that started it.
+        let children = threads.into_iter().flatten().flatten();
+        let children = children.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        let ids = |list: String| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>();
+        children.flat_map(ids).collect()
+    }
+
+    /// As a user would.
+    fn stop(&mut self) {
+        if self.0.try_wait().is_ok_and(|status| status.is_none())
+            && let Some(process) = Pid::from_raw(self.0.id().cast_signed())
+        {
+            // Not waited for yet: the id is its own.
+            let _ = kill_process(process, Signal::TERM);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+impl Drop for Devnet {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl SoakArgs {
+    /// One port of each validator, by its place among the validator's.
+    fn ports(&self, place: u16) -> impl Iterator<Item = u16> {
+        let base = self.base_port + place;
+        (0..VALIDATORS as u16).map(move |index| base + index * 10)
+    }
+
     /// True if every verdict is good.
     pub(crate) fn run(&self, interrupted: &Arc<AtomicBool>) -> Result<bool, FaultError> {
         let setup = |error: &dyn std::fmt::Display| FaultError::Setup(error.to_string());
@@ -89,12 +159,9 @@ impl SoakArgs {
         crate::layout::create_folder(&self.work)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(|error| setup(&error))?;
-        let keep = self.keep_blocks.to_string();
-        let extra = ["--keep-blocks", &keep, "--epoch-blocks", "256"];
-        let mut network = Devnet::start(&self.node, ACCOUNTS, self.base_port, Mode::Signed, &self.work, &extra)
-            .map_err(|error| setup(&error))?;
-        let processes = network.processes().map_err(|error| setup(&error))?;
-        let ports: Vec<u16> = (0..VALIDATORS as u16).map(|index| self.base_port + index * 10 + 1).collect();
+        let mut network = Devnet::start(self)?;
+        let processes = network.validators();
+        let ports: Vec<u16> = self.ports(1).collect();
         let traffic = Traffic::start(CHAIN_ID, &ports, ACCOUNTS as usize, self.rate, false, runtime.handle())?;
         let stopping = Arc::new(AtomicBool::new(false));
         let gaps: Vec<Gap> = ports.iter().map(|port| Gap::start(port + 1, &stopping)).collect();
@@ -117,7 +184,7 @@ impl SoakArgs {
         stopping.store(true, Ordering::Relaxed);
         let gaps: Vec<Duration> = gaps.into_iter().map(Gap::longest).collect();
         let contradictions = traffic.contradictions();
-        network.stop().map_err(|error| setup(&error))?;
+        network.stop();
         drop(runtime);
         // Its size was measured; the figures stay.
         let _ = std::fs::remove_dir_all(&self.work);
@@ -141,7 +208,7 @@ impl SoakArgs {
         // Which process is which validator does not matter: the most is what counts.
         let resident = processes.iter().map(|process| resident_bytes(*process)).collect::<Option<Vec<f64>>>();
         let stopped = || FaultError::Setup("a validator stopped by itself; see its log".to_owned());
-        let alive = monitoring_ports(self.base_port).all(|port| http::get(port, "/livez").is_some());
+        let alive = self.ports(4).all(|port| http::get(port, "/livez").is_some());
         let resident_bytes = resident.filter(|_| alive).ok_or_else(stopped)?;
         let disk_bytes = (0..VALIDATORS).map(|index| disk_bytes(&self.work.join(format!("v{index}")).join("database")));
         Ok(Sample {
