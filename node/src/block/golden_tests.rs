@@ -68,7 +68,9 @@ fn version_1_of_every_stored_form_of_consensus_never_changes() {
         }
     };
     let mut writes = database.writes();
-    records.iter().for_each(|record| store.put_record(&mut writes, record).unwrap());
+    for record in &records {
+        store.put_record(&mut writes, record).unwrap();
+    }
     store.put_batch(&mut writes, Digest([0x66; 32]), &batch(1)).unwrap();
     store.put_vote(&mut writes, key, &signed(VoteKind::Finalize, block.digest())).unwrap();
     store.put_evidence(&mut writes, key, &contradiction.first, &contradiction.second).unwrap();

@@ -123,7 +123,7 @@ pub(super) fn write_history(
     writes.put(Family::History, &history_key(key, checkpoint), &value)
 }
 
-fn decode_history(checkpoint: u64, bytes: &[u8]) -> Result<Vec<(u64, Value)>, StorageError> {
+pub(super) fn decode_history(checkpoint: u64, bytes: &[u8]) -> Result<Vec<(u64, Value)>, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
         fields.take().filter(|&[version]| version == VERSION)?;

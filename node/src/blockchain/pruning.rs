@@ -8,7 +8,7 @@ use super::record::corrupt;
 use crate::storage::{Database, Family, StorageError, Writes};
 
 /// Key of the oldest retained height in the `Ledger` family.
-const OLDEST_KEY: &[u8] = b"oldest";
+pub(super) const OLDEST_KEY: &[u8] = b"oldest";
 
 /// The oldest height questions are answered for; 0 if nothing was pruned.
 pub(super) fn oldest_retained(database: &Database) -> Result<u64, StorageError> {

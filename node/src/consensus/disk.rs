@@ -12,6 +12,7 @@ use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
+use crate::event_store;
 use crate::storage::{Database, StorageError, Writes};
 
 /// Called with every executed block, in height order, after its effects are applied.
@@ -71,7 +72,9 @@ impl NodeDisk {
                     }
                 }
                 Change::Execute(block, batches) => {
-                    outcomes.push(self.ledger.execute(&block, &batches, &mut writes)?);
+                    let outcome = self.ledger.execute(&block, &batches, &mut writes)?;
+                    event_store::append(&mut writes, &outcome)?;
+                    outcomes.push(outcome);
                     if block.boundary.is_some() {
                         self.put_link(&mut writes, block, &ends)?;
                     }

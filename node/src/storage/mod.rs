@@ -1,6 +1,7 @@
 //! One RocksDB for the node. Every context owns its column families and is the only one to read or write them; the
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
+mod files;
 mod logs;
 
 use std::path::Path;
@@ -13,12 +14,14 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
+pub use files::{FilesReport, check_files};
+
 /// Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption. RocksDB's default
 /// would forget everything after a damaged record without a word.
 const RECOVERY: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
 
 /// Column families, by the context that owns them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// consensus: certificates and proposals above the last finalised block, highest votes seen.
     Consensus,
@@ -36,10 +39,13 @@ pub enum Family {
     Transactions,
     /// blockchain: totals and the executed height.
     Ledger,
+    /// event store: what blocks and bodies do not say of a block's events, by height.
+    Events,
 }
 
 impl Family {
-    const ALL: [Self; 8] = [
+    /// Every family.
+    pub const ALL: [Self; 9] = [
         Self::Consensus,
         Self::Blocks,
         Self::Batches,
@@ -48,6 +54,7 @@ impl Family {
         Self::History,
         Self::Transactions,
         Self::Ledger,
+        Self::Events,
     ];
 
     fn name(self) -> &'static str {
@@ -60,6 +67,7 @@ impl Family {
             Self::History => "history",
             Self::Transactions => "transactions",
             Self::Ledger => "ledger",
+            Self::Events => "events",
         }
     }
 
@@ -93,7 +101,7 @@ impl Family {
                 options.set_min_blob_size(BLOB_BYTES_MIN);
                 options.set_enable_blob_gc(true);
             }
-            Self::Consensus | Self::Blocks | Self::State | Self::Ledger => {}
+            Self::Consensus | Self::Blocks | Self::State | Self::Ledger | Self::Events => {}
         }
         options
     }
@@ -227,6 +235,22 @@ impl Database {
         options.set_total_order_seek(true);
         let iterator = self.db.iterator_cf_opt(self.family(family)?, options, mode);
         Ok(iterator.map(|item| item.map_err(StorageError::from)))
+    }
+
+    /// Reads every entry of every family, past the cache; returns how many there are. Finds damaged tables and blobs.
+    pub fn read_all(&self) -> Result<u64, StorageError> {
+        let mut entries = 0;
+        for family in Family::ALL {
+            let mut options = ReadOptions::default();
+            options.set_total_order_seek(true);
+            options.set_verify_checksums(true);
+            options.fill_cache(false);
+            for item in self.db.iterator_cf_opt(self.family(family)?, options, rocksdb::IteratorMode::Start) {
+                item?;
+                entries += 1;
+            }
+        }
+        Ok(entries)
     }
 
     /// Lets compaction drop history whose key ends in, and receipts whose value begins with, a height at or below these.

@@ -220,7 +220,7 @@ pub(crate) fn run(count: u64, campaign: &mut Campaign) -> Result<Flips, FaultErr
     Ok(flips)
 }
 
-/// Runs a network until every kind of file is there, and kills it.
+/// Runs a network until every kind of file is there, and stops it.
 fn prepare(root: &Path, campaign: &mut Campaign) -> Result<Subject, FaultError> {
     let data: Vec<PathBuf> = (0..VALIDATORS).map(|index| root.join(format!("v{index}"))).collect();
     for folder in &data {
@@ -241,8 +241,11 @@ fn prepare(root: &Path, campaign: &mut Campaign) -> Result<Subject, FaultError> 
         }
     }
     campaign.pause(LOAD)?;
+    // Not killed: the end of a log that was torn is not for `verify` to call sound.
     for node in &mut scene.nodes {
-        node.kill();
+        if !node.stop() {
+            return Err(FaultError::Setup(format!("{} did not stop", node.name())));
+        }
     }
     let layout = scene.layout.clone();
     drop(scene);

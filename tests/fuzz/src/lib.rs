@@ -4,11 +4,12 @@
 mod rest;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, FILE_BLOCKS, RecordError, SigningRecord};
 use bizra_driver::wire::PeerMessage;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
+use bizra_node::event_store::{BlockRecord, EventFilter, Position};
 use bizra_node::gateway::read_transaction;
 use bizra_node::identity::Authority;
 use bizra_node::identity::certificates::dns_names;
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("signing_record", signing_record),
     ("transaction", transaction),
     ("batch", batch),
+    ("event_record", event_record),
     ("grpc_requests", grpc_requests),
     ("rest_json", rest_json),
     ("rest_request", rest::request),
@@ -128,7 +130,7 @@ fn signing_record(data: &[u8]) {
         Ok::<_, RecordError>(blocks)
     };
     // Two megabytes: made once, patched, and mended afterwards.
-    static BLOCKS: Mutex<Vec<Box<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
+    static BLOCKS: Mutex<Vec<Arc<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
     let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     if blocks.is_empty() {
         *blocks = written().expect("a fresh record can be written");
@@ -141,7 +143,7 @@ fn signing_record(data: &[u8]) {
         let offset = usize::from(u16::from_be_bytes([*at, *offset])) % BLOCK_BYTES;
         let length = usize::from(*length).min(tail.len()).min(BLOCK_BYTES - offset);
         sound.entry(block).or_insert_with(|| blocks[block].clone());
-        blocks[block][offset..offset + length].copy_from_slice(&tail[..length]);
+        Arc::make_mut(&mut blocks[block])[offset..offset + length].copy_from_slice(&tail[..length]);
         rest = &tail[length..];
     }
     if let Ok(record) = SigningRecord::open(&binding, &blocks) {
@@ -168,6 +170,19 @@ fn batch(data: &[u8]) {
     }
 }
 
+/// Records of events: what decodes is canonical. Positions and filters, as clients send them.
+fn event_record(data: &[u8]) {
+    if let Some(record) = BlockRecord::decode(data) {
+        assert_eq!(record.encode(), data, "two encodings of one record");
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Ok(position) = text.parse::<Position>() {
+            assert_eq!(position.to_string().parse(), Ok(position), "a position survives being written");
+        }
+        let _ = EventFilter::from_names(text.split(','));
+    }
+}
+
 /// Requests of the client and the admin interface.
 fn grpc_requests(data: &[u8]) {
     let _ = v1::SubmitRequest::decode(data);
@@ -181,6 +196,7 @@ fn grpc_requests(data: &[u8]) {
     let _ = v1::GetValidatorSetRequest::decode(data);
     let _ = v1::GetStatusRequest::decode(data);
     let _ = v1::Frame::decode(data);
+    let _ = v1::SubscribeRequest::decode(data);
 }
 
 /// Bodies of submitted transactions over HTTP.

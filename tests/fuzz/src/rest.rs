@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, Uri};
 use bizra_node::block::BlockStore;
 use bizra_node::blockchain::{Ledger, LedgerMetrics, LedgerReader};
+use bizra_node::event_store;
 use bizra_node::gateway::{Gateway, GatewayMetrics, router};
 use bizra_node::storage::Database;
 use bizra_node::transaction::{ChainId, PackedBatch, TransactionMetrics, TransactionPool};
@@ -66,11 +67,14 @@ fn edge() -> Result<Edge, Box<dyn std::error::Error>> {
     let registry = prometheus::Registry::new();
     let blocks = BlockStore::open(database.clone(), Block::genesis(hash, 0))?;
     Ledger::open(database.clone(), &genesis, hash, LedgerMetrics::new(&registry)?)?;
-    let reader = LedgerReader::new(database);
+    let reader = LedgerReader::new(database.clone());
+    let blocks = Arc::new(blocks);
+    // Its writer is dropped: no event ever comes, and a subscription ends.
+    let (_, events) = event_store::open(database, blocks.clone())?;
     let (sender, payloads) = mpsc::channel(4);
-    let _inside = runtime.enter();
+    let inside = runtime.enter();
     let pool = TransactionPool::start(chain, reader.clone(), Some(sender), TransactionMetrics::new(&registry)?)?;
-    let gateway = Gateway::new(chain, hash, pool, reader, Arc::new(blocks), GatewayMetrics::new(&registry)?);
-    drop(_inside);
+    let gateway = Gateway::new(chain, hash, pool, reader, blocks, events, GatewayMetrics::new(&registry)?);
+    drop(inside);
     Ok(Edge { router: router(gateway), runtime, _payloads: payloads, _folder: folder })
 }
