@@ -247,7 +247,7 @@ impl Ledger {
             effects.extend(report.map(|report| (Moment::BeforeTransactions, effect::of_report(report))));
             reports.extend(report);
         }
-        for Report { owner, failure } in &reports {
+        for Report { owner, failure, .. } in &reports {
             tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
         }
         for (position, (transaction, known)) in (0..).zip(planned.iter().zip(known)) {
