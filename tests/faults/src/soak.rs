@@ -4,7 +4,8 @@
 //! Warm-up is the first third; verdicts are about the rest. Memory: the line of least squares through each validator's
 //! resident memory may rise by [`MEMORY_RISE_PERCENT`] of its mean at most. Disk: receipts stay for 100,000 blocks, so that
 //! nothing is executed twice; the rest is pruned. Per finalised transaction the disk may therefore grow by
-//! [`DISK_BYTES_PER_TRANSACTION_MAX`], which is less than half of what a transaction takes if its body stays.
+//! [`DISK_BYTES_PER_TRANSACTION_MAX`], which is less than half of what a transaction takes if its body stays. Write buffers
+//! and logs fill and empty every few minutes, so that neither is judged in a run shorter than [`JUDGED_SECONDS_MIN`].
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +38,9 @@ const MEMORY_RISE_PERCENT: f64 = 10.0;
 
 /// Most that the disk of a validator may grow after warm-up.
 const DISK_BYTES_PER_TRANSACTION_MAX: f64 = 150.0;
+
+/// Shortest time after warm-up in which memory and disk are judged: several rounds of filling and emptying.
+const JUDGED_SECONDS_MIN: f64 = 600.0;
 
 /// Longest time between two heights.
 const GAP_MAX: Duration = Duration::from_secs(1);
@@ -192,10 +196,15 @@ impl SoakArgs {
         let verdicts = verdicts(&samples, &gaps, in_time, &contradictions, self.rate);
         println!();
         for verdict in &verdicts {
-            println!("{} {}", if verdict.good { "ok    " } else { "FAILED" }, verdict.text);
+            let word = match verdict.good {
+                Some(true) => "ok    ",
+                Some(false) => "FAILED",
+                None => "short ",
+            };
+            println!("{word} {}", verdict.text);
         }
         write_json(&self.out, &self.json(&samples, &gaps, &verdicts))?;
-        Ok(verdicts.iter().all(|verdict| verdict.good))
+        Ok(verdicts.iter().all(|verdict| verdict.good != Some(false)))
     }
 
     fn sample(
@@ -287,7 +296,8 @@ impl Gap {
 }
 
 struct Verdict {
-    good: bool,
+    /// None if the run was too short to say.
+    good: Option<bool>,
     text: String,
 }
 
@@ -300,9 +310,10 @@ fn verdicts(
 ) -> Vec<Verdict> {
     let settled = samples.get(samples.len() / 3..).unwrap_or_default();
     let (Some(first), Some(last)) = (settled.first(), settled.last()) else {
-        return vec![Verdict { good: false, text: "too short to say anything".to_owned() }];
+        return vec![Verdict { good: Some(false), text: "too short to say anything".to_owned() }];
     };
     let seconds = last.seconds - first.seconds;
+    let judged = seconds >= JUDGED_SECONDS_MIN;
     let times: Vec<f64> = settled.iter().map(|sample| sample.seconds).collect();
     let worst = |of: &dyn Fn(&Sample, usize) -> f64| {
         (0..VALIDATORS)
@@ -313,7 +324,7 @@ fn verdicts(
     let (slope, mean) = worst(&|sample, index| sample.resident_bytes[index]);
     let rise = slope * seconds / mean * 100.0;
     let memory = Verdict {
-        good: rise <= MEMORY_RISE_PERCENT,
+        good: judged.then_some(rise <= MEMORY_RISE_PERCENT),
         text: format!(
             "memory: {:.0} MiB on average, {:+.1} MiB a minute, {rise:+.1} % in {seconds:.0} s after warm-up (at most {MEMORY_RISE_PERCENT} %)",
             mean / f64::from(1 << 20),
@@ -324,7 +335,7 @@ fn verdicts(
     let (slope, mean) = worst(&|sample, index| sample.disk_bytes[index]);
     let each = slope * seconds / finalised.max(1.0);
     let disk = Verdict {
-        good: each <= DISK_BYTES_PER_TRANSACTION_MAX,
+        good: judged.then_some(each <= DISK_BYTES_PER_TRANSACTION_MAX),
         text: format!(
             "disk: {:.0} MiB on average, {each:+.0} bytes a transaction after warm-up (at most {DISK_BYTES_PER_TRANSACTION_MAX})",
             mean / f64::from(1 << 20)
@@ -332,7 +343,7 @@ fn verdicts(
     };
     let longest = gaps.iter().max().copied().unwrap_or(Duration::MAX);
     let heights = Verdict {
-        good: longest <= GAP_MAX,
+        good: Some(longest <= GAP_MAX),
         text: format!(
             "heights: {} ms at most between two of them (at most {})",
             longest.as_millis(),
@@ -342,7 +353,7 @@ fn verdicts(
     let offered = f64::from(rate) * last.seconds;
     let share = last.finalised as f64 / offered * 100.0;
     let load = Verdict {
-        good: in_time && contradictions.is_empty() && share >= 98.0,
+        good: Some(in_time && contradictions.is_empty() && share >= 98.0),
         text: format!(
             "load: {} transfers final, {share:.1} % of {rate} a second; {} failed or changed{}",
             last.finalised,
@@ -379,7 +390,7 @@ mod tests {
     use super::*;
 
     fn samples(resident: impl Fn(f64) -> f64, disk: impl Fn(f64) -> f64) -> Vec<Sample> {
-        (1..=300_u32)
+        (1..=1_000_u32)
             .map(|second| Sample {
                 seconds: f64::from(second),
                 resident_bytes: vec![resident(f64::from(second)); VALIDATORS],
@@ -390,20 +401,23 @@ mod tests {
             .collect()
     }
 
-    fn good(samples: &[Sample], gap: Duration) -> Vec<bool> {
+    fn good(samples: &[Sample], gap: Duration) -> Vec<Option<bool>> {
         verdicts(samples, &[gap], true, &[], 3_000).into_iter().map(|verdict| verdict.good).collect()
     }
 
     #[test]
     fn a_leak_a_filling_disk_and_a_pause_are_each_seen() {
         let (flat, short) = (|_| 1e8, Duration::from_millis(300));
-        assert_eq!(good(&samples(flat, flat), short), [true; 4]);
-        assert!(!good(&samples(|second| 1e8 + 1e5 * second, flat), short)[0]);
+        assert_eq!(good(&samples(flat, flat), short), [Some(true); 4]);
+        assert_eq!(good(&samples(|second| 1e8 + 1e5 * second, flat), short)[0], Some(false));
         // Rising only while it warms up is no leak.
-        assert!(good(&samples(|second| 1e8 + 1e6 * second.min(90.0), flat), short)[0]);
+        assert_eq!(good(&samples(|second| 1e8 + 1e6 * second.min(300.0), flat), short)[0], Some(true));
         // Bodies that stay: 3,000 a second of 300 bytes.
-        assert!(!good(&samples(flat, |second| 9e5 * second), short)[1]);
-        assert!(!good(&samples(flat, flat), Duration::from_millis(1_001))[2]);
-        assert!(!verdicts(&samples(flat, flat), &[short], true, &[], 4_000)[3].good);
+        assert_eq!(good(&samples(flat, |second| 9e5 * second), short)[1], Some(false));
+        assert_eq!(good(&samples(flat, flat), Duration::from_millis(1_001))[2], Some(false));
+        assert_eq!(verdicts(&samples(flat, flat), &[short], true, &[], 4_000)[3].good, Some(false));
+        // A minute says nothing of memory and disk.
+        let minute = samples(|second| 1e6 * second, flat);
+        assert_eq!(good(&minute[..60], short)[..2], [None, None]);
     }
 }
