@@ -81,6 +81,17 @@ bench: build ## Measure four local validators, signed and opaque, at 10,000 a se
 	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node
 
+.PHONY: faults-node
+faults-node: build ## Kill real validators KILLS=300 times, cut their power CUTS=100 times a file system, flip FLIPS=240 bytes (root; half an hour); JSON in target/faults/
+	@tests/step.sh build-faults cargo build --release --locked --package bizra-faults --bins
+	@$(BIN)/bizra-faults run --node $(BIN)/bizra-node --kills $(or $(KILLS),300) --cuts $(or $(CUTS),100) --flips $(or $(FLIPS),240) \
+		$(if $(SEED),--seed $(SEED))
+
+.PHONY: soak
+soak: build ## Run a devnet for MINUTES=30 at RATE=3000 transfers a second: memory, disk, heights; JSON in target/soak/
+	@tests/step.sh build-faults cargo build --release --locked --package bizra-faults --bins
+	@$(BIN)/bizra-faults soak --node $(BIN)/bizra-node --minutes $(or $(MINUTES),30) --rate $(or $(RATE),3000)
+
 .PHONY: bench-peer
 bench-peer: build ## Measure ours next to CometBFT, both stock and tuned (15 minutes; QUICK=1: 4); JSON in target/bench/peer.json
 	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins

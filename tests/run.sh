@@ -29,6 +29,9 @@ export BIZRA_HELM=$cluster/helm
 
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
+counted build-faults cargo build --release --locked --package bizra-faults --package bizra-node --bins
+counted faults-node "${CARGO_TARGET_DIR:-$root/target}/release/bizra-faults" run --node "${CARGO_TARGET_DIR:-$root/target}/release/bizra-node" \
+    --kills 16 --cuts 5 --flips 24
 counted simulation cargo run --release --locked --package bizra-simulator --bin bizra-sim -- \
     --seeds "${SIM_SEEDS:-1300}" --require-views 1000000 --require-faults 100000
 sed -nE 's/^totals +/simulation: /p' target/log/simulation.log

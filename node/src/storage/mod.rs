@@ -2,6 +2,7 @@
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
 mod files;
+mod logs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -169,6 +170,7 @@ pub struct Writes<'a> {
 impl Database {
     /// Opens or creates the database in `directory`.
     pub fn open(directory: &Path) -> Result<Self, StorageError> {
+        logs::check(directory)?;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -188,6 +190,7 @@ impl Database {
 
     /// Opens an existing database without changing anything in it.
     pub fn open_read_only(directory: &Path) -> Result<Self, StorageError> {
+        logs::check(directory)?;
         let names = Family::ALL.map(Family::name);
         let mut options = Options::default();
         options.set_wal_recovery_mode(RECOVERY);
