@@ -87,6 +87,11 @@ impl Reader {
         if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.rest.len())) }
     }
 
+    /// This many bytes, without copying them.
+    pub fn bytes(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        self.take(length)
+    }
+
     fn signature(&mut self) -> Result<Signature, DecodeError> {
         Ok(Signature(self.array()?))
     }
@@ -127,7 +132,7 @@ impl Reader {
         let checkpoint = self.checkpoint()?;
         let boundary = match self.u8()? {
             0 => None,
-            1 => Some(Boundary { validators: self.digest()? }),
+            1 => Some(Boundary { validators: self.digest()?, snapshot: self.digest()? }),
             _ => return Err(DecodeError::Bounds("boundary flag")),
         };
         let count = usize::from(self.u16()?);
@@ -224,6 +229,7 @@ impl Write for Vec<u8> {
         self.push(u8::from(block.boundary.is_some()));
         if let Some(boundary) = &block.boundary {
             self.extend_from_slice(&boundary.validators.0);
+            self.extend_from_slice(&boundary.snapshot.0);
         }
         self.extend_from_slice(&(block.batches.len() as u16).to_be_bytes());
         for batch in &block.batches {

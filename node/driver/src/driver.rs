@@ -150,6 +150,7 @@ pub struct Driver<D, K> {
     /// When to ask for finalised blocks next; `None` while nothing shows that some are missing.
     pub(crate) range_due: Option<Millis>,
     pub(crate) range_asked: Millis,
+    pub(crate) ranges_paused: bool,
     pub(crate) attempts: u64,
     pub(crate) next_status: Millis,
     core_timer: Option<Millis>,
@@ -157,8 +158,8 @@ pub struct Driver<D, K> {
     work: bool,
     /// What `work` was found from.
     work_seen: Option<(u64, BestTip)>,
-    /// What the undecided blocks were last examined with: bodies and executed height. `None` if a block is new.
-    decided_with: Option<(u64, Height)>,
+    /// What the undecided blocks were last examined with: bodies, executed height and snapshot. `None` if a block is new.
+    decided_with: Option<(u64, Height, Option<Digest>)>,
     pub(crate) now: Millis,
     wall_milliseconds: u64,
     // Collected during a turn.
@@ -234,6 +235,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             next_sequence: wall_milliseconds << 20,
             range_due: None,
             range_asked: Millis(0),
+            ranges_paused: false,
             attempts: 0,
             next_status: now,
             core_timer: None,
@@ -321,7 +323,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             self.core_timer,
             self.data.next_fetch(),
             self.lock.next_question(),
-            self.range_due,
+            self.range_due.filter(|_| !self.ranges_paused),
             Some(self.next_status),
         ]
         .into_iter()
@@ -431,7 +433,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             Effect::Broadcast(message) => self.send(Destination::All, PeerMessage::Consensus(message)),
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
-                let (checkpoint, boundary) = (self.checkpoint, self.boundary()?);
+                let boundary = self.boundary()?;
+                // While the snapshot is being made, the chain goes on with the checkpoint that its parent names.
+                let waits = boundary.is_none() && self.checkpoint.height >= self.core.config().cutoff;
+                let checkpoint = if waits { Checkpoint::default() } else { self.checkpoint };
                 let time_milliseconds = self.wall_milliseconds;
                 let built = Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary };
                 self.events.push_back(built);
@@ -547,7 +552,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     /// D2, H1: which of the awaited blocks have all their bodies and name a state that is executed here.
     fn decide(&mut self) -> Result<(), Halt> {
-        let with = Some((self.data.version(), self.applied));
+        if self.undecided.is_empty() {
+            return Ok(());
+        }
+        let with = Some((self.data.version(), self.applied, self.snapshot_root()?));
         if self.decided_with == with {
             return Ok(());
         }

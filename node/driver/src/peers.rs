@@ -98,6 +98,13 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 self.send(Destination::One(from), PeerMessage::HighestVote(key, highest));
             }
             PeerMessage::HighestVote(key, highest) => self.take_answer(from, key, highest)?,
+            // Of snapshots the driver knows nothing: the node serves and takes them beside it.
+            PeerMessage::FetchBoundaries(_)
+            | PeerMessage::Boundaries(..)
+            | PeerMessage::FetchManifest(_)
+            | PeerMessage::Manifest(..)
+            | PeerMessage::FetchChunk(..)
+            | PeerMessage::Chunk(..) => {}
         }
         Ok(())
     }
@@ -154,6 +161,11 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         Ok(())
     }
 
+    /// While a snapshot is on its way, the blocks below it are not asked for.
+    pub fn pause_ranges(&mut self, paused: bool) {
+        self.ranges_paused = paused;
+    }
+
     pub(crate) fn want_range(&mut self) {
         self.range_due.get_or_insert(self.now.max(self.range_asked.plus(RANGE_INTERVAL)));
     }
@@ -175,7 +187,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 self.send(Destination::One(peer), PeerMessage::FetchBatch(digest));
             }
         }
-        if self.range_due.is_some_and(|due| due <= self.now) {
+        if !self.ranges_paused && self.range_due.is_some_and(|due| due <= self.now) {
             self.range_asked = self.now;
             let behind = self.network_height() > self.core.anchor().height();
             self.range_due = behind.then(|| self.now.plus(RANGE_INTERVAL));

@@ -1,13 +1,14 @@
 //! What nodes send each other. One frame is one message; its first byte is the version of the format.
 
-use bizra_simplex::types::{Digest, Height, View};
-use bizra_simplex::{Block, Certificate, Message, SignedVote};
+use bizra_simplex::types::{Digest, Epoch, Height, Power, View};
+use bizra_simplex::{Block, Certificate, Message, SignedVote, VALIDATORS_MAX};
 use bytes::Bytes;
 
 use crate::batch::Batch;
+use crate::boundary::BoundaryProof;
 use crate::codec::{DecodeError, Reader, Write};
 use crate::holding::HELD_MAX;
-use crate::ports::PublicKey;
+use crate::ports::{Member, PublicKey};
 
 /// Version of the peer protocol.
 pub const WIRE_VERSION: u8 = 1;
@@ -17,6 +18,15 @@ pub const RANGE_BLOCKS_MAX: u64 = 64;
 
 /// Most blocks a receiver accepts in one range.
 const RANGE_DECODE_MAX: usize = 4_096;
+
+/// Most boundaries of one answer.
+pub const BOUNDARIES_MAX: usize = 64;
+
+/// Most chunks of one snapshot: 32 GiB of state. Bounds a manifest to 1 MiB.
+pub const SNAPSHOT_CHUNKS_MAX: usize = 1 << 15;
+
+/// Longest chunk of a snapshot. A chunk is what a lying peer can cost, and what a crash can lose.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// A frame that says that no vote of a key was seen: version, kind and the key.
 const NO_VOTE_BYTES: usize = 34;
@@ -52,6 +62,19 @@ pub enum PeerMessage {
     FetchHeld(Vec<Digest>),
     /// Answer to [`PeerMessage::FetchHeld`]: these.
     Held(Vec<Digest>),
+    /// Asks for the last blocks of epochs, from this epoch on.
+    FetchBoundaries(Epoch),
+    /// Answer to [`PeerMessage::FetchBoundaries`]: the oldest height whose state the sender keeps, the epoch asked for, and
+    /// the boundaries of consecutive epochs from that one on, as many as fit. None if that epoch has not ended.
+    Boundaries(Height, Epoch, Vec<BoundaryProof>),
+    /// Asks for the list of chunks of the snapshot at this cut-off height.
+    FetchManifest(Height),
+    /// Answer to [`PeerMessage::FetchManifest`]: the hash of each chunk, in order; none if the sender has no such snapshot.
+    Manifest(Height, Vec<Digest>),
+    /// Asks for one chunk of the snapshot at this cut-off height.
+    FetchChunk(Height, u32),
+    /// Answer to [`PeerMessage::FetchChunk`]; empty if the sender has no such chunk.
+    Chunk(Height, u32, Bytes),
 }
 
 impl PeerMessage {
@@ -125,6 +148,41 @@ impl PeerMessage {
                 bytes.put_signed_vote(first);
                 bytes.put_signed_vote(second);
             }
+            Self::FetchBoundaries(epoch) => {
+                bytes.push(32);
+                bytes.extend_from_slice(&epoch.0.to_be_bytes());
+            }
+            Self::Boundaries(oldest, epoch, proofs) => {
+                bytes.push(33);
+                bytes.extend_from_slice(&oldest.0.to_be_bytes());
+                bytes.extend_from_slice(&epoch.0.to_be_bytes());
+                bytes.push(proofs.len() as u8);
+                proofs.iter().for_each(|proof| put_boundary(&mut bytes, proof));
+            }
+            Self::FetchManifest(cutoff) => {
+                bytes.push(34);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+            }
+            Self::Manifest(cutoff, hashes) => {
+                bytes.reserve(32 * hashes.len());
+                bytes.push(35);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+                bytes.extend_from_slice(&(hashes.len() as u32).to_be_bytes());
+                hashes.iter().for_each(|hash| bytes.extend_from_slice(&hash.0));
+            }
+            Self::FetchChunk(cutoff, index) => {
+                bytes.push(36);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+                bytes.extend_from_slice(&index.to_be_bytes());
+            }
+            Self::Chunk(cutoff, index, chunk) => {
+                bytes.reserve(chunk.len());
+                bytes.push(37);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+                bytes.extend_from_slice(&index.to_be_bytes());
+                bytes.extend_from_slice(&(chunk.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(chunk);
+            }
         }
         bytes.into()
     }
@@ -160,11 +218,55 @@ impl PeerMessage {
             12 => Self::FetchHeld(digests(&mut reader)?),
             13 => Self::Held(digests(&mut reader)?),
             14 => Self::Evidence(reader.signed_vote()?, reader.signed_vote()?),
+            32 => Self::FetchBoundaries(Epoch(reader.u64()?)),
+            33 => {
+                let (oldest, epoch, count) = (Height(reader.u64()?), Epoch(reader.u64()?), usize::from(reader.u8()?));
+                if count > BOUNDARIES_MAX {
+                    return Err(DecodeError::Bounds("boundaries"));
+                }
+                Self::Boundaries(oldest, epoch, (0..count).map(|_| boundary(&mut reader)).collect::<Result<_, _>>()?)
+            }
+            34 => Self::FetchManifest(Height(reader.u64()?)),
+            35 => {
+                let (cutoff, count) = (Height(reader.u64()?), reader.u32()? as usize);
+                if count > SNAPSHOT_CHUNKS_MAX {
+                    return Err(DecodeError::Bounds("chunks of a snapshot"));
+                }
+                Self::Manifest(cutoff, (0..count).map(|_| reader.digest()).collect::<Result<_, _>>()?)
+            }
+            36 => Self::FetchChunk(Height(reader.u64()?), reader.u32()?),
+            37 => {
+                let (cutoff, index, length) = (Height(reader.u64()?), reader.u32()?, reader.u32()? as usize);
+                if length > SNAPSHOT_CHUNK_BYTES_MAX {
+                    return Err(DecodeError::Bounds("length of a chunk"));
+                }
+                Self::Chunk(cutoff, index, reader.bytes(length)?)
+            }
             _ => return Err(DecodeError::Bounds("message kind")),
         };
         reader.end()?;
         Ok(message)
     }
+}
+
+fn put_boundary(bytes: &mut Vec<u8>, proof: &BoundaryProof) {
+    bytes.put_block(&proof.block);
+    bytes.put_certificate(&proof.finalization);
+    bytes.extend_from_slice(&(proof.members.len() as u16).to_be_bytes());
+    for Member { key, power } in &proof.members {
+        bytes.extend_from_slice(&key.0);
+        bytes.extend_from_slice(&power.0.to_be_bytes());
+    }
+}
+
+fn boundary(reader: &mut Reader) -> Result<BoundaryProof, DecodeError> {
+    let (block, finalization, count) = (reader.block()?, reader.certificate()?, usize::from(reader.u16()?));
+    if count > VALIDATORS_MAX {
+        return Err(DecodeError::Bounds("validators of an epoch"));
+    }
+    let member = |_| Ok(Member { key: PublicKey(reader.digest()?.0), power: Power(reader.u64()?) });
+    let members = (0..count).map(member).collect::<Result<_, _>>()?;
+    Ok(BoundaryProof { block, finalization, members })
 }
 
 fn put_digests(bytes: &mut Vec<u8>, digests: &[Digest]) {
@@ -226,7 +328,9 @@ mod tests {
             state,
             receipts,
         });
-        let boundary = prop::option::of(digest().prop_map(|validators| Boundary { validators }));
+        let boundary = prop::option::of(
+            (digest(), digest()).prop_map(|(validators, snapshot)| Boundary { validators, snapshot }),
+        );
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
         (numbers, digest(), checkpoint, boundary, prop::collection::vec(digest(), 0..5)).prop_map(
             |((epoch, height, time_milliseconds), parent, checkpoint, boundary, batches)| Block {
@@ -239,6 +343,13 @@ mod tests {
                 batches,
             },
         )
+    }
+
+    fn boundary_proof() -> impl Strategy<Value = BoundaryProof> {
+        let member = (any::<[u8; 32]>(), any::<u64>());
+        let member = member.prop_map(|(key, power)| Member { key: PublicKey(key), power: Power(power) });
+        (block(), certificate(), prop::collection::vec(member, 0..4))
+            .prop_map(|(block, finalization, members)| BoundaryProof { block, finalization, members })
     }
 
     fn message() -> impl Strategy<Value = PeerMessage> {
@@ -271,6 +382,15 @@ mod tests {
             prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::FetchHeld),
             prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::Held),
             (vote(), vote()).prop_map(|(first, second)| PeerMessage::Evidence(first, second)),
+            any::<u64>().prop_map(|epoch| PeerMessage::FetchBoundaries(Epoch(epoch))),
+            (any::<u64>(), any::<u64>(), prop::collection::vec(boundary_proof(), 0..3))
+                .prop_map(|(oldest, epoch, proofs)| PeerMessage::Boundaries(Height(oldest), Epoch(epoch), proofs)),
+            any::<u64>().prop_map(|cutoff| PeerMessage::FetchManifest(Height(cutoff))),
+            (any::<u64>(), prop::collection::vec(digest(), 0..5))
+                .prop_map(|(cutoff, hashes)| PeerMessage::Manifest(Height(cutoff), hashes)),
+            (any::<u64>(), any::<u32>()).prop_map(|(cutoff, index)| PeerMessage::FetchChunk(Height(cutoff), index)),
+            (any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..300))
+                .prop_map(|(cutoff, index, chunk)| PeerMessage::Chunk(Height(cutoff), index, chunk.into())),
         ]
     }
 
@@ -292,7 +412,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..16) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..40) {
             let framed: Bytes = [&[WIRE_VERSION, kind], &bytes[..]].concat().into();
             let _ = PeerMessage::decode(framed);
             let _ = PeerMessage::decode(bytes.into());

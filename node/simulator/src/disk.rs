@@ -278,4 +278,8 @@ impl Disk for SimulatedDisk {
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
         Ok(self.with(|store| store.validators(epoch)))
     }
+
+    fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
+        Ok(self.with(|store| store.snapshot(epoch)))
+    }
 }

@@ -19,6 +19,11 @@ impl Adversary {
             block.checkpoint.state = stranger;
             return self.signed(proposal);
         }
+        if let Some(boundary) = block.boundary.as_mut().filter(|_| random.chance(400)) {
+            // A snapshot that nobody made.
+            boundary.snapshot = stranger;
+            return self.signed(proposal);
+        }
         match random.below(20) {
             0 => block.height = Height(block.height.0 + random.between(1, 3)),
             1 => block.batches.push(stranger),
@@ -47,7 +52,7 @@ impl Adversary {
                 block.checkpoint.height = Height(newest - newest % CHECKPOINT_INTERVAL);
                 block.checkpoint.state = stranger;
             }
-            12 => block.boundary = block.boundary.xor(Some(Boundary { validators: stranger })),
+            12 => block.boundary = block.boundary.xor(Some(Boundary { validators: stranger, snapshot: stranger })),
             _ => {
                 // A batch that everybody can have and nobody may accept.
                 let batch = self.invalid_batch();

@@ -83,7 +83,7 @@ pub(super) fn encode_log(changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-fn decode_log(height: u64, bytes: &[u8]) -> Result<Vec<Change>, StorageError> {
+pub(super) fn decode_log(height: u64, bytes: &[u8]) -> Result<Vec<Change>, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
         fields.take().filter(|&[version]| version == VERSION)?;
@@ -123,7 +123,7 @@ pub(super) fn write_history(
     writes.put(Family::History, &history_key(key, checkpoint), &value)
 }
 
-fn decode_history(checkpoint: u64, bytes: &[u8]) -> Result<Vec<(u64, Value)>, StorageError> {
+pub(super) fn decode_history(checkpoint: u64, bytes: &[u8]) -> Result<Vec<(u64, Value)>, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
         fields.take().filter(|&[version]| version == VERSION)?;

@@ -21,7 +21,8 @@ use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
 use super::receipt::Receipt;
-use super::record::{STATE_KEY, State, TransactionRecord};
+use super::record::{STATE_KEY, State, TransactionRecord, superseded_key, totals_key};
+use super::snapshot::put_members;
 use super::state_entries::StateEntries;
 use super::{genesis, sealing};
 
@@ -222,9 +223,13 @@ impl Ledger {
             },
         };
         for (transaction, known) in planned.iter().zip(known) {
-            if self.unwritten.has_executed(&transaction.id) || known.is_some_and(|known| stands(&known, height)) {
+            if self.unwritten.has_executed(&transaction.id) || known.as_ref().is_some_and(|known| stands(known, height)) {
                 duplicates.push(transaction.id);
                 continue;
+            }
+            if let Some(known) = known {
+                // A snapshot at a cut-off below may have to hold it still.
+                writes.put(Family::Ledger, &superseded_key(height, &transaction.id), &known)?;
             }
             let failure = execution::apply(&transaction.step, height, &mut accounts, &mut ground)?;
             let index = receipts.len() as u32;
@@ -258,6 +263,10 @@ impl Ledger {
         }
         writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
         writes.put(Family::Ledger, &summary_key(height), &summary.encode())?;
+        if let Some(set) = self.registry.set_at_cutoff(height) {
+            writes.put(Family::Ledger, &totals_key(height), &state.encode())?;
+            put_members(writes, set.epoch, &set.voters())?;
+        }
         self.state = state;
         if height.is_multiple_of(CHECKPOINT_INTERVAL) {
             let checkpoint = self.seal(writes)?;

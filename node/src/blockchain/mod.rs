@@ -20,6 +20,7 @@ mod reader;
 mod receipt;
 mod record;
 mod sealing;
+mod snapshot;
 mod state_entries;
 #[cfg(test)]
 mod state_tests;
@@ -34,3 +35,6 @@ pub use reader::{AtHeight, LedgerReader, Totals};
 pub use receipt::{Failure, Receipt};
 pub use record::{Account, TransactionRecord};
 pub use sealing::{CommitmentError, verify_commitment};
+pub use snapshot::{
+    Section, SnapshotItem, last_cutoffs, put_item, put_members, read_members, read_snapshot, recent_block, seal_snapshot,
+};

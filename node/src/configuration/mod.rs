@@ -52,7 +52,7 @@ pub struct Configuration {
 pub struct RetentionConfiguration {
     /// Keep everything since the genesis.
     pub archive: bool,
-    /// Without `archive`: keep this many blocks below the last executed one, but never fewer than two epochs.
+    /// Without `archive`: keep this many blocks below the last executed one, but never fewer than three epochs.
     pub blocks: u64,
 }
 

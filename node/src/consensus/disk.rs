@@ -165,11 +165,7 @@ impl Disk for NodeDisk {
     }
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
-        let member = |member: &crate::validator::Member| Member {
-            key: PublicKey(member.consensus_key),
-            power: Power(member.power),
-        };
-        Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| set.members.iter().map(member).collect()))
+        Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| set.voters()))
     }
 }
 

@@ -225,6 +225,11 @@ impl Database {
         Ok(iterator.map(|item| item.map_err(StorageError::from)))
     }
 
+    /// The database as it is now, whatever is written while it is read. Held long, it keeps what is deleted meanwhile.
+    pub fn view(&self) -> View<'_> {
+        View { database: self, snapshot: self.db.snapshot() }
+    }
+
     /// Lets compaction drop history whose key ends in, and receipts whose value begins with, a height at or below these.
     /// Nothing may be read there any more. The horizons start at 0 with every start.
     pub fn forget_through(&self, history: u64, transactions: u64) {
@@ -241,6 +246,34 @@ impl Database {
     /// Starts an empty set of writes.
     pub fn writes(&self) -> Writes<'_> {
         Writes { database: self, batch: WriteBatch::default() }
+    }
+}
+
+/// The database at one moment.
+pub struct View<'a> {
+    database: &'a Database,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl View<'_> {
+    /// Reads one value.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.snapshot.get_cf(self.database.family(family)?, key)?)
+    }
+
+    /// Iterates over keys at or after `from`, in key order.
+    pub fn scan<'s>(
+        &'s self,
+        family: Family,
+        from: &'s [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + 's, StorageError> {
+        let mode = rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward);
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        // Read once, front to back: what queries keep in the cache stays there.
+        options.fill_cache(false);
+        let iterator = self.snapshot.iterator_cf_opt(self.database.family(family)?, options, mode);
+        Ok(iterator.map(|item| item.map_err(StorageError::from)))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Stored forms of stakes, validators and validator sets: a version byte, then fixed-width big-endian fields and
 //! length-prefixed names. What does not decode is corruption.
 
-use bizra_simplex::types::Digest;
+use bizra_driver::PublicKey;
+use bizra_simplex::types::{Digest, Power};
 use sha2::{Digest as _, Sha256};
 
 use crate::storage::StorageError;
@@ -203,6 +204,15 @@ impl ValidatorSetRecord {
     /// Sum of all powers; below 2^63.
     pub fn total(&self) -> u64 {
         self.members.iter().fold(0, |sum, member| sum.saturating_add(member.power))
+    }
+
+    /// Keys and powers, as consensus knows them.
+    pub fn voters(&self) -> Vec<bizra_driver::Member> {
+        let voter = |member: &Member| bizra_driver::Member {
+            key: PublicKey(member.consensus_key),
+            power: Power(member.power),
+        };
+        self.members.iter().map(voter).collect()
     }
 
     /// The member that belongs to an account.
