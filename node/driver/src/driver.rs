@@ -15,6 +15,7 @@ use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
 use crate::holding::{HELD_MAX, Holding};
+use crate::light::ChainRules;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
 use crate::roster::Roster;
 use crate::signing_record::{RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
@@ -41,7 +42,7 @@ pub struct Settings {
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
-        Height(self.epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.next().0)))
+        ChainRules { genesis_hash: self.genesis_hash, epoch_blocks: self.epoch_blocks }.cutoff(epoch)
     }
 }
 

@@ -10,6 +10,7 @@ mod driver;
 mod epochs;
 mod evidence;
 mod holding;
+pub mod light;
 mod peers;
 mod ports;
 mod roster;
