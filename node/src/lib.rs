@@ -14,6 +14,7 @@ pub mod monitoring;
 pub mod network;
 pub mod node;
 pub mod retention;
+pub mod snapshot;
 pub mod storage;
 pub mod transaction;
 pub mod validator;

@@ -157,7 +157,9 @@ mod tests {
                 epoch,
                 height: Height(height),
                 batches: vec![digest],
-                boundary: height.is_multiple_of(160).then_some(Boundary { validators: Digest([2; 32]), snapshot: Digest([3; 32]) }),
+                boundary: height
+                    .is_multiple_of(160)
+                    .then_some(Boundary { validators: Digest([2; 32]), snapshot: Digest([3; 32]) }),
                 ..Block::genesis(parent, height)
             };
             let vote =

@@ -3,7 +3,6 @@
 //! runs it on real ones, the simulator on models, and both run this very code.
 
 pub mod batch;
-mod boundary;
 pub mod codec;
 mod data;
 mod driver;
@@ -19,7 +18,6 @@ mod startup;
 pub mod wire;
 
 pub use batch::Batch;
-pub use boundary::{BoundaryError, BoundaryProof, verify_finalization};
 pub use data::{BLOCK_BYTES_MAX, UNORDERED_BYTES_PER_ORIGIN_MAX};
 pub use driver::{Destination, Driver, Halt, Input, NodeIndex, Output, Settings, Signing};
 pub use ports::{Change, Disk, DiskError, Keys, Member, PublicKey, Recovered};

@@ -1,14 +1,14 @@
 //! What nodes send each other. One frame is one message; its first byte is the version of the format.
 
-use bizra_simplex::types::{Digest, Epoch, Height, Power, View};
-use bizra_simplex::{Block, Certificate, Message, SignedVote, VALIDATORS_MAX};
+use bizra_simplex::types::{Digest, Epoch, Height, View};
+use bizra_simplex::{Block, Certificate, Message, SignedVote};
 use bytes::Bytes;
 
 use crate::batch::Batch;
-use crate::boundary::BoundaryProof;
 use crate::codec::{DecodeError, Reader, Write};
 use crate::holding::HELD_MAX;
-use crate::ports::{Member, PublicKey};
+use crate::light::Link;
+use crate::ports::PublicKey;
 
 /// Version of the peer protocol.
 pub const WIRE_VERSION: u8 = 1;
@@ -66,7 +66,7 @@ pub enum PeerMessage {
     FetchBoundaries(Epoch),
     /// Answer to [`PeerMessage::FetchBoundaries`]: the oldest height whose state the sender keeps, the epoch asked for, and
     /// the boundaries of consecutive epochs from that one on, as many as fit. None if that epoch has not ended.
-    Boundaries(Height, Epoch, Vec<BoundaryProof>),
+    Boundaries(Height, Epoch, Vec<Link>),
     /// Asks for the list of chunks of the snapshot at this cut-off height.
     FetchManifest(Height),
     /// Answer to [`PeerMessage::FetchManifest`]: the hash of each chunk, in order; none if the sender has no such snapshot.
@@ -152,12 +152,12 @@ impl PeerMessage {
                 bytes.push(32);
                 bytes.extend_from_slice(&epoch.0.to_be_bytes());
             }
-            Self::Boundaries(oldest, epoch, proofs) => {
+            Self::Boundaries(oldest, epoch, links) => {
                 bytes.push(33);
                 bytes.extend_from_slice(&oldest.0.to_be_bytes());
                 bytes.extend_from_slice(&epoch.0.to_be_bytes());
-                bytes.push(proofs.len() as u8);
-                proofs.iter().for_each(|proof| put_boundary(&mut bytes, proof));
+                bytes.push(links.len() as u8);
+                links.iter().for_each(|link| put_link(&mut bytes, link));
             }
             Self::FetchManifest(cutoff) => {
                 bytes.push(34);
@@ -224,7 +224,7 @@ impl PeerMessage {
                 if count > BOUNDARIES_MAX {
                     return Err(DecodeError::Bounds("boundaries"));
                 }
-                Self::Boundaries(oldest, epoch, (0..count).map(|_| boundary(&mut reader)).collect::<Result<_, _>>()?)
+                Self::Boundaries(oldest, epoch, (0..count).map(|_| link(&mut reader)).collect::<Result<_, _>>()?)
             }
             34 => Self::FetchManifest(Height(reader.u64()?)),
             35 => {
@@ -249,24 +249,15 @@ impl PeerMessage {
     }
 }
 
-fn put_boundary(bytes: &mut Vec<u8>, proof: &BoundaryProof) {
-    bytes.put_block(&proof.block);
-    bytes.put_certificate(&proof.finalization);
-    bytes.extend_from_slice(&(proof.members.len() as u16).to_be_bytes());
-    for Member { key, power } in &proof.members {
-        bytes.extend_from_slice(&key.0);
-        bytes.extend_from_slice(&power.0.to_be_bytes());
-    }
+fn put_link(bytes: &mut Vec<u8>, link: &Link) {
+    let link = link.encode();
+    bytes.extend_from_slice(&(link.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&link);
 }
 
-fn boundary(reader: &mut Reader) -> Result<BoundaryProof, DecodeError> {
-    let (block, finalization, count) = (reader.block()?, reader.certificate()?, usize::from(reader.u16()?));
-    if count > VALIDATORS_MAX {
-        return Err(DecodeError::Bounds("validators of an epoch"));
-    }
-    let member = |_| Ok(Member { key: PublicKey(reader.digest()?.0), power: Power(reader.u64()?) });
-    let members = (0..count).map(member).collect::<Result<_, _>>()?;
-    Ok(BoundaryProof { block, finalization, members })
+fn link(reader: &mut Reader) -> Result<Link, DecodeError> {
+    let length = reader.u32()? as usize;
+    Link::decode(reader.bytes(length)?)
 }
 
 fn put_digests(bytes: &mut Vec<u8>, digests: &[Digest]) {
@@ -288,7 +279,8 @@ fn digests(reader: &mut Reader) -> Result<Vec<Digest>, DecodeError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
+    use crate::ports::Member;
+    use bizra_simplex::types::{Power, Signature, ValidatorIndex};
     use bizra_simplex::{Boundary, Checkpoint, Proposal, Vote, VoteKind};
     use proptest::prelude::*;
 
@@ -328,9 +320,8 @@ mod tests {
             state,
             receipts,
         });
-        let boundary = prop::option::of(
-            (digest(), digest()).prop_map(|(validators, snapshot)| Boundary { validators, snapshot }),
-        );
+        let boundary =
+            prop::option::of((digest(), digest()).prop_map(|(validators, snapshot)| Boundary { validators, snapshot }));
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
         (numbers, digest(), checkpoint, boundary, prop::collection::vec(digest(), 0..5)).prop_map(
             |((epoch, height, time_milliseconds), parent, checkpoint, boundary, batches)| Block {
@@ -345,11 +336,14 @@ mod tests {
         )
     }
 
-    fn boundary_proof() -> impl Strategy<Value = BoundaryProof> {
+    fn links() -> impl Strategy<Value = Link> {
         let member = (any::<[u8; 32]>(), any::<u64>());
         let member = member.prop_map(|(key, power)| Member { key: PublicKey(key), power: Power(power) });
-        (block(), certificate(), prop::collection::vec(member, 0..4))
-            .prop_map(|(block, finalization, members)| BoundaryProof { block, finalization, members })
+        (block(), certificate(), prop::collection::vec(member, 0..4)).prop_map(|(block, finalization, next)| Link {
+            block,
+            finalization,
+            next,
+        })
     }
 
     fn message() -> impl Strategy<Value = PeerMessage> {
@@ -383,8 +377,8 @@ mod tests {
             prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::Held),
             (vote(), vote()).prop_map(|(first, second)| PeerMessage::Evidence(first, second)),
             any::<u64>().prop_map(|epoch| PeerMessage::FetchBoundaries(Epoch(epoch))),
-            (any::<u64>(), any::<u64>(), prop::collection::vec(boundary_proof(), 0..3))
-                .prop_map(|(oldest, epoch, proofs)| PeerMessage::Boundaries(Height(oldest), Epoch(epoch), proofs)),
+            (any::<u64>(), any::<u64>(), prop::collection::vec(links(), 0..3))
+                .prop_map(|(oldest, epoch, links)| PeerMessage::Boundaries(Height(oldest), Epoch(epoch), links)),
             any::<u64>().prop_map(|cutoff| PeerMessage::FetchManifest(Height(cutoff))),
             (any::<u64>(), prop::collection::vec(digest(), 0..5))
                 .prop_map(|(cutoff, hashes)| PeerMessage::Manifest(Height(cutoff), hashes)),

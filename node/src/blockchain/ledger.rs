@@ -223,7 +223,8 @@ impl Ledger {
             },
         };
         for (transaction, known) in planned.iter().zip(known) {
-            if self.unwritten.has_executed(&transaction.id) || known.as_ref().is_some_and(|known| stands(known, height)) {
+            if self.unwritten.has_executed(&transaction.id) || known.as_ref().is_some_and(|known| stands(known, height))
+            {
                 duplicates.push(transaction.id);
                 continue;
             }

@@ -12,6 +12,7 @@ pub mod load;
 pub mod output;
 mod owner_key;
 pub mod proof;
+pub mod reset;
 pub mod run;
 pub mod signals;
 pub mod termination;
@@ -63,6 +64,8 @@ pub enum Command {
     Proof(proof::ProofCommand),
     /// Check a stopped node's database from the genesis up.
     Verify(verify::VerifyCommand),
+    /// Set a stopped node's database aside, to make it anew from peers.
+    ResetDatabase(reset::ResetDatabaseCommand),
     /// Submit signed transfers at a fixed rate and measure the time to finality.
     Load(Box<load::LoadCommand>),
     /// Make or find the node's keys and report them; the first init container of a Pod.
@@ -88,6 +91,7 @@ impl Command {
             Self::Validator(command) => command.run().await,
             Self::Proof(command) => command.run().await,
             Self::Verify(command) => command.run(),
+            Self::ResetDatabase(command) => command.run(),
             Self::Load(command) => command.run().await,
             Self::InitKey(command) => command.run(),
             Self::InitGenesis(command) => command.run().await,

@@ -3,14 +3,15 @@
 use std::sync::{Arc, mpsc};
 
 use bizra_driver::signing_record::BlockWrite;
-use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
-use bizra_simplex::types::{Digest, Epoch, Height, Power};
+use bizra_driver::{Batch, Change, Disk, DiskError, Member, Recovered};
+use bizra_simplex::types::{Digest, Epoch, Height};
 use bizra_simplex::{Block, Certificate, Checkpoint};
 
 use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
+use crate::snapshot::{SnapshotMaker, SnapshotStore};
 use crate::storage::{Database, StorageError};
 
 /// Called with every executed block, in height order, after its effects are applied.
@@ -24,6 +25,9 @@ pub struct NodeDisk {
     record: Option<Recorder>,
     executed: ExecutedBlocks,
     metrics: ConsensusMetrics,
+    snapshots: SnapshotStore,
+    maker: SnapshotMaker,
+    epoch_blocks: u64,
     /// True while something written may not be durable: also at the start, of what another process wrote.
     unsynced: bool,
 }
@@ -37,9 +41,13 @@ impl NodeDisk {
         record: Option<RecordFile>,
         executed: ExecutedBlocks,
         metrics: ConsensusMetrics,
+        snapshots: SnapshotStore,
+        maker: SnapshotMaker,
     ) -> std::io::Result<Self> {
+        let epoch_blocks = ledger.parameters().epoch_blocks;
         let record = record.map(Recorder::start).transpose()?;
-        Ok(Self { database, blocks, ledger, record, executed, metrics, unsynced: true })
+        let unsynced = true;
+        Ok(Self { database, blocks, ledger, record, executed, metrics, snapshots, maker, epoch_blocks, unsynced })
     }
 
     fn write(&mut self, mut changes: Vec<Change>, sync: bool) -> Result<(), StorageError> {
@@ -76,6 +84,9 @@ impl NodeDisk {
         }
         if let Some(block) = last_finalized {
             self.blocks.finalized_to(&block);
+        }
+        if outcomes.iter().any(|outcome| outcome.height.0.is_multiple_of(self.epoch_blocks)) {
+            self.maker.cutoff_executed();
         }
         for outcome in outcomes {
             (self.executed)(Arc::new(outcome));
@@ -167,9 +178,13 @@ impl Disk for NodeDisk {
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
         Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| set.voters()))
     }
+
+    fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
+        Ok(self.snapshots.root(self.epoch_blocks.saturating_mul(epoch.next().0)))
+    }
 }
 
-fn disk_error(error: StorageError) -> DiskError {
+pub(super) fn disk_error(error: StorageError) -> DiskError {
     match error {
         StorageError::Corrupt(what) => DiskError::Corrupt(what),
         StorageError::Failed(what) => DiskError::Failed(what),

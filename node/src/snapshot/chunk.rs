@@ -55,8 +55,8 @@ impl Chunker {
         let SnapshotItem { section, key, value } = item;
         debug_assert!(key.len() == section.key_bytes() && value.len() <= VALUE_BYTES_MAX);
         let more = 3 + key.len() + value.len();
-        let full = (!self.chunk.is_empty() && self.chunk.len() + more > self.limit)
-            .then(|| std::mem::take(&mut self.chunk));
+        let full =
+            (!self.chunk.is_empty() && self.chunk.len() + more > self.limit).then(|| std::mem::take(&mut self.chunk));
         if self.chunk.is_empty() {
             self.chunk.reserve(self.limit);
             self.chunk.push(VERSION);

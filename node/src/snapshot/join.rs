@@ -6,11 +6,12 @@
 //! when it arrives and is stored at once, so a crash costs the chunks under way and a liar one chunk. Which peer answers
 //! does not matter: several are asked, and one that lied is left alone for a while.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bizra_driver::Member;
+use bizra_driver::light::{ChainRules, Check, Headers, LightError, Link, TrustedEpoch};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{BoundaryProof, Member, PublicKey, verify_finalization};
-use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature};
+use bizra_simplex::types::{Digest, Epoch, Height, Millis};
 use bizra_simplex::{Block, Certificate};
 use bytes::Bytes;
 
@@ -39,6 +40,10 @@ const STALLED: u64 = 30_000;
 /// Time between two looks at whether a snapshot is needed, in milliseconds.
 const LOOK_INTERVAL: u64 = 2_000;
 
+/// Epochs whose validators are remembered: the one of a snapshot's cut-off, the one whose last block names its root, and
+/// the one after.
+const EPOCHS_REMEMBERED: usize = 3;
+
 /// Peers that must have nothing newer before a boundary counts as the last.
 const AGREEING: usize = 2;
 
@@ -63,7 +68,7 @@ pub(super) struct Policy {
 /// The chain, as its genesis says.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
-    pub(super) genesis_hash: Digest,
+    pub(super) rules: ChainRules,
     pub(super) genesis: Block,
     pub(super) members: Vec<Member>,
     pub(super) epoch_blocks: u64,
@@ -93,9 +98,10 @@ struct Fetching {
     database: Database,
     cutoff: Height,
     root: Digest,
-    /// The boundary after the cut-off, and who signed it.
+    /// The last block of the cut-off's epoch.
     boundary: Block,
-    members: Vec<Member>,
+    /// That epoch.
+    epoch: TrustedEpoch,
     manifest: Vec<Digest>,
     missing: BTreeSet<u32>,
     flying: BTreeMap<u32, (PeerId, Millis)>,
@@ -121,7 +127,10 @@ pub(super) struct Joiner {
     folders: DatabaseFolders,
     policy: Policy,
     phase: Phase,
-    walked: Vec<BoundaryProof>,
+    /// Links from the genesis on.
+    walked: Vec<Link>,
+    /// The last epochs that they lead to.
+    epochs: VecDeque<TrustedEpoch>,
     /// Peers not to ask before a time.
     paused: BTreeMap<PeerId, Millis>,
     turn: usize,
@@ -129,24 +138,29 @@ pub(super) struct Joiner {
     sends: Vec<(PeerId, PeerMessage)>,
 }
 
-fn verify_signature(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
-    let key = ed25519_zebra::VerificationKey::try_from(key.0);
-    key.is_ok_and(|key| key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
+fn verify_signatures(checks: &[Check]) -> bool {
+    checks.iter().all(|(key, message, signature)| {
+        let key = ed25519_zebra::VerificationKey::try_from(key.0);
+        key.is_ok_and(|key| key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
+    })
 }
 
 impl Joiner {
-    pub(super) fn new(chain: Chain, folders: DatabaseFolders, policy: Policy) -> Self {
-        Self {
+    /// An error means that the genesis' validators are no set.
+    pub(super) fn new(chain: Chain, folders: DatabaseFolders, policy: Policy) -> Result<Self, LightError> {
+        let first = TrustedEpoch::genesis(chain.rules, chain.genesis.time_milliseconds, chain.members.clone())?;
+        Ok(Self {
             chain,
             folders,
             policy,
             phase: Phase::Idle(Millis(0)),
             walked: Vec::new(),
+            epochs: VecDeque::from([first]),
             paused: BTreeMap::new(),
             turn: 0,
             looked: false,
             sends: Vec::new(),
-        }
+        })
     }
 
     /// True while answers with ranges of blocks are for this one.
@@ -238,10 +252,6 @@ impl Joiner {
             self.phase = Phase::Walking { asked: None, agreeing: BTreeMap::new() };
         } else {
             self.phase = Phase::Idle(now.plus(LOOK_INTERVAL));
-            if behind == 0 {
-                // In sync: the walk is not needed any more.
-                self.walked = Vec::new();
-            }
         }
     }
 
@@ -254,10 +264,10 @@ impl Joiner {
     ) -> Result<(), StorageError> {
         self.phase = Phase::Idle(now.plus(LOOK_INTERVAL));
         self.looked = true;
-        let Some((last, before)) = self.walked.split_last().filter(|(_, before)| !before.is_empty()) else {
-            return Ok(());
-        };
-        let (Some(boundary), Some(previous)) = (last.block.boundary, before.last()) else { return Ok(()) };
+        let [epoch, after, _] = self.epochs.make_contiguous() else { return Ok(()) };
+        let (epoch, proven) = (epoch.clone(), after.below().clone());
+        let Some(last) = self.walked.last() else { return Ok(()) };
+        let Some(boundary) = last.block.boundary else { return Ok(()) };
         let cutoff = Height(self.chain.epoch_blocks.saturating_mul(last.block.epoch.0));
         let ahead = cutoff.0.saturating_sub(around.executed.0);
         // Ranges do not help if everybody has forgotten the next block.
@@ -265,8 +275,6 @@ impl Joiner {
         if ahead == 0 || (ahead < self.policy.behind_blocks && !forgotten) {
             return Ok(());
         }
-        let members = before.len().checked_sub(2).map_or(&self.chain.members, |index| &self.walked[index].members);
-        let (members, proven) = (members.clone(), previous.block.clone());
         let (database, missing) = self.open_joining(cutoff, boundary.snapshot)?;
         tracing::info!(
             height = %cutoff, executed = %around.executed, root = %boundary.snapshot, resumed = missing,
@@ -277,7 +285,7 @@ impl Joiner {
             cutoff,
             root: boundary.snapshot,
             boundary: proven,
-            members,
+            epoch,
             manifest: Vec::new(),
             missing: BTreeSet::new(),
             flying: BTreeMap::new(),
@@ -329,8 +337,7 @@ impl Joiner {
         if sealed || !manifest {
             let peer = if asked { None } else { self.choose(now, connected, |_| true) };
             if let Some(peer) = peer {
-                let message =
-                    if sealed { PeerMessage::FetchRange(cutoff) } else { PeerMessage::FetchManifest(cutoff) };
+                let message = if sealed { PeerMessage::FetchRange(cutoff) } else { PeerMessage::FetchManifest(cutoff) };
                 self.sends.push((peer, message));
                 asked_now = Some((peer, now.plus(ANSWER_PATIENCE)));
             }
@@ -358,7 +365,7 @@ impl Joiner {
         around: &Surroundings,
     ) -> Result<(), StorageError> {
         match message {
-            PeerMessage::Boundaries(oldest, epoch, proofs) => self.boundaries(now, from, oldest, epoch, proofs),
+            PeerMessage::Boundaries(oldest, epoch, links) => self.boundaries(now, from, oldest, epoch, links),
             PeerMessage::Manifest(cutoff, hashes) => self.manifest(now, from, cutoff, hashes)?,
             PeerMessage::Chunk(cutoff, index, chunk) => self.chunk(now, from, cutoff, index, &chunk)?,
             PeerMessage::Range(blocks, certificate) => self.range(now, from, &blocks, &certificate)?,
@@ -367,25 +374,26 @@ impl Joiner {
         self.tick(now, around)
     }
 
-    fn boundaries(&mut self, now: Millis, from: PeerId, oldest: Height, epoch: Epoch, proofs: Vec<BoundaryProof>) {
+    fn boundaries(&mut self, now: Millis, from: PeerId, oldest: Height, epoch: Epoch, links: Vec<Link>) {
         let Phase::Walking { asked, agreeing } = &mut self.phase else { return };
         if asked.take_if(|(peer, _)| *peer == from).is_none() || epoch.0 != self.walked.len() as u64 {
             return;
         }
-        if proofs.is_empty() {
+        if links.is_empty() {
             agreeing.insert(from, oldest);
             return;
         }
         agreeing.clear();
-        for proof in proofs {
-            let epoch = Epoch(self.walked.len() as u64);
-            let last = self.walked.last();
-            let members = last.map_or(&self.chain.members, |last| &last.members);
-            let before = last.map(|last| &last.block);
-            if let Err(error) = proof.verify(epoch, before, members, self.chain.genesis_hash, &verify_signature) {
-                return self.distrust(from, now, &format_args!("boundary of epoch {epoch}: {error}"));
+        for link in links {
+            let Some(trusted) = self.epochs.back() else { return };
+            match trusted.advance(&link, verify_signatures) {
+                Ok(next) => self.epochs.push_back(next),
+                Err(error) => return self.distrust(from, now, &error),
             }
-            self.walked.push(proof);
+            if self.epochs.len() > EPOCHS_REMEMBERED {
+                self.epochs.pop_front();
+            }
+            self.walked.push(link);
         }
     }
 
@@ -440,8 +448,9 @@ impl Joiner {
             return Ok(());
         }
         // A quorum vouches for these bytes. What does not decode all the same is a format that this build does not know.
-        let items = decode_chunk(chunk)
-            .map_err(|error| StorageError::Failed(format!("the snapshot cannot be used: {error}; use a newer binary")))?;
+        let items = decode_chunk(chunk).map_err(|error| {
+            StorageError::Failed(format!("the snapshot cannot be used: {error}; use a newer binary"))
+        })?;
         let mut writes = fetching.database.writes();
         for item in &items {
             put_item(&mut writes, item)?;
@@ -459,7 +468,16 @@ impl Joiner {
         if !fetching.missing.is_empty() || fetching.sealed {
             return Ok(());
         }
-        let checkpoint = seal_snapshot(&fetching.database, fetching.cutoff.0)?;
+        let checkpoint = match seal_snapshot(&fetching.database, fetching.cutoff.0) {
+            Err(StorageError::Corrupt(what)) => {
+                // Every chunk was right when it came: this disk has lost something since.
+                tracing::error!("{what}; it is fetched anew");
+                self.phase = Phase::Idle(now.plus(LOOK_INTERVAL));
+                self.looked = false;
+                return self.folders.forget_joining();
+            }
+            sealed => sealed?,
+        };
         let named = fetching.boundary.checkpoint;
         if named.height == fetching.cutoff && named != checkpoint {
             return Err(StorageError::Failed(format!(
@@ -485,19 +503,15 @@ impl Joiner {
         if !fetching.sealed || fetching.asked.take_if(|(peer, _)| *peer == from).is_none() {
             return Ok(());
         }
-        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(()) };
+        let Some(first) = blocks.first() else { return Ok(()) };
         let begins = recent_block(&fetching.database, fetching.cutoff.0)? == Some(first.digest());
-        let follow = blocks.windows(2).all(|pair| pair[1].parent == pair[0].digest() && pair[1].follows(&pair[0]));
-        let same_epoch = blocks.iter().all(|block| block.epoch == fetching.boundary.epoch);
-        let proven = verify_finalization(
-            last,
-            finalization,
-            &fetching.members,
-            self.chain.genesis_hash,
-            &verify_signature,
-        );
-        if !begins || !follow || !same_epoch || proven.is_err() {
-            self.distrust(from, now, &"the blocks above the snapshot do not follow from it");
+        let headers = Headers { blocks: blocks.to_vec(), finalization: finalization.clone() };
+        if let Err(error) = fetching.epoch.headers(&headers, verify_signatures) {
+            self.distrust(from, now, &error);
+            return Ok(());
+        }
+        if !begins {
+            self.distrust(from, now, &"its blocks do not begin where the snapshot ends");
             return Ok(());
         }
         self.install(blocks, finalization)
@@ -510,9 +524,12 @@ impl Joiner {
         {
             let store = BlockStore::open(database.clone(), self.chain.genesis.clone())?;
             let mut writes = database.writes();
-            for proof in &self.walked {
-                put_members(&mut writes, proof.block.epoch.next().0, &proof.members)?;
-                store.put_boundary(&mut writes, &proof.block, &proof.finalization)?;
+            for Link { block, finalization, next } in &self.walked {
+                put_members(&mut writes, block.epoch.next().0, next)?;
+                // Those above are finalised again on the way to the present.
+                if blocks.last().is_some_and(|last| block.height <= last.height) {
+                    store.put_boundary(&mut writes, block, finalization)?;
+                }
             }
             store.finalize(&mut writes, blocks, finalization)?;
             for index in 0..manifest.len() as u32 {

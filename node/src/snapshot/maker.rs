@@ -1,5 +1,7 @@
 //! The thread that makes snapshots: woken when a cut-off is executed, and once at the start for what is missing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -14,9 +16,10 @@ const MISSING_MADE: u64 = 2;
 /// Called when a snapshot is there: a vote may wait for it.
 pub type Made = Box<dyn Fn() + Send>;
 
-/// The running thread; dropping it ends it after the snapshot it makes.
+/// The running thread; dropping it ends it after the chunk it makes.
 pub struct SnapshotMaker {
     wake: Option<Sender<()>>,
+    stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -24,10 +27,12 @@ impl SnapshotMaker {
     /// Starts the thread.
     pub fn start(database: Database, store: SnapshotStore, made: Made) -> std::io::Result<Self> {
         let (wake, woken) = channel();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
-            run(&database, &store, &made, &woken);
+            run(&database, &store, &made, &woken, &stop);
         })?;
-        Ok(Self { wake: Some(wake), thread: Some(thread) })
+        Ok(Self { wake: Some(wake), stopped, thread: Some(thread) })
     }
 
     /// To be called when a cut-off height is executed and committed.
@@ -42,6 +47,7 @@ impl SnapshotMaker {
 impl Drop for SnapshotMaker {
     fn drop(&mut self) {
         self.wake = None;
+        self.stopped.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // A panic there was logged; without snapshots this node stops voting at the next boundary.
             let _ = thread.join();
@@ -49,10 +55,14 @@ impl Drop for SnapshotMaker {
     }
 }
 
-fn run(database: &Database, store: &SnapshotStore, made: &Made, woken: &Receiver<()>) {
+fn run(database: &Database, store: &SnapshotStore, made: &Made, woken: &Receiver<()>, stopped: &AtomicBool) {
     loop {
-        if let Err(error) = make_missing(database, store, made) {
-            tracing::error!(%error, "a snapshot cannot be made; without it this node votes for no end of an epoch");
+        match make_missing(database, store, made, stopped) {
+            Ok(()) => {}
+            Err(SnapshotError::Stopped) => return,
+            Err(error) => {
+                tracing::error!(%error, "a snapshot cannot be made; without it this node votes for no end of an epoch");
+            }
         }
         if woken.recv().is_err() {
             return;
@@ -63,13 +73,18 @@ fn run(database: &Database, store: &SnapshotStore, made: &Made, woken: &Receiver
 }
 
 /// Makes what is missing of the last cut-offs, the older one first: it is needed first.
-fn make_missing(database: &Database, store: &SnapshotStore, made: &Made) -> Result<(), SnapshotError> {
+fn make_missing(
+    database: &Database,
+    store: &SnapshotStore,
+    made: &Made,
+    stopped: &AtomicBool,
+) -> Result<(), SnapshotError> {
     let mut cutoffs = last_cutoffs(database, MISSING_MADE)?;
     let oldest = LedgerReader::new(database.clone()).oldest()?;
     cutoffs.retain(|cutoff| *cutoff >= oldest && store.root(*cutoff).is_none());
     for cutoff in cutoffs.into_iter().rev() {
         let start = Instant::now();
-        let root = store.make(database, cutoff)?;
+        let root = store.make(database, cutoff, stopped)?;
         let chunks = store.manifest(cutoff).map_or(0, |manifest| manifest.hashes.len());
         let milliseconds = start.elapsed().as_millis() as u64;
         tracing::info!(cutoff, %root, chunks, milliseconds, "snapshot made");

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bizra_simplex::types::Digest;
@@ -43,9 +44,21 @@ pub enum SnapshotError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The node stops.
+    #[error("the node stops before the snapshot is whole")]
+    Stopped,
     /// The state is larger than a manifest can list.
     #[error("the state at {0} is larger than a snapshot may be: {CHUNKS_MAX} chunks of {CHUNK_BYTES_MAX} bytes")]
     TooLarge(u64),
+}
+
+impl From<SnapshotError> for StorageError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Storage(error) => error,
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
@@ -69,7 +82,8 @@ impl Manifest {
 
     fn encode(&self) -> Vec<u8> {
         let lengths = self.offsets.windows(2).map(|pair| (pair[1] - pair[0]) as u32);
-        let entries = lengths.zip(&self.hashes).flat_map(|(length, hash)| [&length.to_be_bytes()[..], &hash.0].concat());
+        let entries =
+            lengths.zip(&self.hashes).flat_map(|(length, hash)| [&length.to_be_bytes()[..], &hash.0].concat());
         [MANIFEST_VERSION].into_iter().chain(entries).collect()
     }
 
@@ -170,8 +184,8 @@ impl SnapshotStore {
     }
 
     /// Makes the snapshot at an executed cut-off height, unless it is kept already; returns its root. Reads the whole
-    /// state: not for a thread that anything waits for.
-    pub fn make(&self, database: &Database, cutoff: u64) -> Result<Digest, SnapshotError> {
+    /// state: not for a thread that anything waits for. `stopped` ends it early.
+    pub fn make(&self, database: &Database, cutoff: u64, stopped: &AtomicBool) -> Result<Digest, SnapshotError> {
         if let Some(root) = self.root(cutoff) {
             return Ok(root);
         }
@@ -188,6 +202,9 @@ impl SnapshotStore {
             let end = manifest.offsets.last().copied().unwrap_or_default() + chunk.len() as u64;
             manifest.hashes.push(chunk_hash(&chunk));
             manifest.offsets.push(end);
+            if stopped.load(Ordering::Relaxed) {
+                return Err(SnapshotError::Stopped);
+            }
             if manifest.hashes.len() > CHUNKS_MAX {
                 return Err(SnapshotError::TooLarge(cutoff));
             }

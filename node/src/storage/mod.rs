@@ -186,6 +186,20 @@ impl Database {
         Ok(Self { db: Arc::new(db), horizons: Arc::default() })
     }
 
+    /// True if a process, this one included, has the database in `directory` open. RocksDB holds a lock on a file there.
+    pub fn is_in_use(directory: &Path) -> Result<bool, StorageError> {
+        let file = match std::fs::OpenOptions::new().read(true).write(true).open(directory.join("LOCK")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StorageError::Failed(format!("cannot open the database's lock: {error}"))),
+        };
+        match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(true),
+            Err(error) => Err(StorageError::Failed(format!("cannot test the database's lock: {error}"))),
+        }
+    }
+
     fn family(&self, family: Family) -> Result<&ColumnFamily, StorageError> {
         self.db
             .cf_handle(family.name())

@@ -208,10 +208,8 @@ impl ValidatorSetRecord {
 
     /// Keys and powers, as consensus knows them.
     pub fn voters(&self) -> Vec<bizra_driver::Member> {
-        let voter = |member: &Member| bizra_driver::Member {
-            key: PublicKey(member.consensus_key),
-            power: Power(member.power),
-        };
+        let voter =
+            |member: &Member| bizra_driver::Member { key: PublicKey(member.consensus_key), power: Power(member.power) };
         self.members.iter().map(voter).collect()
     }
 
