@@ -129,6 +129,8 @@ pub struct Driver<D, K> {
     pub(crate) rosters: Rosters,
     pub(crate) record: Option<SigningRecord>,
     pub(crate) lock: Lock,
+    /// True if the core knows that it may sign.
+    pub(crate) signing_released: bool,
     pub(crate) data: Data,
     pub(crate) holding: Holding,
     /// Finalised blocks that wait for their bodies or their turn to be executed.
@@ -221,6 +223,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             rosters,
             record,
             lock,
+            signing_released: false,
             data: Data::default(),
             holding: Holding::default(),
             to_execute,
@@ -276,9 +279,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.work = false;
         self.work_seen = None;
         self.events.push_back(Event::Started);
-        if matches!(self.lock, Lock::Open) {
-            self.events.push_back(Event::SigningAllowed);
-        }
+        self.signing_released = false;
+        self.release_signing();
     }
 
     pub(crate) fn push_change(&mut self, change: Change) {
@@ -307,6 +309,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 Input::BatchVerified(batch, valid) => self.batch_verified(batch, valid)?,
             }
         }
+        self.release_signing();
         loop {
             self.settle()?;
             let (signed, executed) = self.flush()?;
@@ -726,8 +729,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     pub fn signing(&self) -> Signing {
         match self.lock {
             Lock::NotAValidator => Signing::NotAValidator,
-            Lock::Asking { .. } => Signing::Locked,
-            Lock::Open => Signing::Allowed,
+            Lock::Open if self.signing_released => Signing::Allowed,
+            Lock::Asking { .. } | Lock::Open => Signing::Locked,
         }
     }
 

@@ -3,7 +3,9 @@
 
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Batch, Change, Disk, DiskError, Driver, Input, Keys, Member, PublicKey, Recovered, Settings};
+use bizra_driver::{
+    Batch, Change, Disk, DiskError, Driver, Input, Keys, Member, PublicKey, Recovered, Settings, Signing,
+};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Message, Record, Timing, Vote, VoteKind};
 use bytes::Bytes;
@@ -140,4 +142,21 @@ fn more_votes_than_a_slot_holds_are_signed_in_one_turn_slot_by_slot() {
         matches!(message, PeerMessage::Consensus(Message::Vote(signed)) if signed.vote.kind == VoteKind::Finalize)
     });
     assert_eq!(finalized.count() as u64, views);
+}
+
+#[test]
+fn who_is_far_behind_signs_nothing_though_a_quorum_has_answered() {
+    let votes = |heights: &[u64]| {
+        let mut driver = validator(Vec::new());
+        let statuses =
+            (1..).zip(heights).map(|(peer, height)| Input::Message(peer, PeerMessage::Status(Height(*height))));
+        driver.turn(Millis(1), 0, statuses.chain(answers())).unwrap();
+        let output = driver.turn(Millis(60_000), 0, [Input::Tick]).unwrap();
+        let signed = |message: &PeerMessage| matches!(message, PeerMessage::Consensus(Message::Vote(_)));
+        (driver.signing(), output.sends.iter().any(|(_, message)| signed(message)))
+    };
+    assert_eq!(votes(&[100, 100]), (Signing::Locked, false));
+    // One of four may be a liar, and a few blocks are no distance.
+    assert_eq!(votes(&[100]), (Signing::Allowed, true));
+    assert_eq!(votes(&[8, 8, 8]), (Signing::Allowed, true));
 }
