@@ -4,6 +4,7 @@
 //! it longer than [`CHUNK_BYTES_MAX`]. Every item fits, so a chunk holds at least one.
 
 use bizra_simplex::types::Digest;
+use sha2::{Digest as _, Sha256};
 
 use crate::blockchain::{Section, SnapshotItem, merkle};
 
@@ -13,6 +14,8 @@ pub use bizra_driver::wire::{SNAPSHOT_CHUNK_BYTES_MAX as CHUNK_BYTES_MAX, SNAPSH
 const VALUE_BYTES_MAX: usize = u16::MAX as usize;
 
 const VERSION: u8 = 1;
+
+const ROOT_DOMAIN: &[u8] = b"bizra/v1/snapshot\0";
 
 /// Why bytes are no chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,13 @@ pub enum ChunkError {
 /// The leaf of a chunk in the tree whose root a boundary header names.
 pub fn chunk_hash(chunk: &[u8]) -> Digest {
     merkle::leaf(chunk)
+}
+
+/// What a boundary header names: the Merkle root over the chunks, bound to their number. Without it a list of inner nodes
+/// would have the same root as the list of leaves, and a liar could pass it off as a manifest that no chunk ever fits.
+pub fn snapshot_root(hashes: &[Digest]) -> Digest {
+    let hash = Sha256::new().chain_update(ROOT_DOMAIN).chain_update((hashes.len() as u64).to_be_bytes());
+    Digest(hash.chain_update(merkle::root(hashes).0).finalize().into())
 }
 
 /// Cuts items into chunks.
@@ -149,6 +159,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn inner_nodes_do_not_pass_for_chunks() {
+        let hashes: Vec<Digest> = (0..4_u8).map(|number| chunk_hash(&[number])).collect();
+        let inner: Vec<Digest> = hashes.chunks(2).map(merkle::root).collect();
+        assert_eq!(merkle::root(&inner), merkle::root(&hashes));
+        assert_ne!(snapshot_root(&inner), snapshot_root(&hashes));
     }
 
     #[test]

@@ -15,10 +15,10 @@ use bizra_simplex::types::{Digest, Epoch, Height, Millis};
 use bizra_simplex::{Block, Certificate};
 use bytes::Bytes;
 
-use super::chunk::{chunk_hash, decode_chunk};
+use super::chunk::{chunk_hash, decode_chunk, snapshot_root};
 use super::folders::DatabaseFolders;
 use crate::block::BlockStore;
-use crate::blockchain::{merkle, put_item, put_members, recent_block, seal_snapshot};
+use crate::blockchain::{put_item, put_members, recent_block, seal_snapshot};
 use crate::network::PeerId;
 use crate::storage::{Database, Family, StorageError};
 
@@ -275,9 +275,9 @@ impl Joiner {
         if ahead == 0 || (ahead < self.policy.behind_blocks && !forgotten) {
             return Ok(());
         }
-        let (database, missing) = self.open_joining(cutoff, boundary.snapshot)?;
+        let (database, resumed) = self.open_joining(cutoff, boundary.snapshot)?;
         tracing::info!(
-            height = %cutoff, executed = %around.executed, root = %boundary.snapshot, resumed = missing,
+            height = %cutoff, executed = %around.executed, root = %boundary.snapshot, resumed,
             "joining the chain at a snapshot from peers"
         );
         self.phase = Phase::Fetching(Box::new(Fetching {
@@ -301,9 +301,13 @@ impl Joiner {
         let target = [&cutoff.0.to_be_bytes()[..], &root.0].concat();
         let path = self.folders.joining();
         if path.join("CURRENT").exists() {
-            let database = Database::open(&path)?;
-            if database.get(Family::Ledger, TARGET_KEY)?.as_ref() == Some(&target) {
-                return Ok((database, true));
+            match Database::open(&path) {
+                Ok(database) if database.get(Family::Ledger, TARGET_KEY)?.as_ref() == Some(&target) => {
+                    return Ok((database, true));
+                }
+                Ok(_) => {}
+                Err(StorageError::Corrupt(what)) => tracing::warn!("a snapshot on its way is damaged: {what}"),
+                Err(error) => return Err(error),
             }
         }
         self.folders.forget_joining()?;
@@ -406,7 +410,7 @@ impl Joiner {
             self.pause(from, now.plus(EMPTY_PAUSE));
             return Ok(());
         }
-        if merkle::root(&hashes) != fetching.root {
+        if snapshot_root(&hashes) != fetching.root {
             self.distrust(from, now, &"its list of chunks has another root than the boundary names");
             return Ok(());
         }

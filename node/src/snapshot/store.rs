@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bizra_simplex::types::Digest;
 
-use super::chunk::{CHUNK_BYTES_MAX, CHUNKS_MAX, Chunker, chunk_hash};
-use crate::blockchain::{SnapshotItem, merkle, read_snapshot};
+use super::chunk::{CHUNK_BYTES_MAX, CHUNKS_MAX, Chunker, chunk_hash, snapshot_root};
+use crate::blockchain::{SnapshotItem, read_snapshot};
 use crate::storage::{Database, StorageError};
 
 /// Snapshots kept. The newest is not named by a boundary yet; of the two before, the older may still be on its way to a
@@ -77,7 +77,7 @@ pub struct Manifest {
 
 impl Manifest {
     fn root(&self) -> Digest {
-        merkle::root(&self.hashes)
+        snapshot_root(&self.hashes)
     }
 
     fn encode(&self) -> Vec<u8> {
