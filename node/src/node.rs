@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::NodeStatus;
-use bizra_simplex::Block;
 use bizra_simplex::types::Height;
+use bizra_simplex::{Block, Protocol};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -49,6 +49,11 @@ pub struct Node {
 impl Node {
     /// Checks everything, opens everything, and returns when the node takes part. Nothing is left running on an error.
     pub async fn start(configuration: Configuration) -> Result<Self, Termination> {
+        Self::start_supporting(configuration, Protocol::LATEST).await
+    }
+
+    /// The same for a node that goes by no higher version of the protocol than `supported`, as one that was not upgraded.
+    pub async fn start_supporting(configuration: Configuration, supported: Protocol) -> Result<Self, Termination> {
         let genesis = Arc::new(LoadedGenesis::load(&configuration.genesis_file)?);
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
         signer.pin_genesis(genesis.hash)?;
@@ -112,6 +117,7 @@ impl Node {
             genesis: Arc::clone(&genesis),
             signer,
             volume_id: configuration.volume_id,
+            supported,
             database,
             blocks: blocks.clone(),
             ledger,

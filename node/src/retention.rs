@@ -108,7 +108,7 @@ mod tests {
     use bizra_proto::parameters::Parameters;
     use bizra_simplex::block::Boundary;
     use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
-    use bizra_simplex::{Block, Certificate, Vote, VoteKind};
+    use bizra_simplex::{Block, Certificate, Version, Vote, VoteKind};
     use bytes::Bytes;
     use ed25519_zebra::SigningKey;
 
@@ -157,9 +157,11 @@ mod tests {
                 epoch,
                 height: Height(height),
                 batches: vec![digest],
-                boundary: height
-                    .is_multiple_of(160)
-                    .then_some(Boundary { validators: Digest([2; 32]), snapshot: Digest([3; 32]) }),
+                boundary: height.is_multiple_of(160).then_some(Boundary {
+                    validators: Digest([2; 32]),
+                    snapshot: Digest([3; 32]),
+                    version: Version(1),
+                }),
                 ..Block::genesis(parent, height)
             };
             let vote =

@@ -3,7 +3,8 @@
 
 use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Block, Boundary, Certificate, Checkpoint, Message, Proposal, SignedVote, VALIDATORS_MAX, Vote, VoteKind,
+    Block, Boundary, CONTRADICTIONS_MAX, Certificate, Checkpoint, Contradiction, Message, Proposal, SignedVote,
+    VALIDATORS_MAX, Version, Vote, VoteKind,
 };
 use bytes::Bytes;
 
@@ -22,7 +23,7 @@ pub enum DecodeError {
     #[error("a field is out of bounds: {0}")]
     Bounds(&'static str),
     /// A format version this build does not know.
-    #[error("format version {0} is not supported")]
+    #[error("format version {0} is not one that this build reads: the older side needs an upgrade")]
     Version(u8),
 }
 
@@ -127,12 +128,13 @@ impl Reader {
 
     /// A block.
     pub fn block(&mut self) -> Result<Block, DecodeError> {
-        let (epoch, height, parent, time_milliseconds) =
-            (Epoch(self.u64()?), Height(self.u64()?), self.digest()?, self.u64()?);
+        let (epoch, height, parent) = (Epoch(self.u64()?), Height(self.u64()?), self.digest()?);
+        let (proposer, signals) = (ValidatorIndex(self.u16()?), Version(self.u32()?));
+        let time_milliseconds = self.u64()?;
         let checkpoint = self.checkpoint()?;
         let boundary = match self.u8()? {
             0 => None,
-            1 => Some(Boundary { validators: self.digest()?, snapshot: self.digest()? }),
+            1 => Some(Boundary { validators: self.digest()?, snapshot: self.digest()?, version: Version(self.u32()?) }),
             _ => return Err(DecodeError::Bounds("boundary flag")),
         };
         let count = usize::from(self.u16()?);
@@ -140,7 +142,28 @@ impl Reader {
             return Err(DecodeError::Bounds("batches of a block"));
         }
         let batches = (0..count).map(|_| self.digest()).collect::<Result<_, _>>()?;
-        Ok(Block { epoch, height, parent, time_milliseconds, checkpoint, boundary, batches })
+        let count = usize::from(self.u8()?);
+        if count > CONTRADICTIONS_MAX {
+            return Err(DecodeError::Bounds("contradictions of a block"));
+        }
+        let contradictions = (0..count).map(|_| self.contradiction()).collect::<Result<_, _>>()?;
+        Ok(Block {
+            epoch,
+            height,
+            parent,
+            proposer,
+            signals,
+            time_milliseconds,
+            checkpoint,
+            boundary,
+            batches,
+            contradictions,
+        })
+    }
+
+    /// A contradiction.
+    pub fn contradiction(&mut self) -> Result<Contradiction, DecodeError> {
+        Ok(Contradiction { first: self.signed_vote()?, second: self.signed_vote()? })
     }
 
     /// A consensus message.
@@ -224,16 +247,24 @@ impl Write for Vec<u8> {
         self.extend_from_slice(&block.epoch.0.to_be_bytes());
         self.extend_from_slice(&block.height.0.to_be_bytes());
         self.extend_from_slice(&block.parent.0);
+        self.extend_from_slice(&block.proposer.0.to_be_bytes());
+        self.extend_from_slice(&block.signals.0.to_be_bytes());
         self.extend_from_slice(&block.time_milliseconds.to_be_bytes());
         self.put_checkpoint(&block.checkpoint);
         self.push(u8::from(block.boundary.is_some()));
         if let Some(boundary) = &block.boundary {
             self.extend_from_slice(&boundary.validators.0);
             self.extend_from_slice(&boundary.snapshot.0);
+            self.extend_from_slice(&boundary.version.0.to_be_bytes());
         }
         self.extend_from_slice(&(block.batches.len() as u16).to_be_bytes());
         for batch in &block.batches {
             self.extend_from_slice(&batch.0);
+        }
+        self.push(block.contradictions.len() as u8);
+        for told in &block.contradictions {
+            self.put_signed_vote(&told.first);
+            self.put_signed_vote(&told.second);
         }
     }
 

@@ -9,8 +9,8 @@ use bizra_simplex::types::{Digest, Epoch, Millis, ValidatorIndex};
 
 use crate::batch::Batch;
 
-/// Unordered bytes held for one origin (D4). A validator that floods fills its own share only; an honest one stops
-/// admitting long before.
+/// Unordered bytes held or being checked for one origin (D4). A validator that floods fills its own share only; an honest
+/// one stops admitting long before.
 pub const UNORDERED_BYTES_PER_ORIGIN_MAX: usize = 64 << 20;
 
 /// Bytes one block orders at most: bounds what a vote makes everybody fetch and execute.
@@ -52,8 +52,9 @@ pub(crate) struct Data {
     arrivals: u64,
     /// Grows whenever bodies come, go, are ordered or found invalid.
     version: u64,
+    /// Of what is held and of what is being checked.
     bytes_by_origin: BTreeMap<(Epoch, ValidatorIndex), usize>,
-    checking: BTreeSet<Digest>,
+    checking: BTreeMap<Digest, (Epoch, ValidatorIndex, usize)>,
     invalid: BTreeSet<Digest>,
     invalid_order: VecDeque<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
@@ -69,19 +70,32 @@ impl Data {
     pub(crate) fn wants(&self, digest: Digest, batch: &Batch) -> bool {
         let used = self.bytes_by_origin.get(&(batch.epoch, batch.origin)).copied().unwrap_or_default();
         let fits = used + batch.payload.len() <= UNORDERED_BYTES_PER_ORIGIN_MAX || self.fetches.contains_key(&digest);
-        fits && !self.held.contains_key(&digest) && !self.checking.contains(&digest) && !self.invalid.contains(&digest)
+        fits && !self.held.contains_key(&digest)
+            && !self.checking.contains_key(&digest)
+            && !self.invalid.contains(&digest)
     }
 
-    pub(crate) fn start_check(&mut self, digest: Digest) {
-        self.checking.insert(digest);
+    pub(crate) fn start_check(&mut self, digest: Digest, batch: &Batch) {
+        let Batch { epoch, origin, payload, .. } = batch;
+        if self.checking.insert(digest, (*epoch, *origin, payload.len())).is_none() {
+            *self.bytes_by_origin.entry((*epoch, *origin)).or_default() += payload.len();
+        }
     }
 
     pub(crate) fn check_passed(&mut self, digest: Digest) {
-        self.checking.remove(&digest);
+        if let Some((epoch, origin, bytes)) = self.checking.remove(&digest) {
+            self.give_back((epoch, origin), bytes);
+        }
+    }
+
+    fn give_back(&mut self, origin: (Epoch, ValidatorIndex), bytes: usize) {
+        if let Some(used) = self.bytes_by_origin.get_mut(&origin) {
+            *used = used.saturating_sub(bytes);
+        }
     }
 
     pub(crate) fn check_failed(&mut self, digest: Digest) {
-        self.checking.remove(&digest);
+        self.check_passed(digest);
         self.version += 1;
         if self.invalid.insert(digest) {
             self.invalid_order.push_back(digest);
@@ -141,7 +155,7 @@ impl Data {
     /// Bodies to ask for now, with the number of earlier attempts and the peer to ask first.
     pub(crate) fn due_fetches(&mut self, now: Millis) -> Vec<(Digest, usize, Option<ValidatorIndex>)> {
         let checking = &self.checking;
-        let due = self.fetches.iter_mut().filter(|(digest, fetch)| fetch.due <= now && !checking.contains(*digest));
+        let due = self.fetches.iter_mut().filter(|(digest, fetch)| fetch.due <= now && !checking.contains_key(*digest));
         due.take(FETCHES_MAX)
             .map(|(digest, fetch)| {
                 let attempt = (*digest, fetch.attempts, fetch.hint);
@@ -160,7 +174,7 @@ impl Data {
 
     /// When the next body is to be asked for.
     pub(crate) fn next_fetch(&self) -> Option<Millis> {
-        let open = self.fetches.iter().filter(|(digest, _)| !self.checking.contains(*digest));
+        let open = self.fetches.iter().filter(|(digest, _)| !self.checking.contains_key(*digest));
         open.map(|(_, fetch)| fetch.due).min()
     }
 
@@ -211,9 +225,8 @@ impl Data {
     }
 
     fn forget(&mut self, digest: Digest) {
-        let Some(batch) = self.held.remove(&digest) else { return };
-        if let Some(bytes) = self.bytes_by_origin.get_mut(&(batch.epoch, batch.origin)) {
-            *bytes = bytes.saturating_sub(batch.payload.len());
+        if let Some(batch) = self.held.remove(&digest) {
+            self.give_back((batch.epoch, batch.origin), batch.payload.len());
         }
     }
 

@@ -1,13 +1,13 @@
 //! The driver: feeds the core, makes what it orders durable, and only then lets anything out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Effect, Event, Record, SignedVote, State, Timing, Verdict,
-    Vote, VoteKind, Want,
+    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Protocol, Record,
+    SignedVote, State, Timing, Verdict, Version, Vote, VoteKind, Want,
 };
 use bytes::Bytes;
 
@@ -35,6 +35,9 @@ pub struct Settings {
     /// Blocks from one cut-off height to the next, divisible by [`bizra_simplex::block::CHECKPOINT_INTERVAL`]; `None` if
     /// the validators never change.
     pub epoch_blocks: Option<u64>,
+    /// The highest version of the rules this node goes by; what it signals (P1). Less than [`Protocol::LATEST`] makes it a
+    /// node that was not upgraded.
+    pub supported: Protocol,
     /// The nodes that hold these keys, this one included.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
 }
@@ -96,6 +99,18 @@ pub enum Halt {
         "a peer holds a vote of this key in view {1} of epoch {0} that the signing record does not know: rotate the key"
     )]
     SignedElsewhere(Epoch, View),
+    /// P3: the rules of the epoch are not known here.
+    #[error(
+        "epoch {epoch} goes by version {needed} of the protocol and this node knows {supported} at most: upgrade the node"
+    )]
+    UpgradeRequired {
+        /// The epoch it would have to enter.
+        epoch: Epoch,
+        /// The version of its rules.
+        needed: Version,
+        /// The highest version this node goes by.
+        supported: Version,
+    },
     /// H1: a quorum vouches for another state than the one executed here.
     #[error(
         "a quorum vouches for another state at height {0} than the one executed here: rebuild the database from peers"
@@ -147,8 +162,8 @@ pub struct Driver<D, K> {
     pub(crate) undecided: BTreeMap<Digest, Awaited>,
     pub(crate) heights: BTreeMap<NodeIndex, Height>,
     pub(crate) highest_votes: BTreeMap<PublicKey, SignedVote>,
-    /// Keys that contradicted themselves, and in which epoch.
-    pub(crate) accused: BTreeSet<(PublicKey, Epoch)>,
+    /// Contradictions that a block may still report (V7), by the key that signed both votes and the epoch.
+    pub(crate) evidence: BTreeMap<(PublicKey, Epoch), Contradiction>,
     next_sequence: u64,
     /// When to ask for finalised blocks next; `None` while nothing shows that some are missing.
     pub(crate) range_due: Option<Millis>,
@@ -167,7 +182,7 @@ pub struct Driver<D, K> {
     wall_milliseconds: u64,
     // Collected during a turn.
     pub(crate) events: VecDeque<Event>,
-    changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     to_sign: Vec<Vote>,
     held_back: Vec<(Destination, PeerMessage)>,
     must_sync: bool,
@@ -208,7 +223,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             (last.epoch, rosters.ok_or_else(unknown)?, (recovered.anchor.clone(), recovered.anchor_certificate))
         };
         let roster = rosters.get(&epoch).ok_or_else(|| DiskError::Corrupt("no validators".to_owned()))?;
-        let core = epochs::core(epoch, roster, &settings, record.as_ref(), anchor, recovered.records);
+        let protocol = epochs::protocol(epoch, &disk, &settings)?;
+        let core = epochs::core(epoch, roster, (&settings, protocol), record.as_ref(), anchor, recovered.records);
         let lock = Lock::new(core.config().me, &core.config().validators);
         let newest = Height(recovered.executed.0 - recovered.executed.0 % CHECKPOINT_INTERVAL);
         let checkpoint = match newest {
@@ -235,7 +251,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             undecided: BTreeMap::new(),
             heights: BTreeMap::new(),
             highest_votes: recovered.highest_votes.into_iter().collect(),
-            accused: recovered.accused.into_iter().collect(),
+            evidence: recovered.evidence.into_iter().map(|(key, told)| ((key, told.of().0), told)).collect(),
             next_sequence: wall_milliseconds << 20,
             range_due: None,
             range_asked: Millis(0),
@@ -268,6 +284,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if !stale.is_empty() {
             driver.push_change(Change::Forget(stale));
         }
+        driver.forget_old_evidence();
         driver.begin();
         let output = driver.turn(now, wall_milliseconds, [])?;
         Ok((driver, output))
@@ -428,23 +445,35 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 }
                 self.events.push_back(Event::Verified(token, valid));
             }
+            // S2: reserved, synced and signed at the end of the turn.
             Effect::Sign(vote) => self.to_sign.push(vote),
+            // R1, R2.
             Effect::Persist(record) => {
                 self.note_nullification(&record);
                 self.changes.push(Change::Record(record));
                 self.must_sync = true;
             }
             Effect::Broadcast(message) => self.send(Destination::All, PeerMessage::Consensus(message)),
+            // D3, D4, H1, E1, V7.
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
                 let boundary = self.boundary()?;
                 // While the snapshot is being made, the chain goes on with the checkpoint that its parent names.
                 let waits = boundary.is_none() && self.checkpoint.height >= self.core.config().cutoff;
                 let checkpoint = if waits { Checkpoint::default() } else { self.checkpoint };
+                let contradictions = self.reportable(&ancestors)?;
                 let time_milliseconds = self.wall_milliseconds;
-                let built = Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary };
-                self.events.push_back(built);
+                self.events.push_back(Event::Built {
+                    view,
+                    parent,
+                    batches,
+                    time_milliseconds,
+                    checkpoint,
+                    boundary,
+                    contradictions,
+                });
             }
+            // D2, D3, H1, V7.
             Effect::Check { block, leader } => {
                 self.await_bodies(block, leader)?;
             }
@@ -460,9 +489,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             Effect::CatchUp(_) => self.want_range(),
             Effect::Commit(blocks, certificate) => self.commit(blocks, certificate),
             Effect::SetTimer(at) => self.core_timer = Some(at),
+            // V6.
             Effect::Evidence(first, second) => {
                 if let Some(key) = self.roster().and_then(|roster| roster.key(first.signer)) {
-                    self.accuse(key, first, second);
+                    self.accuse(key, Contradiction::new(first, second));
                 }
             }
         }
@@ -532,13 +562,17 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.range_due = self.range_due.map(|_| self.now);
     }
 
-    /// D3 for ancestors at or below the last finalised block; those above are the core's to compare.
+    /// D3 and V7 for ancestors at or below the last finalised block; those above are the core's to compare.
     fn await_bodies(&mut self, block: Block, leader: ValidatorIndex) -> Result<(), Halt> {
         for batch in &block.batches {
             if !planted(Bug::BatchOrderedTwice) && self.is_ordered(*batch)? {
                 self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
                 return Ok(());
             }
+        }
+        if !self.contradictions_hold(&block)? {
+            self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
+            return Ok(());
         }
         self.undecided.insert(block.digest(), Awaited { block, leader });
         self.decided_with = None;

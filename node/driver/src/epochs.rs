@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bizra_simplex::block::CHECKPOINT_INTERVAL;
+use bizra_simplex::block::{CHECKPOINT_INTERVAL, CONTRADICTION_EPOCHS};
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{Anchor, Block, Boundary, Certificate, Checkpoint, Config, Event, Message, Record, State};
+use bizra_simplex::{
+    Anchor, Block, Boundary, Certificate, Checkpoint, Config, Event, Message, Protocol, Record, State,
+};
 
 use crate::driver::{Driver, Halt, NodeIndex, Settings};
 use crate::holding::Holding;
@@ -18,9 +20,9 @@ use crate::startup::Lock;
 /// messages of an epoch that may never come; what is dropped is sent again.
 const EARLY_MESSAGES_MAX: usize = 64;
 
-/// Epochs whose validators are kept before the present one: a block orders batches of the epoch before its own, and
-/// may wait for its execution into the next.
-const EPOCHS_KEPT: u64 = 2;
+/// Epochs whose validators are kept before the present one: a block orders batches of the epoch before its own, may wait
+/// for its execution into the next, and reports contradictions of as many epochs (V7).
+const EPOCHS_KEPT: u64 = CONTRADICTION_EPOCHS;
 
 /// Messages of the next epoch, by sender.
 pub(crate) type Early = BTreeMap<NodeIndex, VecDeque<Message>>;
@@ -53,11 +55,22 @@ pub(crate) fn rosters<D: Disk, K: Keys>(
     Ok(Some(rosters))
 }
 
+/// P3: the version of an epoch, if this node can go by it. One that cannot stops here, before it signs or executes anything
+/// under rules that it does not know.
+pub(crate) fn protocol<D: Disk>(epoch: Epoch, disk: &D, settings: &Settings) -> Result<Protocol, Halt> {
+    let unknown = || DiskError::Corrupt(format!("the version of epoch {epoch} is missing"));
+    let needed = disk.version(epoch)?.ok_or_else(unknown)?;
+    let supported = settings.supported;
+    let halt = Halt::UpgradeRequired { epoch, needed, supported: supported.version() };
+    let known = Protocol::known(needed).filter(|known| *known <= supported);
+    known.or_else(|| planted(Bug::VersionIgnored).then_some(supported)).ok_or(halt)
+}
+
 /// The core of an epoch, from what a disk held.
 pub(crate) fn core(
     epoch: Epoch,
     roster: &Roster,
-    settings: &Settings,
+    (settings, protocol): (&Settings, Protocol),
     record: Option<&SigningRecord>,
     (anchor, certificate): (Anchor, Option<Certificate>),
     records: Vec<Record>,
@@ -68,6 +81,8 @@ pub(crate) fn core(
         validators: roster.set.clone(),
         me: roster.me.filter(|_| record.is_some()),
         timing: settings.timing,
+        protocol,
+        signals: settings.supported.version(),
     };
     let safety = record.map(|record| record.safety(epoch)).unwrap_or_default();
     State::recover(config, anchor, certificate, records, safety)
@@ -116,8 +131,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if self.applied < self.core.config().cutoff {
             return Ok(None);
         }
-        let known = self.disk.validators(next)?.zip(self.snapshot_root()?);
-        Ok(known.map(|(members, snapshot)| Boundary { validators: validators_hash(next, &members), snapshot }))
+        let next_set = self.disk.validators(next)?.zip(self.disk.version(next)?).zip(self.snapshot_root()?);
+        Ok(next_set.map(|((members, version), snapshot)| Boundary {
+            validators: validators_hash(next, &members),
+            snapshot,
+            version,
+        }))
     }
 
     /// Whether a header claims what was executed here; `None` while that is not executed.
@@ -170,14 +189,17 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let Some(roster) = rosters.get(&next) else { return Ok(false) };
         // A node that catches up need not wait for a snapshot that a quorum vouches for already.
         let own = self.disk.validators(next)?.map(|members| validators_hash(next, &members));
-        let snapshot = self.snapshot_root()?;
+        let (version, snapshot) = (self.disk.version(next)?, self.snapshot_root()?);
         let differs = |boundary: &Boundary| {
-            own != Some(boundary.validators) || snapshot.is_some_and(|root| root != boundary.snapshot)
+            own != Some(boundary.validators)
+                || version != Some(boundary.version)
+                || snapshot.is_some_and(|root| root != boundary.snapshot)
         };
         if block.boundary.as_ref().is_none_or(differs) {
             return Err(Halt::Diverged(block.height));
         }
-        self.core = core(next, roster, &self.settings, self.record.as_ref(), (Anchor::first(block), None), Vec::new());
+        let settings = (&self.settings, protocol(next, &self.disk, &self.settings)?);
+        self.core = core(next, roster, settings, self.record.as_ref(), (Anchor::first(block), None), Vec::new());
         // S5 asks what this key has signed. Who voted to the end of the last epoch knows; who only followed asks again.
         let voted = self.record.as_ref().is_some_and(|record| record.knows(ended));
         let config = self.core.config();
@@ -186,6 +208,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
         self.rosters = rosters;
         self.undecided.clear();
+        self.forget_old_evidence();
         self.holding = Holding::default();
         let forgotten = self.data.enter(next);
         if !forgotten.is_empty() {

@@ -9,7 +9,9 @@
 //! older than the unbonding period: that needs a clock, which this room does not have.
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
-use bizra_simplex::{Block, Certificate, Checkpoint, VALIDATORS_MAX, ValidatorSet, ValidatorSetError, VoteKind};
+use bizra_simplex::{
+    Block, Certificate, Checkpoint, Protocol, VALIDATORS_MAX, ValidatorSet, ValidatorSetError, VoteKind,
+};
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Write as _};
@@ -188,7 +190,7 @@ impl TrustedEpoch {
         if found != trusted {
             return Err(LightError::AnotherAnchor { epoch: block.epoch, found, wanted: trusted });
         }
-        if !block.is_well_formed(rules.cutoff(block.epoch)) {
+        if !well_formed(&block, rules.cutoff(block.epoch)) {
             return Err(LightError::Malformed(block.height));
         }
         named_by(&block, &next)?;
@@ -276,7 +278,7 @@ impl TrustedEpoch {
         if block.epoch != self.epoch {
             return Err(LightError::AnotherEpoch { height, found: block.epoch, wanted: self.epoch });
         }
-        if !block.is_well_formed(self.rules.cutoff(self.epoch)) {
+        if !well_formed(block, self.rules.cutoff(self.epoch)) {
             return Err(LightError::Malformed(height));
         }
         let (before, now) = (self.below.checkpoint, block.checkpoint);
@@ -311,6 +313,11 @@ impl TrustedEpoch {
         let checks = checks.ok_or(LightError::NoQuorum(block.height))?;
         if verify(&checks) { Ok(()) } else { Err(LightError::Signature(block.height)) }
     }
+}
+
+/// True by the rules of some version. Which one holds is for validators to judge, and a quorum of them has.
+fn well_formed(block: &Block, cutoff: Height) -> bool {
+    Protocol::ALL.into_iter().any(|protocol| block.is_well_formed(cutoff, protocol))
 }
 
 /// E1: the boundary names exactly these validators.

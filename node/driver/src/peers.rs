@@ -13,6 +13,10 @@ use crate::wire::PeerMessage;
 /// Time between two requests for a range, in milliseconds.
 const RANGE_INTERVAL: u64 = 500;
 
+/// Finalised blocks that wait for their bodies (R4): with more, no further range is asked for. A peer that serves blocks and
+/// withholds their bodies would fill the memory.
+const WAITING_BLOCKS_MAX: usize = 4_096;
+
 /// A network this many blocks ahead is asked for a range even if no certificate shows the gap.
 const STATUS_GAP: u64 = 8;
 
@@ -34,7 +38,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             // A finalised block orders it: a quorum has verified these very bytes.
             self.keep(digest, batch);
         } else if batch.fits(self.core.config().epoch) && !self.is_ordered(digest)? {
-            self.data.start_check(digest);
+            self.data.start_check(digest, &batch);
             self.output.verify.push(batch);
         }
         Ok(())
@@ -52,6 +56,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     self.want_range();
                 }
             }
+            // R2.
             PeerMessage::FetchBlock(digest) => {
                 let block = match self.core.block(digest) {
                     Some(block) => Some(block.clone()),
@@ -65,6 +70,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 }
             }
             PeerMessage::FetchView(view) => self.serve_view(from, view),
+            // D2.
             PeerMessage::FetchBatch(digest) => {
                 let batch = match self.data.get(digest) {
                     Some(batch) => Some(batch.clone()),
@@ -76,6 +82,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             }
             PeerMessage::FetchRange(height) => self.serve_range(from, height)?,
             PeerMessage::Evidence(first, second) => self.receive_evidence(first, second),
+            // D4.
             PeerMessage::FetchHeld(digests) => {
                 let (held, lacking): (Vec<_>, Vec<_>) =
                     digests.into_iter().partition(|digest| self.data.get(*digest).is_some());
@@ -93,6 +100,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     self.holding.note(from, &digests);
                 }
             }
+            // S5: answered also while this node asks itself, so that a full restart does not wait in a circle.
             PeerMessage::FetchHighestVote(key) => {
                 // Who asks has just started: it should not sign before it knows how far the others are.
                 self.send(Destination::One(from), PeerMessage::Status(self.core.anchor().height()));
@@ -204,7 +212,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             let behind = self.network_height() > self.core.anchor().height();
             self.range_due = behind.then(|| self.now.plus(RANGE_INTERVAL));
             let next = self.core.anchor().height().next();
-            if let Some(peer) = self.choose_peer(None) {
+            // Blocks come faster than bodies: what cannot be executed yet is not added to.
+            let room = self.to_execute.len() < WAITING_BLOCKS_MAX;
+            if let Some(peer) = self.choose_peer(None).filter(|_| room) {
                 self.send(Destination::One(peer), PeerMessage::FetchRange(next));
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Record, SignedVote};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version};
 
 use crate::batch::Batch;
 use crate::signing_record::BlockWrite;
@@ -53,7 +53,7 @@ pub enum Change {
     Execute(Block, Vec<Batch>),
     /// Unordered batches that no block may order any more.
     Forget(Vec<Digest>),
-    /// Two votes of this key that contradict each other (V6).
+    /// Two votes of this key that contradict each other (V6); kept for good, once for a key and epoch.
     Evidence(PublicKey, SignedVote, SignedVote),
     /// The vote of the highest epoch and view seen of a key (S5).
     HighestVote(PublicKey, SignedVote),
@@ -74,8 +74,8 @@ pub struct Recovered {
     pub executed: Height,
     /// Highest vote seen of each key.
     pub highest_votes: Vec<(PublicKey, SignedVote)>,
-    /// Keys of which a contradiction is kept, and its epoch.
-    pub accused: Vec<(PublicKey, Epoch)>,
+    /// Contradictions kept, each with the key that signed both votes.
+    pub evidence: Vec<(PublicKey, Contradiction)>,
 }
 
 /// Database and signing record.
@@ -114,6 +114,14 @@ pub trait Disk {
     /// Merkle root over the chunks of the snapshot of the state at the cut-off height of this epoch (E1); `None` until it
     /// is made, or if it is not kept any more.
     fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError>;
+
+    /// The version whose rules hold in an epoch (P2): that of the genesis for epoch 0, else what the state at the cut-off
+    /// height of the epoch before names; `None` where [`Disk::validators`] is.
+    fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError>;
+
+    /// True if, by the state as executed and committed, a block of this epoch must not report this key any more (V7): it was
+    /// punished, or reported in this epoch already.
+    fn is_reported(&self, key: PublicKey, epoch: Epoch) -> Result<bool, DiskError>;
 }
 
 /// Keys.

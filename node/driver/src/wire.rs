@@ -281,7 +281,7 @@ mod tests {
     use super::*;
     use crate::ports::Member;
     use bizra_simplex::types::{Power, Signature, ValidatorIndex};
-    use bizra_simplex::{Boundary, Checkpoint, Proposal, Vote, VoteKind};
+    use bizra_simplex::{Boundary, Checkpoint, Contradiction, Proposal, Version, Vote, VoteKind};
     use proptest::prelude::*;
 
     fn digest() -> impl Strategy<Value = Digest> {
@@ -320,18 +320,27 @@ mod tests {
             state,
             receipts,
         });
-        let boundary =
-            prop::option::of((digest(), digest()).prop_map(|(validators, snapshot)| Boundary { validators, snapshot }));
+        let boundary = (digest(), digest(), any::<u32>()).prop_map(|(validators, snapshot, version)| Boundary {
+            validators,
+            snapshot,
+            version: Version(version),
+        });
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-        (numbers, digest(), checkpoint, boundary, prop::collection::vec(digest(), 0..5)).prop_map(
-            |((epoch, height, time_milliseconds), parent, checkpoint, boundary, batches)| Block {
-                epoch: Epoch(epoch),
-                height: Height(height),
+        let maker = (any::<u16>(), any::<u32>());
+        let contradictions = (vote(), vote()).prop_map(|(first, second)| Contradiction { first, second });
+        let lists = (prop::collection::vec(digest(), 0..5), prop::collection::vec(contradictions, 0..3));
+        (numbers, digest(), maker, checkpoint, prop::option::of(boundary), lists).prop_map(
+            |(numbers, parent, (proposer, signals), checkpoint, boundary, (batches, contradictions))| Block {
+                epoch: Epoch(numbers.0),
+                height: Height(numbers.1),
                 parent,
-                time_milliseconds,
+                proposer: ValidatorIndex(proposer),
+                signals: Version(signals),
+                time_milliseconds: numbers.2,
                 checkpoint,
                 boundary,
                 batches,
+                contradictions,
             },
         )
     }

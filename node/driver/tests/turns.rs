@@ -1,13 +1,18 @@
 //! One driver, fed by hand: what a turn lets out and what it survives.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
-    Batch, Change, Disk, DiskError, Driver, Input, Keys, Member, PublicKey, Recovered, Settings, Signing,
+    Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, PublicKey, Recovered, Settings, Signing,
+    UNORDERED_BYTES_PER_ORIGIN_MAX,
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Message, Record, Timing, Vote, VoteKind};
+use bizra_simplex::{
+    Anchor, Block, Certificate, Checkpoint, Contradiction, Message, Protocol, Record, SignedVote, Timing, Version,
+    Vote, VoteKind,
+};
 use bytes::Bytes;
 
 const GENESIS: Digest = Digest([9; 32]);
@@ -77,13 +82,26 @@ impl Disk for FixedDisk {
     fn snapshot(&self, _: Epoch) -> Result<Option<Digest>, DiskError> {
         Ok(None)
     }
+
+    fn version(&self, _: Epoch) -> Result<Option<Version>, DiskError> {
+        Ok(Some(Protocol::V2.version()))
+    }
+
+    fn is_reported(&self, _: PublicKey, _: Epoch) -> Result<bool, DiskError> {
+        Ok(false)
+    }
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
+    start(records, Protocol::LATEST).unwrap()
+}
+
+fn start(records: Vec<Record>, supported: Protocol) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
     let settings = Settings {
         genesis_hash: GENESIS,
         timing: Timing::default(),
         epoch_blocks: None,
+        supported,
         nodes: (0..4).map(|index| (key(index), u16::from(index))).collect(),
     };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
@@ -97,9 +115,9 @@ fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
         batches: Vec::new(),
         executed: Height(0),
         highest_votes: Vec::new(),
-        accused: Vec::new(),
+        evidence: Vec::new(),
     });
-    Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).unwrap().0
+    Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).map(|(driver, _)| driver)
 }
 
 fn answers() -> Vec<Input> {
@@ -121,6 +139,77 @@ fn a_wrong_signature_under_a_batch_says_nothing_about_the_batch() {
     assert!(output.verify.is_empty());
     let output = driver.turn(Millis(2), 0, [Input::Message(2, PeerMessage::Batch(sound.clone()))]).unwrap();
     assert_eq!(output.verify, [sound]);
+}
+
+/// A batch of validator 2 with its valid signature.
+fn batch(sequence: u64, payload: Bytes) -> Batch {
+    let (epoch, origin) = (Epoch(0), ValidatorIndex(2));
+    Batch { epoch, origin, sequence, payload, signature: Signature([2; 64]) }
+}
+
+/// D4: the checks that are under way count.
+#[test]
+fn an_origin_has_no_more_under_way_than_its_share() {
+    let mut driver = validator(Vec::new());
+    let payload = Bytes::from(vec![0; BATCH_PAYLOAD_MAX_BYTES]);
+    let full = UNORDERED_BYTES_PER_ORIGIN_MAX / BATCH_PAYLOAD_MAX_BYTES;
+    let batches: Vec<Batch> = (0..full as u64 + 1).map(|sequence| batch(sequence, payload.clone())).collect();
+    let pushes = batches.iter().map(|batch| Input::Message(2, PeerMessage::Batch(batch.clone())));
+    let output = driver.turn(Millis(1), 0, pushes).unwrap();
+    assert_eq!(output.verify.len(), full);
+    // Held instead of under way is the same.
+    driver.turn(Millis(2), 0, [Input::BatchVerified(batches[0].clone(), true)]).unwrap();
+    let last = || Input::Message(2, PeerMessage::Batch(batches[full].clone()));
+    assert!(driver.turn(Millis(3), 0, [last()]).unwrap().verify.is_empty());
+}
+
+fn contradiction(signer: u16, first: u8) -> [SignedVote; 2] {
+    [first, first + 1].map(|digest| SignedVote {
+        vote: Vote { epoch: Epoch(0), view: View(1), kind: VoteKind::Notarize, digest: Digest([digest; 32]) },
+        signer: ValidatorIndex(signer),
+        signature: Signature([signer as u8; 64]),
+    })
+}
+
+/// V6, V7: what is known to contradict is in the first block that this node makes; once.
+#[test]
+fn a_leader_reports_the_contradictions_it_holds() {
+    let mut driver = validator(Vec::new());
+    let [one, other] = contradiction(3, 7);
+    let told = Input::Message(1, PeerMessage::Evidence(other, one));
+    let again = Input::Message(1, PeerMessage::Evidence(one, other));
+    let forged = SignedVote { signature: Signature([9; 64]), ..contradiction(2, 5)[1] };
+    let lie = Input::Message(1, PeerMessage::Evidence(contradiction(2, 5)[0], forged));
+    let output = driver.turn(Millis(1), 0, [told, again, lie]).unwrap();
+    assert_eq!(output.evidence, [(one, other)]);
+    // Views 1 to 3 are nullified, view 4 is its own.
+    driver.turn(Millis(2), 0, answers()).unwrap();
+    let nullified = (1..4).flat_map(|view| {
+        (1..4_u16).map(move |signer| {
+            let (kind, digest) = (VoteKind::Nullify, Digest::default());
+            let vote = Vote { epoch: Epoch(0), view: View(view), kind, digest };
+            let vote = SignedVote { vote, signer: ValidatorIndex(signer), signature: Signature([signer as u8; 64]) };
+            Input::Message(signer, PeerMessage::Consensus(Message::Vote(vote)))
+        })
+    });
+    driver.turn(Millis(3), 0, nullified).unwrap();
+    let output = driver.turn(Millis(2_000), 0, [Input::Tick]).unwrap();
+    let proposal = output.sends.iter().find_map(|(_, message)| match message {
+        PeerMessage::Consensus(Message::Proposal(proposal)) => Some(proposal),
+        _ => None,
+    });
+    let block = &proposal.unwrap().block;
+    assert_eq!(block.contradictions, [Contradiction::new(one, other)]);
+    assert_eq!((block.signals, block.proposer), (Protocol::LATEST.version(), ValidatorIndex(0)));
+}
+
+/// P3: rules that this node does not know.
+#[test]
+fn an_epoch_of_an_unknown_version_is_not_entered() {
+    let halt = start(Vec::new(), Protocol::V1).map(|_| ()).unwrap_err();
+    let (needed, supported) = (Protocol::V2.version(), Protocol::V1.version());
+    assert_eq!(halt, Halt::UpgradeRequired { epoch: Epoch(0), needed, supported });
+    assert!(halt.to_string().contains("upgrade the node"), "{halt}");
 }
 
 #[test]

@@ -25,7 +25,8 @@ pub struct Parameters {
     pub stake_per_power: u64,
     /// Thousandths of its stake an equivocating validator loses; at most 1,000.
     pub slash_per_mille: u16,
-    /// Version of the protocol's rules; at least 1.
+    /// Version of the protocol's rules in the first epoch, at least 1. Later ones are for validators to signal, not for
+    /// owners to vote on.
     pub protocol_version: u32,
 }
 
@@ -36,7 +37,7 @@ impl Default for Parameters {
             unbonding_epochs: 64,
             stake_per_power: 1_000,
             slash_per_mille: 50,
-            protocol_version: 1,
+            protocol_version: 2,
         }
     }
 }

@@ -4,7 +4,9 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::planted::{Bug, planted};
-use crate::types::{Digest, Epoch, Height};
+use crate::types::{Digest, Epoch, Height, ValidatorIndex};
+use crate::version::{Protocol, Version};
+use crate::vote::Contradiction;
 
 /// Most batches one block may order. Bounds a proposal to a few kilobytes.
 pub const BATCHES_PER_BLOCK_MAX: usize = 256;
@@ -16,6 +18,10 @@ pub const CHECKPOINT_INTERVAL: u64 = 16;
 /// A block this far above the checkpoint it names may not order anything (H1): if execution cannot keep up, ordering
 /// waits for it, and nobody votes for ever on a state that nobody has computed.
 pub const CHECKPOINT_LAG_MAX: u64 = 64;
+
+/// Contradictions of this many epochs before a block's own may be reported in it (V7): those whose validators every node
+/// of the epoch knows without asking its state. Older ones are for the ledger's own transaction.
+pub const CONTRADICTION_EPOCHS: u64 = 2;
 
 const BLOCK_DOMAIN: &[u8] = b"bizra/v1/block\0";
 
@@ -37,6 +43,8 @@ pub struct Boundary {
     pub validators: Digest,
     /// Merkle root over the chunks of the snapshot at the cut-off height of the epoch before; zeros in the first epoch.
     pub snapshot: Digest,
+    /// The version whose rules hold in the next epoch (P2).
+    pub version: Version,
 }
 
 /// A block: the next link of the chain and the batches it orders.
@@ -48,6 +56,10 @@ pub struct Block {
     pub height: Height,
     /// Digest of the parent block.
     pub parent: Digest,
+    /// The leader that made it; also if another one proposes it again (E2).
+    pub proposer: ValidatorIndex,
+    /// The highest version that its proposer could go by (P1).
+    pub signals: Version,
     /// Milliseconds since 1970 on the proposer's clock, never below the parent's; informational.
     pub time_milliseconds: u64,
     /// The executed state it vouches for (H1); never below the parent's.
@@ -56,6 +68,8 @@ pub struct Block {
     pub boundary: Option<Boundary>,
     /// Digests of the ordered batches, none twice.
     pub batches: Vec<Digest>,
+    /// Contradictions of validators that no ancestor reports (V7), ascending by epoch and signer.
+    pub contradictions: Vec<Contradiction>,
 }
 
 impl Block {
@@ -65,16 +79,19 @@ impl Block {
             epoch: Epoch(0),
             height: Height(0),
             parent: genesis_hash,
+            proposer: ValidatorIndex(0),
+            signals: Version(1),
             time_milliseconds,
             checkpoint: Checkpoint::default(),
             boundary: None,
             batches: Vec::new(),
+            contradictions: Vec::new(),
         }
     }
 
-    /// True if the header's fields fit each other and the cut-off height of its epoch (H1, E1, D3). Says nothing about
-    /// the parent, nor about what checkpoint and boundary claim.
-    pub fn is_well_formed(&self, cutoff: Height) -> bool {
+    /// True if the header's fields fit each other, and the cut-off height and version of its epoch (H1, E1, D3, P1, V7).
+    /// Says nothing about the parent, nor about what checkpoint, boundary and contradictions claim.
+    pub fn is_well_formed(&self, cutoff: Height, protocol: Protocol) -> bool {
         let mut sorted = self.batches.clone();
         sorted.sort_unstable();
         let named = self.checkpoint.height;
@@ -82,8 +99,26 @@ impl Block {
             && named.0.is_multiple_of(CHECKPOINT_INTERVAL)
             && (self.batches.is_empty() || self.may_order())
             && self.boundary.is_some() == (named >= cutoff)
+            && self.signals >= protocol.version()
+            && self.contradictions_fit(protocol)
             && self.batches.len() <= BATCHES_PER_BLOCK_MAX
             && sorted.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    /// V7: as many as the version allows, of the epochs that may be told of, one for a validator of an epoch.
+    fn contradictions_fit(&self, protocol: Protocol) -> bool {
+        let oldest = self.epoch.0.saturating_sub(CONTRADICTION_EPOCHS);
+        self.contradictions.len() <= protocol.rules().contradictions_max
+            && self.contradictions.is_sorted_by(|left, right| left.of() < right.of())
+            && self
+                .contradictions
+                .iter()
+                .all(|told| told.is_well_formed() && (oldest..=self.epoch.0).contains(&told.of().0.0))
+    }
+
+    /// True if the block reports somebody whom this one reports too (V7).
+    pub fn reports_again(&self, ancestor: &Self) -> bool {
+        self.contradictions.iter().any(|told| ancestor.contradictions.iter().any(|known| known.of() == told.of()))
     }
 
     /// True if the named checkpoint is near enough for the block to order batches.
@@ -106,6 +141,8 @@ impl Block {
         hash.update(self.epoch.0.to_be_bytes());
         hash.update(self.height.0.to_be_bytes());
         hash.update(self.parent.0);
+        hash.update(self.proposer.0.to_be_bytes());
+        hash.update(self.signals.0.to_be_bytes());
         hash.update(self.time_milliseconds.to_be_bytes());
         hash.update(self.checkpoint.height.0.to_be_bytes());
         hash.update(self.checkpoint.state.0);
@@ -114,10 +151,20 @@ impl Block {
         if let Some(boundary) = &self.boundary {
             hash.update(boundary.validators.0);
             hash.update(boundary.snapshot.0);
+            hash.update(boundary.version.0.to_be_bytes());
         }
         hash.update((self.batches.len() as u64).to_be_bytes());
         for batch in &self.batches {
             hash.update(batch.0);
+        }
+        hash.update((self.contradictions.len() as u64).to_be_bytes());
+        for signed in self.contradictions.iter().flat_map(|told| [told.first, told.second]) {
+            hash.update(signed.signer.0.to_be_bytes());
+            hash.update(signed.vote.epoch.0.to_be_bytes());
+            hash.update(signed.vote.view.0.to_be_bytes());
+            hash.update([signed.vote.kind as u8]);
+            hash.update(signed.vote.digest.0);
+            hash.update(signed.signature.0);
         }
         Digest(hash.finalize().into())
     }

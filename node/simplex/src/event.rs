@@ -4,7 +4,7 @@ use crate::block::{Block, Boundary, Checkpoint};
 use crate::certificate::Certificate;
 use crate::proposal::Proposal;
 use crate::types::{Digest, Height, Millis, ValidatorIndex, View};
-use crate::vote::{SignedVote, Vote};
+use crate::vote::{Contradiction, SignedVote, Vote};
 
 /// What validators say to each other. Everything in it is untrusted until [`Event::Verified`] says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,9 @@ pub enum Event {
         /// What to say of the next epoch if the block turns out to be the last of this one; `None` while the cut-off
         /// height is not executed.
         boundary: Option<Boundary>,
+        /// Contradictions that the chain below the block does not report (V7), ascending; none that [`Effect::Build`]'s
+        /// ancestors do.
+        contradictions: Vec<Contradiction>,
     },
     /// Answer to [`Effect::Check`]; may come long after.
     Checked(Digest, Verdict),

@@ -62,6 +62,10 @@ bugs! {
     TimeNotMonotone = "time_not_monotone",
     /// H1: the state that a header names is not compared.
     StateNotCompared = "state_not_compared",
+    /// V7: what a block reports is not checked.
+    ReportUnchecked = "report_unchecked",
+    /// P3: a node that does not know the version of an epoch goes on with the one it knows.
+    VersionIgnored = "version_ignored",
     /// E2: the old validators build past the boundary.
     PastTheBoundary = "past_the_boundary",
     /// D2: votes without holding the bodies.

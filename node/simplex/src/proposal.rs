@@ -5,6 +5,7 @@ use crate::certificate::Certificate;
 use crate::planted::{Bug, planted};
 use crate::types::{Epoch, Height, Signature, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
+use crate::version::Protocol;
 use crate::vote::{SignedVote, Vote, VoteKind};
 
 /// A block proposed in a view.
@@ -43,7 +44,7 @@ impl Proposal {
 
     /// True if view, parent view, justification and block fit each other. Says nothing about the parent block itself,
     /// which may not be known yet, nor about signatures.
-    pub fn is_well_formed(&self, epoch: Epoch, cutoff: Height, validators: &ValidatorSet) -> bool {
+    pub fn is_well_formed(&self, epoch: Epoch, cutoff: Height, validators: &ValidatorSet, protocol: Protocol) -> bool {
         let justified = match &self.justification {
             None => self.parent_view == View(0),
             Some(certificate) => {
@@ -55,6 +56,13 @@ impl Proposal {
                     && certificate.is_well_formed(epoch, validators)
             }
         };
-        justified && self.block.epoch == epoch && self.parent_view < self.view && self.block.is_well_formed(cutoff)
+        // P1: a signal is its proposer's own word. Who proposes a boundary again repeats another one's, and the
+        // notarization shows that this was checked when it was new.
+        let own = self.is_repeated() || validators.leader(self.view) == self.block.proposer;
+        justified
+            && own
+            && self.block.epoch == epoch
+            && self.parent_view < self.view
+            && self.block.is_well_formed(cutoff, protocol)
     }
 }

@@ -1,6 +1,6 @@
 //! The rules: what follows from what is known. Each runs until none has anything left to do.
 
-use crate::block::{Block, Boundary, Checkpoint};
+use crate::block::Block;
 use crate::certificate::Certificate;
 use crate::event::{Effect, Message, Record, Verdict, Want};
 use crate::planted::{Bug, planted};
@@ -182,45 +182,34 @@ impl State {
         last.plus(self.work_since.map_or(timing.heartbeat_milliseconds, |_| timing.min_view_milliseconds))
     }
 
-    /// The answer to [`Effect::Build`]: the driver's material made into a block.
-    pub(crate) fn built(
-        &mut self,
-        view: View,
-        parent: Digest,
-        batches: Vec<Digest>,
-        time_milliseconds: u64,
-        checkpoint: Checkpoint,
-        boundary: Option<Boundary>,
-    ) {
+    /// The answer to [`Effect::Build`]: the driver's material, fitted to its parent.
+    pub(crate) fn built(&mut self, view: View, mut block: Block) {
         if view != self.view || self.build_requested != Some(view) {
             return;
         }
-        let (Parent::At(parent_view, expected), Some(parent_block)) = (self.parent_below(view), self.tree.get(parent))
+        let (Parent::At(parent_view, expected), Some(parent)) = (self.parent_below(view), self.tree.get(block.parent))
         else {
             return;
         };
-        if expected != parent {
+        if expected != block.parent {
             // A better parent became known meanwhile: build again.
             self.build_requested = None;
             return;
         }
-        // A leader that lags in execution repeats what its parent vouched for.
-        let newer = checkpoint.height > parent_block.checkpoint.height;
-        let checkpoint = if newer { checkpoint } else { parent_block.checkpoint };
-        let ends = checkpoint.height >= self.config.cutoff;
-        let mut block = Block {
-            epoch: self.config.epoch,
-            height: parent_block.height.next(),
-            parent,
-            time_milliseconds: time_milliseconds.max(parent_block.time_milliseconds),
-            checkpoint,
-            boundary: boundary.filter(|_| ends),
-            batches,
-        };
+        block.height = parent.height.next();
+        block.time_milliseconds = block.time_milliseconds.max(parent.time_milliseconds);
+        // H1: a leader that lags in execution repeats what its parent vouched for.
+        if block.checkpoint.height <= parent.checkpoint.height {
+            block.checkpoint = parent.checkpoint;
+        }
+        // E1: only the last block of the epoch tells of the next one.
+        block.boundary = block.boundary.filter(|_| block.checkpoint.height >= self.config.cutoff);
+        // V7: what the version of the epoch allows.
+        block.contradictions.truncate(self.config.protocol.rules().contradictions_max);
         if !block.may_order() {
             block.batches.clear();
         }
-        if block.is_well_formed(self.config.cutoff) {
+        if block.is_well_formed(self.config.cutoff, self.config.protocol) {
             self.propose_block(view, parent_view, block);
         }
     }
@@ -290,9 +279,11 @@ impl State {
                     {
                         // D3: no batch that an ancestor orders. The driver knows those at or below the anchor as it is
                         // now; an ancestor above may be final when the judgement is due, and would escape both.
-                        if !planted(Bug::AncestorBatchRepeated)
-                            && ancestors.iter().any(|a| a.batches.iter().any(|batch| block.batches.contains(batch)))
-                        {
+                        // V7: the same of what ancestors report.
+                        let repeats = |ancestor: &Block| ancestor.batches.iter().any(|b| block.batches.contains(b));
+                        let unsound = (!planted(Bug::AncestorBatchRepeated) && ancestors.iter().any(repeats))
+                            || ancestors.iter().any(|ancestor| block.reports_again(ancestor));
+                        if unsound {
                             self.tree.set_verdict(digest, Verdict::Invalid);
                         } else {
                             self.effects.push(Effect::Check { block, leader });

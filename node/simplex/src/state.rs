@@ -13,6 +13,7 @@ use crate::safety::Safety;
 use crate::tree::{Anchor, Path, Tree};
 use crate::types::{Digest, Epoch, Height, Millis, ValidatorIndex, View};
 use crate::validators::ValidatorSet;
+use crate::version::{Protocol, Version};
 use crate::vote::{SignedVote, Vote, VoteKind};
 
 /// Votes and proposals this far above the current view are kept (R4). More would let one validator fill memory with
@@ -45,6 +46,10 @@ pub struct Config {
     pub me: Option<ValidatorIndex>,
     /// Durations.
     pub timing: Timing,
+    /// The version whose rules hold in the epoch (P1).
+    pub protocol: Protocol,
+    /// The highest version this node could go by: what its blocks signal (P1).
+    pub signals: Version,
 }
 
 /// The core: what one node knows of the current epoch.
@@ -206,8 +211,26 @@ impl State {
                 self.work_since.get_or_insert(self.now);
             }
             Event::Work(false) => self.work_since = None,
-            Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary } => {
-                self.built(view, parent, batches, time_milliseconds, checkpoint, boundary);
+            Event::Built { view, parent, batches, time_milliseconds, checkpoint, boundary, contradictions } => {
+                let (epoch, signals, proposer) =
+                    (self.config.epoch, self.config.signals, self.config.me.unwrap_or(ValidatorIndex(0)));
+                // The height is the parent's to tell.
+                let height = Height(0);
+                self.built(
+                    view,
+                    Block {
+                        epoch,
+                        height,
+                        parent,
+                        proposer,
+                        signals,
+                        time_milliseconds,
+                        checkpoint,
+                        boundary,
+                        batches,
+                        contradictions,
+                    },
+                );
             }
             Event::Checked(digest, verdict) => self.tree.set_verdict(digest, verdict),
             Event::Fetched(block) => self.fetched(block),
@@ -225,6 +248,7 @@ impl State {
         self.view = highest.next();
     }
 
+    /// S5.
     fn allow_signing(&mut self) {
         self.signing_allowed = self.config.me.is_some();
         // R3: what was signed is said again, now and at every resend.
@@ -251,11 +275,17 @@ impl State {
     fn receive(&mut self, message: Message) {
         let epoch = self.config.epoch;
         match message {
+            // V4, as far as the form tells; R4.
             Message::Proposal(proposal) => {
                 let leader = self.config.validators.leader(proposal.view);
                 let signed = proposal.signed_vote(leader);
                 let wanted = self.in_window(proposal.view)
-                    && proposal.is_well_formed(epoch, self.config.cutoff, &self.config.validators)
+                    && proposal.is_well_formed(
+                        epoch,
+                        self.config.cutoff,
+                        &self.config.validators,
+                        self.config.protocol,
+                    )
                     && self.rounds.get(&proposal.view).is_none_or(|round| {
                         // The same proposal is heard once; another one of the same view is evidence.
                         round.proposed != Some(signed.vote.digest) && round.wants(&signed)
@@ -271,6 +301,7 @@ impl State {
                     self.verify(Pending::Proposal(proposal), checks);
                 }
             }
+            // R4: of a validator, in the window, and new. A second vote that differs is wanted too: it is evidence (V6).
             Message::Vote(vote) => {
                 let known_signer = self.config.validators.power(vote.signer).is_some();
                 let right_form = vote.vote.epoch == epoch
@@ -282,6 +313,7 @@ impl State {
                     self.verify(Pending::Vote(vote), checks);
                 }
             }
+            // R1: the first of its kind and view.
             Message::Certificate(certificate) => {
                 if self.wants_certificate(&certificate) {
                     let checks =
@@ -367,6 +399,7 @@ impl State {
         let round = self.rounds.entry(vote.vote.view).or_default();
         match round.count(vote) {
             Counted::Known => {}
+            // V6.
             Counted::Conflict(earlier) => self.effects.push(Effect::Evidence(earlier, *vote)),
             Counted::New => {
                 let certificate =
@@ -391,6 +424,7 @@ impl State {
         }
     }
 
+    /// S2: the vote exists now, after its record was synced.
     fn signed(&mut self, vote: SignedVote) {
         if vote.vote.epoch != self.config.epoch {
             return;
@@ -403,6 +437,7 @@ impl State {
         self.count(&vote);
     }
 
+    /// R4: only what was asked for.
     fn fetched(&mut self, block: Block) {
         let digest = block.digest();
         if self.wanted.remove(&crate::event::Want::Block(digest)) && self.tree.insert(digest, block.clone()) {
@@ -410,7 +445,7 @@ impl State {
         }
     }
 
-    /// Accepts a range if it links the last finalised block to the certificate; the signatures are checked after.
+    /// R2: accepts a range if it links the last finalised block to the certificate; the signatures are checked after.
     fn range(&mut self, mut blocks: Vec<Block>, certificate: Certificate) {
         blocks.retain(|block| block.height > self.tree.anchor.height());
         let mut parent = (self.tree.anchor.digest, self.tree.anchor.height());

@@ -64,6 +64,39 @@ impl Vote {
     }
 }
 
+/// Two votes of one validator that no honest validator signs both (V6). Whether the signatures are valid is known only to
+/// who has checked them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The lesser vote.
+    pub first: SignedVote,
+    /// The greater one, of the same signer, epoch and view.
+    pub second: SignedVote,
+}
+
+impl Contradiction {
+    /// Two votes in the order in which they are told.
+    pub fn new(one: SignedVote, other: SignedVote) -> Self {
+        if other.vote < one.vote { Self { first: other, second: one } } else { Self { first: one, second: other } }
+    }
+
+    /// Whose it is: the epoch and the validator's index in it.
+    pub fn of(&self) -> (Epoch, ValidatorIndex) {
+        (self.first.vote.epoch, self.first.signer)
+    }
+
+    /// True if the votes are one signer's, conflict, and stand in the one order that has a meaning.
+    pub fn is_well_formed(&self) -> bool {
+        let Self { first, second } = self;
+        let names_no_block =
+            |signed: &SignedVote| signed.vote.kind != VoteKind::Nullify || signed.vote.digest == Digest::default();
+        first.signer == second.signer
+            && first.vote.conflicts_with(&second.vote)
+            && first.vote < second.vote
+            && [first, second].into_iter().all(names_no_block)
+    }
+}
+
 /// A vote with its signature. Whether the signature is valid is known only after the core asked for it to be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedVote {

@@ -5,8 +5,8 @@ mod cluster;
 
 use bizra_simplex::block::{CHECKPOINT_INTERVAL, CHECKPOINT_LAG_MAX};
 use bizra_simplex::types::{Digest, Height, Signature, View};
-use bizra_simplex::{Block, Checkpoint, Event, Message, Proposal, VoteKind};
-use cluster::{Cluster, NEXT_EPOCH, certificate, child, genesis};
+use bizra_simplex::{Block, Checkpoint, Event, Message, Proposal, Protocol, Version, VoteKind};
+use cluster::{Cluster, NEXT_EPOCH, by, certificate, child, contradiction, genesis};
 
 const CUTOFF: Checkpoint =
     Checkpoint { height: Height(CHECKPOINT_INTERVAL), state: Digest([5; 32]), receipts: Digest([6; 32]) };
@@ -97,7 +97,7 @@ fn judged(parent: &Block, block: Block) -> Vec<VoteKind> {
 #[test]
 fn headers_that_break_a_rule_get_no_vote() {
     let parent = child(&genesis().block, Vec::new());
-    let sound = child(&parent, Vec::new());
+    let sound = by(2, child(&parent, Vec::new()));
     assert_eq!(judged(&parent, sound.clone()), [VoteKind::Notarize]);
 
     let named = |height| Checkpoint { height: Height(height), ..CUTOFF };
@@ -106,6 +106,9 @@ fn headers_that_break_a_rule_get_no_vote() {
         ("a height that is no checkpoint", Block { checkpoint: named(1), ..sound.clone() }),
         ("another state for the parent's checkpoint", Block { checkpoint: named(0), ..sound.clone() }),
         ("a boundary before the cut-off", Block { boundary: Some(NEXT_EPOCH), ..sound.clone() }),
+        ("another proposer than the leader", by(1, sound.clone())),
+        ("a signal below the version of the epoch", Block { signals: Version(0), ..sound.clone() }),
+        ("a report in version 1", Block { contradictions: vec![contradiction(0, 1, 3)], ..sound.clone() }),
     ] {
         assert!(!judged(&parent, block).contains(&VoteKind::Notarize), "{what}");
     }
@@ -116,9 +119,9 @@ fn headers_that_break_a_rule_get_no_vote() {
         boundary: Some(NEXT_EPOCH),
         ..parent.clone()
     };
-    assert!(ending.is_well_formed(CUTOFF.height));
-    assert!(!Block { boundary: None, ..ending.clone() }.is_well_formed(CUTOFF.height));
-    let after = child(&ending, Vec::new());
+    assert!(ending.is_well_formed(CUTOFF.height, Protocol::V1));
+    assert!(!Block { boundary: None, ..ending.clone() }.is_well_formed(CUTOFF.height, Protocol::V1));
+    let after = by(2, child(&ending, Vec::new()));
     assert!(!judged(&ending, after).contains(&VoteKind::Notarize), "a child of the boundary");
 }
 
@@ -127,7 +130,55 @@ fn headers_that_break_a_rule_get_no_vote() {
 fn a_block_far_above_its_checkpoint_orders_nothing() {
     let full = |height| Block { height: Height(height), batches: vec![Digest([1; 32])], ..genesis().block };
     let never = Height(u64::MAX);
-    assert!(full(CHECKPOINT_LAG_MAX).is_well_formed(never));
-    assert!(!full(CHECKPOINT_LAG_MAX + 1).is_well_formed(never));
-    assert!(Block { batches: Vec::new(), ..full(CHECKPOINT_LAG_MAX + 1) }.is_well_formed(never));
+    assert!(full(CHECKPOINT_LAG_MAX).is_well_formed(never, Protocol::V1));
+    assert!(!full(CHECKPOINT_LAG_MAX + 1).is_well_formed(never, Protocol::V1));
+    assert!(Block { batches: Vec::new(), ..full(CHECKPOINT_LAG_MAX + 1) }.is_well_formed(never, Protocol::V1));
+}
+
+/// P1: every block names its maker and what that could go by, also when another leader proposes it again (E2).
+#[test]
+fn blocks_carry_the_signal_of_their_maker() {
+    let mut cluster = Cluster::start();
+    for _ in 0..8 {
+        cluster.tick(1_000);
+    }
+    for block in &cluster.nodes[0].committed {
+        // One block a view so far, so heights are views.
+        assert_eq!(u64::from(block.proposer.0), block.height.0 % 4);
+        assert_eq!(block.signals, Protocol::V2.version());
+        assert!(block.contradictions.is_empty(), "version 1 carries none");
+    }
+    assert_eq!(cluster.nodes[0].committed.len(), 8);
+}
+
+/// V7: what a block of version 2 may report, by its form.
+#[test]
+fn reports_are_bounded_ordered_and_of_the_last_epochs() {
+    let of_epoch_5 = Block { epoch: bizra_simplex::types::Epoch(5), signals: Version(2), ..genesis().block };
+    let fits = |contradictions, protocol| {
+        let block = Block { height: Height(1), contradictions, ..of_epoch_5.clone() };
+        block.is_well_formed(Height(u64::MAX), protocol)
+    };
+    let told = contradiction;
+    assert!(fits(vec![told(3, 9, 2), told(5, 1, 0), told(5, 7, 1)], Protocol::V2));
+    assert!(!fits(vec![told(5, 1, 0)], Protocol::V1));
+    for (what, contradictions) in [
+        ("more than four", (0..5).map(|signer| told(5, 1, signer)).collect()),
+        ("too old", vec![told(2, 1, 0)]),
+        ("of an epoch to come", vec![told(6, 1, 0)]),
+        ("out of order", vec![told(5, 1, 1), told(5, 1, 0)]),
+        ("one validator twice", vec![told(5, 1, 0), told(5, 2, 0)]),
+        ("no contradiction", {
+            let mut agreeing = told(5, 1, 0);
+            agreeing.second = agreeing.first;
+            vec![agreeing]
+        }),
+        ("two signers", {
+            let mut mixed = told(5, 1, 0);
+            mixed.second.signer = bizra_simplex::types::ValidatorIndex(1);
+            vec![mixed]
+        }),
+    ] {
+        assert!(!fits(contradictions, Protocol::V2), "{what}");
+    }
 }

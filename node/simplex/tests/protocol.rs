@@ -5,7 +5,7 @@ mod cluster;
 
 use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
 use bizra_simplex::{Block, Certificate, Event, Message, Vote, VoteKind};
-use cluster::{Cluster, certificate, child, genesis};
+use cluster::{Cluster, by, certificate, child, genesis};
 
 #[test]
 fn finality_takes_exactly_three_network_delays_from_the_proposal() {
@@ -164,7 +164,7 @@ fn a_batch_is_not_ordered_again_because_the_ancestor_became_final_before_the_vot
     let mut cluster = Cluster::start();
     let batch = Digest([7; 32]);
     let first = child(&genesis().block, vec![batch]);
-    let second = child(&first, vec![batch]);
+    let second = by(3, child(&first, vec![batch]));
     cluster.feed(0, Event::Received(Message::Certificate(certificate(VoteKind::Notarize, 1, first.digest()))));
     cluster.feed(0, Event::Fetched(first.clone()));
     // View 3 is entered without a nullification of view 2, which the proposal skips: it waits for one.
@@ -195,7 +195,7 @@ fn a_proposal_for_a_later_view_does_not_hold_up_the_present_leader() {
     let proposal = bizra_simplex::Proposal {
         view: View(3),
         parent_view: View(0),
-        block: child(&genesis().block, Vec::new()),
+        block: by(3, child(&genesis().block, Vec::new())),
         justification: None,
         signature: Signature([0; 64]),
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Destination};
 use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, Vote, VoteKind};
+use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, Version, Vote, VoteKind};
 use bytes::Bytes;
 
 use crate::faults::{Fault, Faults};
@@ -129,7 +129,7 @@ impl Adversary {
         self.behaviours.contains(&behaviour) && random.chance(per_thousand)
     }
 
-    fn sign(&self, message: &[u8]) -> Signature {
+    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
         self.book.sign(self.me, message).unwrap_or(Signature([0; 64]))
     }
 
@@ -314,11 +314,20 @@ impl Adversary {
         if self.does(random, Behaviour::ProposeUnsound, 400) {
             faults.count(Fault::UnsoundProposal);
             let unsound = self.unsound(random, proposal);
+            if unsound.block.contradictions != proposal.block.contradictions {
+                faults.count(Fault::FalseReport);
+            }
             self.remember(&unsound);
             self.to_all(&PeerMessage::Consensus(Message::Proposal(unsound)), sends);
             return;
         }
         let mut proposal = proposal.clone();
+        if self.does(random, Behaviour::ProposeUnsound, 300) {
+            // Anybody may claim to go by any version.
+            faults.count(Fault::FalseSignal);
+            proposal.block.signals = Version(random.between(2, 9) as u32);
+            proposal = self.signed(proposal);
+        }
         if self.does(random, Behaviour::Uncertified, 600)
             && let Some(uncertified) = self.uncertified(random, &proposal)
         {

@@ -30,6 +30,10 @@ pub struct Campaign {
     /// Sum over the runs.
     pub evidence: u64,
     /// Sum over the runs.
+    pub reported: u64,
+    /// Sum over the runs.
+    pub activations: u64,
+    /// Sum over the runs.
     pub virtual_milliseconds: u64,
     /// Longest recovery after the end of faults, in virtual milliseconds, and its seed.
     pub slowest_recovery: (u64, u64),
@@ -67,6 +71,8 @@ pub fn run_seed(seed: u64, trace: Trace) -> Report {
         epochs: 0,
         payloads: 0,
         evidence: 0,
+        reported: 0,
+        activations: 0,
         virtual_milliseconds: 0,
         recovery_milliseconds: 0,
         faults: Faults::default(),
@@ -126,6 +132,8 @@ fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> 
         payloads: sum(|report| report.payloads),
         steps: sum(|report| report.steps),
         evidence: sum(|report| report.evidence),
+        reported: sum(|report| report.reported),
+        activations: sum(|report| report.activations),
         virtual_milliseconds: sum(|report| report.virtual_milliseconds),
         slowest_recovery: reports
             .iter()

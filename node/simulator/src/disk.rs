@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite};
-use bizra_driver::{Batch, Change, Disk, DiskError, Member, Recovered};
+use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{Block, Certificate, Checkpoint};
+use bizra_simplex::{Block, Certificate, Checkpoint, Version};
 
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
@@ -281,5 +281,13 @@ impl Disk for SimulatedDisk {
 
     fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
         Ok(self.with(|store| store.snapshot(epoch)))
+    }
+
+    fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
+        Ok(self.with(|store| store.version(epoch)))
+    }
+
+    fn is_reported(&self, key: PublicKey, _: Epoch) -> Result<bool, DiskError> {
+        Ok(self.with(|store| store.is_reported(key)))
     }
 }

@@ -41,6 +41,8 @@ faults! {
     OldVolume = "old_volume",
     /// A node stood still for a while.
     Pause = "pause",
+    /// A node met an epoch whose rules its binary did not know, and stopped until it was upgraded.
+    OldBinary = "old_binary",
     /// A node's wall clock is wrong by minutes.
     ClockSkew = "clock_skew",
     /// A message was lost.
@@ -59,6 +61,10 @@ faults! {
     EquivocatingProposal = "equivocating_proposal",
     /// A Byzantine leader proposed a block that breaks a rule.
     UnsoundProposal = "unsound_proposal",
+    /// A Byzantine leader signalled a version that it does not know, or that does not exist.
+    FalseSignal = "false_signal",
+    /// A Byzantine leader reported what nobody signed, or what was reported already.
+    FalseReport = "false_report",
     /// A Byzantine leader proposed to skip a view that may be final.
     ForkingProposal = "forking_proposal",
     /// A Byzantine leader built upon a block that is not certified, or with a certificate that nobody signed.

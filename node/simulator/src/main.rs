@@ -89,7 +89,8 @@ fn print_text(campaign: &Campaign, start: u64) {
     println!(
         "slowest recovery  {recovery} ms, {LIVENESS_BOUND} ms allowed, tenfold in remote networks (seed {slowest})"
     );
-    println!("evidence found    {}", campaign.evidence);
+    println!("evidence found    {}, {} reported on chain", campaign.evidence, campaign.reported);
+    println!("versions          {} activated", campaign.activations);
     println!("faults            {}", campaign.faults_injected());
     for (fault, count) in campaign.faults.by_kind() {
         println!("  {:<23} {count}", fault.name());
@@ -131,6 +132,8 @@ fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
         "slowest_recovery_milliseconds": campaign.slowest_recovery.0,
         "slowest_recovery_seed": campaign.slowest_recovery.1,
         "evidence_found": campaign.evidence,
+        "evidence_reported": campaign.reported,
+        "versions_activated": campaign.activations,
         "faults": faults,
         "missing_faults": campaign.missing_faults(),
         "violations": violations,

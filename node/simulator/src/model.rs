@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, Block, Certificate, Checkpoint, Config, Effect, Event, Message, Proposal, Record, Safety, SignedVote,
-    State, Timing, ValidatorSet, ValidatorSetError, Verdict, Vote, VoteKind, Want,
+    Anchor, Block, Certificate, Checkpoint, Config, Effect, Event, Message, Proposal, Protocol, Record, Safety,
+    SignedVote, State, Timing, ValidatorSet, ValidatorSetError, Verdict, Vote, VoteKind, Want,
 };
 use stateright::{Checker, Model, Property};
 
@@ -167,13 +167,19 @@ impl Network {
         for view in (1..=self.bounds.views).filter(leads).map(View) {
             let certified =
                 certificates.iter().filter(|held| held.vote.kind == VoteKind::Notarize && held.view() < view);
+            let proposer = self.validators.leader(view);
             for justification in certified.map(Some).chain([None]) {
                 let parent = justification.map_or(self.genesis.digest(), |certificate| certificate.vote.digest);
                 let Some(below) = self.block(of, parent) else { continue };
                 for time_milliseconds in [1, 2] {
                     let time_milliseconds = below.time_milliseconds + time_milliseconds;
-                    let block =
-                        Block { height: below.height.next(), parent, time_milliseconds, ..self.genesis.clone() };
+                    let block = Block {
+                        height: below.height.next(),
+                        parent,
+                        time_milliseconds,
+                        proposer,
+                        ..self.genesis.clone()
+                    };
                     let parent_view = justification.map_or(View(0), Certificate::view);
                     let justification = justification.cloned();
                     proposals.push(Arc::new(Proposal {
@@ -196,6 +202,8 @@ impl Network {
             validators: self.validators.clone(),
             me: Some(ValidatorIndex(me as u16)),
             timing: TIMING,
+            protocol: Protocol::V1,
+            signals: Protocol::V1.version(),
         };
         let records = from.map_or_else(Vec::new, |replica| replica.records.clone());
         let signed = from.map_or_else(Vec::new, |replica| replica.signed.clone());
@@ -245,6 +253,7 @@ impl Everything {
                         time_milliseconds: HONEST_TIME * (1 + me as u64),
                         checkpoint: Checkpoint::default(),
                         boundary: None,
+                        contradictions: Vec::new(),
                     }),
                     Effect::Check { block, .. } => events.push_back(Event::Checked(block.digest(), Verdict::Held)),
                     Effect::Fetch(Want::Block(digest), _) => drop(replica.wanted.insert(digest)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::{Driver, Halt, Input, Output, Settings};
 use bizra_simplex::types::{Digest, Millis};
-use bizra_simplex::{Block, Timing};
+use bizra_simplex::{Block, Protocol, Timing};
 
 use crate::adversary::Adversary;
 use crate::disk::SimulatedDisk;
@@ -51,6 +51,7 @@ impl Node {
             genesis_hash,
             timing: Timing::default(),
             epoch_blocks: schedule.blocks(),
+            supported: Protocol::LATEST,
             nodes: (0..nodes).map(|node| (key_of(node), node as u16)).collect(),
         };
         let votes = schedule.ever(index);
@@ -86,6 +87,16 @@ impl Node {
 
     fn wall(&self, now: u64) -> u64 {
         (EPOCH_START + now.cast_signed() + self.skew).cast_unsigned()
+    }
+
+    /// The node's binary from the next start on.
+    pub(crate) fn install(&mut self, supported: Protocol) {
+        self.settings.supported = supported;
+    }
+
+    /// The highest version its binary goes by.
+    pub(crate) fn supported(&self) -> Protocol {
+        self.settings.supported
     }
 
     /// Starts a process from what the disk holds.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change};
 use bizra_simplex::types::{Digest, Epoch};
-use bizra_simplex::{Block, Certificate, Message, SignedVote, Vote, VoteKind};
+use bizra_simplex::{Block, Certificate, Message, Protocol, SignedVote, Version, Vote, VoteKind};
 use sha2::{Digest as _, Sha256};
 
 use crate::keys::KeyBook;
@@ -80,6 +80,11 @@ pub struct Oracle {
     batches: BTreeMap<Digest, u64>,
     nodes: Vec<Watched>,
     witnesses: Vec<Witness>,
+    /// The version of each epoch of which the chain tells, and what each node signalled last.
+    versions: Vec<u32>,
+    signals: BTreeMap<usize, u32>,
+    /// Contradictions that final blocks report: whose, and of which epoch.
+    reported: BTreeSet<(u64, usize)>,
     /// Blocks that an epoch begins after.
     beginnings: BTreeSet<(u64, Digest)>,
     said: BTreeMap<(usize, u64, u64), Said>,
@@ -98,7 +103,11 @@ impl Oracle {
     ) -> Self {
         let nodes = vec![Watched::default(); honest.len()];
         let witnesses = vec![Witness::default(); honest.len()];
+        let versions = vec![schedule.first().version().0];
         Self {
+            versions,
+            signals: BTreeMap::new(),
+            reported: BTreeSet::new(),
             schedule,
             honest,
             keys,
@@ -249,6 +258,16 @@ impl Oracle {
             }
             Digest(Sha256::digest(&bytes).into())
         };
+        if block.boundary.is_some_and(|boundary| Some(boundary.version.0) != self.version(next)) {
+            let own = self.version(next);
+            self.accuse(
+                time,
+                node,
+                format!("block {} announces {:?}, not version {own:?}", block.height, block.boundary),
+            );
+        }
+        self.reports(time, node, block);
+        self.signal(block);
         if block.boundary.is_some_and(|boundary| boundary.validators != hash(self.schedule.of(next))) {
             self.accuse(time, node, format!("block {} announces other validators than the state names", block.height));
         }
@@ -258,6 +277,79 @@ impl Oracle {
         if block.boundary.is_some_and(|boundary| Some(boundary.snapshot) != snapshot) {
             self.accuse(time, node, format!("block {} vouches for another snapshot than the state's", block.height));
         }
+    }
+
+    /// The version of an epoch, as signals in the chain have decided it.
+    fn version(&self, epoch: Epoch) -> Option<u32> {
+        self.versions.get(usize::try_from(epoch.0).ok()?).copied()
+    }
+
+    /// P1, P2: what a final block says of its maker, and what comes of all that was said at a cut-off.
+    fn signal(&mut self, block: &Block) {
+        if let Some(maker) = self.schedule.node(block.epoch, block.proposer.0) {
+            self.signals.insert(maker, block.signals.0);
+        }
+        let ending = Epoch(self.versions.len() as u64 - 1);
+        if block.height != self.schedule.cutoff(ending) {
+            return;
+        }
+        let mut version = self.versions.last().copied().unwrap_or_default();
+        // Nobody but a liar names versions that do not exist, and liars have no two thirds.
+        for candidate in version + 1..=Protocol::LATEST.version().0 {
+            let agreed = [ending, ending.next()].into_iter().all(|epoch| {
+                let members = self.schedule.of(epoch);
+                let total: u64 = members.iter().map(|(_, power)| power).sum();
+                let says = |node: &usize| self.signals.get(node).is_some_and(|signal| *signal >= candidate);
+                let power: u64 = members.iter().filter(|(node, _)| says(node)).map(|(_, power)| power).sum();
+                power * 3 > total * 2
+            });
+            if agreed {
+                version = candidate;
+            }
+        }
+        self.versions.push(version);
+        let stays: BTreeSet<usize> = self.schedule.of(ending.next()).iter().map(|(node, _)| *node).collect();
+        self.signals.retain(|node, _| stays.contains(node));
+    }
+
+    /// V7: what a final block reports is true, new, and allowed by the version of its epoch.
+    fn reports(&mut self, time: u64, node: usize, block: &Block) {
+        let version = self.version(block.epoch).unwrap_or_default();
+        if block.signals.0 < version || (version < 2 && !block.contradictions.is_empty()) {
+            self.accuse(time, node, format!("block {} against the rules of version {version}", block.height));
+        }
+        for told in &block.contradictions {
+            self.evidence(time, node, &told.first, &told.second);
+            let epoch = told.first.vote.epoch;
+            let Some(signer) = self.schedule.node(epoch, told.first.signer.0) else { continue };
+            let signed = [told.first, told.second]
+                .iter()
+                .all(|signed| self.keys.verify(signer, &vote_bytes(self.genesis_hash, &signed.vote), signed.signature));
+            let new = self.reported.insert((epoch.0, signer));
+            let in_time = epoch <= block.epoch && epoch.0 + 2 >= block.epoch.0;
+            if !signed || !new || !in_time || told.first.vote == told.second.vote {
+                let what = format!("block {} reports {signer}, signed: {signed}, new: {new}: {told:?}", block.height);
+                self.accuse(time, node, what);
+            }
+        }
+    }
+
+    /// An honest node goes by this version in an epoch.
+    pub fn runs(&mut self, time: u64, node: usize, epoch: Epoch, version: Version) {
+        if self.version(epoch) != Some(version.0) {
+            let decided = self.version(epoch);
+            self.accuse(time, node, format!("version {version} in epoch {epoch}, where {decided:?} was decided"));
+        }
+    }
+
+    /// The version of the last epoch that the chain has decided upon.
+    pub fn last_version(&self) -> u32 {
+        self.versions.last().copied().unwrap_or_default()
+    }
+
+    /// Byzantine validators that final blocks report.
+    pub fn reported(&self) -> u64 {
+        self.reported.len() as u64
     }
 
     fn executed(&mut self, time: u64, node: usize, block: &Block, batches: &[Batch]) {
@@ -435,6 +527,8 @@ pub fn block_digest(block: &Block) -> Digest {
     bytes.extend(block.epoch.0.to_be_bytes());
     bytes.extend(block.height.0.to_be_bytes());
     bytes.extend(block.parent.0);
+    bytes.extend(block.proposer.0.to_be_bytes());
+    bytes.extend(block.signals.0.to_be_bytes());
     bytes.extend(block.time_milliseconds.to_be_bytes());
     bytes.extend(block.checkpoint.height.0.to_be_bytes());
     bytes.extend(block.checkpoint.state.0);
@@ -445,10 +539,20 @@ pub fn block_digest(block: &Block) -> Digest {
             bytes.push(1);
             bytes.extend(boundary.validators.0);
             bytes.extend(boundary.snapshot.0);
+            bytes.extend(boundary.version.0.to_be_bytes());
         }
     }
     bytes.extend((block.batches.len() as u64).to_be_bytes());
     block.batches.iter().for_each(|batch| bytes.extend(batch.0));
+    bytes.extend((block.contradictions.len() as u64).to_be_bytes());
+    for signed in block.contradictions.iter().flat_map(|told| [&told.first, &told.second]) {
+        bytes.extend(signed.signer.0.to_be_bytes());
+        bytes.extend(signed.vote.epoch.0.to_be_bytes());
+        bytes.extend(signed.vote.view.0.to_be_bytes());
+        bytes.push(signed.vote.kind as u8);
+        bytes.extend(signed.vote.digest.0);
+        bytes.extend(signed.signature.0);
+    }
     Digest(Sha256::digest(&bytes).into())
 }
 

@@ -1,8 +1,10 @@
 //! Proposals of a Byzantine leader: signed well, and against the rules.
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
-use bizra_simplex::types::{Digest, Height, View};
-use bizra_simplex::{Block, Boundary, Certificate, Checkpoint, Proposal, Vote, VoteKind};
+use bizra_simplex::types::{Digest, Height, ValidatorIndex, View};
+use bizra_simplex::{
+    Block, Boundary, Certificate, Checkpoint, Contradiction, Proposal, SignedVote, Version, Vote, VoteKind,
+};
 
 use crate::adversary::Adversary;
 use crate::random::Random;
@@ -24,7 +26,7 @@ impl Adversary {
             boundary.snapshot = stranger;
             return self.signed(proposal);
         }
-        match random.below(20) {
+        match random.below(24) {
             0 => block.height = Height(block.height.0 + random.between(1, 3)),
             1 => block.batches.push(stranger),
             2 | 15..18 => {
@@ -52,7 +54,13 @@ impl Adversary {
                 block.checkpoint.height = Height(newest - newest % CHECKPOINT_INTERVAL);
                 block.checkpoint.state = stranger;
             }
-            12 => block.boundary = block.boundary.xor(Some(Boundary { validators: stranger, snapshot: stranger })),
+            12 => {
+                let lie = Boundary { validators: stranger, snapshot: stranger, version: Version(9) };
+                block.boundary = block.boundary.xor(Some(lie));
+            }
+            20 => block.signals = Version(0),
+            21 => block.proposer = ValidatorIndex(block.proposer.0 ^ 1),
+            22 | 23 => block.contradictions = self.told(random, block),
             _ => {
                 // A batch that everybody can have and nobody may accept.
                 let batch = self.invalid_batch();
@@ -61,6 +69,23 @@ impl Adversary {
         }
         proposal.block.batches.truncate(bizra_simplex::block::BATCHES_PER_BLOCK_MAX);
         self.signed(proposal)
+    }
+
+    /// Reports of what nobody signed, of an old report once more, or of more than a block may tell.
+    fn told(&self, random: &mut Random, block: &Block) -> Vec<Contradiction> {
+        let told_before: Vec<Contradiction> =
+            self.blocks.iter().flat_map(|block| block.contradictions.iter().copied()).collect();
+        if !told_before.is_empty() && random.chance(500) {
+            return vec![random.pick(&told_before)];
+        }
+        let view = View(random.between(1, 50));
+        let accused = ValidatorIndex(random.below(self.nodes as u64) as u16);
+        let vote = |digest| {
+            let vote = Vote { epoch: block.epoch, view, kind: VoteKind::Notarize, digest: Digest([digest; 32]) };
+            SignedVote { vote, signer: accused, signature: self.sign(&vote.signed_bytes(self.genesis_hash)) }
+        };
+        let forged = Contradiction::new(vote(1), vote(2));
+        vec![forged; random.pick(&[1, 1, 1, bizra_simplex::CONTRADICTIONS_MAX])]
     }
 
     /// A block on one that was proposed and perhaps never certified: with the certificate of another block, or with a

@@ -13,6 +13,7 @@ pub(crate) enum Happening {
     Release { node: usize },
     Verified { node: usize, incarnation: u64, batch: Batch },
     Restart { node: usize },
+    Upgrade { node: usize },
     Reconnect,
     Deafen { node: usize },
     Trouble,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord};
 use bizra_driver::{Change, Driver, Halt, Input, Output, Settings};
 use bizra_simplex::types::{Digest, Millis};
-use bizra_simplex::{Block, Timing};
+use bizra_simplex::{Block, Protocol, Timing};
 
 use crate::disk::SimulatedDisk;
 use crate::keys::{KeyBook, NodeKeys};
@@ -39,7 +39,8 @@ impl Rig {
     /// `validators` of equal power.
     pub(crate) fn new(validators: usize, timing: Timing) -> Result<Self, Halt> {
         let nodes = (0..validators).map(|node| (key_of(node), node as u16)).collect();
-        let settings = Settings { genesis_hash: GENESIS_HASH, timing, epoch_blocks: None, nodes };
+        let supported = Protocol::LATEST;
+        let settings = Settings { genesis_hash: GENESIS_HASH, timing, epoch_blocks: None, supported, nodes };
         let volume = |node: usize| {
             let public_key = key_of(node).0;
             let binding = Binding { genesis_hash: GENESIS_HASH, volume: Digest(public_key), public_key };

@@ -5,6 +5,7 @@ use crate::network::{Order, Weather};
 use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::world::LIVENESS_BOUND;
+use bizra_simplex::Protocol;
 
 /// Something that chance does to the nodes and links while faults last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Scenario {
     pub full_nodes: usize,
     /// Who validates when.
     pub schedule: Schedule,
+    /// When each node gets the binary of the latest version, in virtual milliseconds; `None` if it has it from the start.
+    pub upgrades: Vec<Option<u64>>,
     /// The network while faults last.
     pub weather: Weather,
     /// The network afterwards.
@@ -94,6 +97,17 @@ impl Scenario {
             }
             None => Schedule::fixed(&powers),
         };
+        let heal_at = random.between(20_000, 60_000);
+        // Half of the networks with epochs begin with old rules and are upgraded while they run, one node after the
+        // other; the last one may be late.
+        let old = schedule.blocks().is_some() && random.chance(500);
+        let late = random.chance(700).then(|| random.index(count));
+        let upgrade = |random: &mut Random, node: usize| {
+            let latest = if late == Some(node) { heal_at } else { heal_at / 4 };
+            (old && (late == Some(node) || random.chance(700))).then(|| random.between(latest / 2, latest))
+        };
+        let upgrades = (0..count + full_nodes).map(|node| upgrade(random, node)).collect();
+        let schedule = if old { schedule.beginning_with(Protocol::V1) } else { schedule };
         // Some networks are local: views follow each other fast, and hundreds of slots of a signing record wrap around.
         let local = random.chance(120);
         let distant = !local && random.chance(100);
@@ -136,6 +150,7 @@ impl Scenario {
             byzantine,
             full_nodes,
             schedule,
+            upgrades,
             weather,
             calm,
             troubles,
@@ -146,7 +161,7 @@ impl Scenario {
             }),
             payload_interval: if local { 20 } else { random.pick(&[20, 100, 400, 2_000]) },
             skews,
-            heal_at: random.between(20_000, 60_000),
+            heal_at,
             liveness_bound: if remote { 10 * LIVENESS_BOUND } else { LIVENESS_BOUND },
         }
     }

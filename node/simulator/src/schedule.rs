@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bizra_driver::{Member, PublicKey};
+use bizra_simplex::Protocol;
 use bizra_simplex::types::{Epoch, Height, Power};
 
 use crate::random::Random;
@@ -15,6 +16,7 @@ const EPOCHS_PLANNED: usize = 24;
 pub struct Schedule {
     blocks: Option<u64>,
     epochs: Arc<Vec<Vec<(usize, u64)>>>,
+    first: Protocol,
 }
 
 /// The public key of a node.
@@ -25,7 +27,8 @@ pub fn key_of(node: usize) -> PublicKey {
 impl Schedule {
     /// The same validators for ever: nodes 0, 1, … with these powers.
     pub fn fixed(powers: &[u64]) -> Self {
-        Self { blocks: None, epochs: Arc::new(vec![powers.iter().copied().enumerate().collect()]) }
+        let epochs = Arc::new(vec![powers.iter().copied().enumerate().collect()]);
+        Self { blocks: None, epochs, first: Protocol::LATEST }
     }
 
     /// Validators that come, go and change their power (E3, E4), `blocks` from one cut-off height to the next. Byzantine
@@ -53,7 +56,18 @@ impl Schedule {
             }
             epochs.push(if allowed(&present, &next, byzantine) { next } else { present });
         }
-        Self { blocks: Some(blocks), epochs: Arc::new(epochs) }
+        Self { blocks: Some(blocks), epochs: Arc::new(epochs), first: Protocol::LATEST }
+    }
+
+    /// The same, beginning with this version of the protocol.
+    #[must_use]
+    pub fn beginning_with(self, first: Protocol) -> Self {
+        Self { first, ..self }
+    }
+
+    /// The version of the first epoch.
+    pub fn first(&self) -> Protocol {
+        self.first
     }
 
     /// Blocks from one cut-off height to the next.

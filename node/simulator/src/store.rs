@@ -6,10 +6,10 @@ use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
 use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Record, SignedVote, VoteKind};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, VoteKind};
 use sha2::{Digest as _, Sha256};
 
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, key_of};
 
 /// Contents of one volume.
 #[derive(Clone, Debug)]
@@ -31,7 +31,13 @@ pub(crate) struct Store {
     checkpoints: BTreeMap<Height, Checkpoint>,
     schedule: Schedule,
     highest_votes: BTreeMap<PublicKey, SignedVote>,
-    accused: BTreeSet<(PublicKey, Epoch)>,
+    evidence: BTreeMap<(PublicKey, Epoch), Contradiction>,
+    /// The version that each node signalled last.
+    signals: BTreeMap<usize, Version>,
+    /// The version of each epoch whose validators are known.
+    versions: Vec<Version>,
+    /// Keys that finalised blocks report.
+    reported: BTreeSet<PublicKey>,
     /// Written blocks of the signing record; the others are zeros.
     pub(crate) signing: BTreeMap<u64, Box<[u8; BLOCK_BYTES]>>,
 }
@@ -52,9 +58,12 @@ impl Store {
             executed: Height(0),
             state: Digest::default(),
             checkpoints: BTreeMap::new(),
+            versions: vec![schedule.first().version()],
+            signals: BTreeMap::new(),
+            reported: BTreeSet::new(),
             schedule,
             highest_votes: BTreeMap::new(),
-            accused: BTreeSet::new(),
+            evidence: BTreeMap::new(),
             signing: BTreeMap::new(),
         }
     }
@@ -101,13 +110,18 @@ impl Store {
                 if block.height.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                     self.checkpoints.insert(block.height, checkpoint(block.height, self.state));
                 }
+                self.note_signal(&block);
+                for told in &block.contradictions {
+                    let (epoch, signer) = told.of();
+                    self.reported.extend(self.schedule.node(epoch, signer.0).map(key_of));
+                }
                 for (digest, batch) in block.batches.iter().zip(batches) {
                     self.batches.insert(*digest, batch);
                 }
             }
             Change::Forget(digests) => digests.iter().for_each(|digest| drop(self.batches.remove(digest))),
-            Change::Evidence(key, first, _) => {
-                self.accused.insert((key, first.vote.epoch));
+            Change::Evidence(key, first, second) => {
+                self.evidence.insert((key, first.vote.epoch), Contradiction { first, second });
             }
             Change::HighestVote(key, vote) => {
                 self.highest_votes.insert(key, vote);
@@ -136,7 +150,7 @@ impl Store {
             batches: unordered.map(|(_, batch)| batch.clone()).collect(),
             executed: self.executed,
             highest_votes: self.highest_votes.iter().map(|(key, vote)| (*key, *vote)).collect(),
-            accused: self.accused.iter().copied().collect(),
+            evidence: self.evidence.iter().map(|((key, _), told)| (*key, *told)).collect(),
         }
     }
 
@@ -171,6 +185,35 @@ impl Store {
         let late = named_after.0 / CHECKPOINT_INTERVAL % 3;
         let made = self.checkpoints.get(&self.schedule.cutoff(epoch))?;
         (self.executed.0 >= named_after.0.saturating_add(late)).then(|| snapshot_root(made.state))
+    }
+
+    /// P1, P2, as the ledger keeps them: the last signal of each validator, and what comes of them at a cut-off.
+    fn note_signal(&mut self, block: &Block) {
+        let Self { schedule, signals, versions, .. } = self;
+        signals.extend(schedule.node(block.epoch, block.proposer.0).map(|node| (node, block.signals)));
+        let ending = Epoch(versions.len() as u64 - 1);
+        if block.height != schedule.cutoff(ending) {
+            return;
+        }
+        let agree = |epoch: Epoch, version: Version| {
+            let members = schedule.of(epoch);
+            let speaks = |member: &&(usize, u64)| signals.get(&member.0).is_some_and(|signal| *signal >= version);
+            let power: u64 = members.iter().filter(speaks).map(|(_, power)| power).sum();
+            3 * power > 2 * members.iter().map(|(_, power)| power).sum::<u64>()
+        };
+        let present = versions.last().copied().unwrap_or_default();
+        let next =
+            signals.values().copied().filter(|version| agree(ending, *version) && agree(ending.next(), *version));
+        versions.push(next.max().unwrap_or(present).max(present));
+        signals.retain(|node, _| schedule.index(ending.next(), *node).is_some());
+    }
+
+    pub(crate) fn version(&self, epoch: Epoch) -> Option<Version> {
+        self.versions.get(usize::try_from(epoch.0).ok()?).copied()
+    }
+
+    pub(crate) fn is_reported(&self, key: PublicKey) -> bool {
+        self.reported.contains(&key)
     }
 
     /// Last finalised block: its height, its digest as stored, and the height executed.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bizra_driver::Input;
+use bizra_simplex::Protocol;
 
 use crate::faults::Fault;
 use crate::oracle::VALID_PAYLOAD;
@@ -27,6 +28,20 @@ impl World {
         let longest = self.random.pick(&[300, 3_000, 6_000, 60_000]);
         let down = self.random.between(10, longest);
         self.schedule(down, Happening::Restart { node });
+    }
+
+    /// A new binary is installed: the process stops after its turn and starts anew.
+    pub(crate) fn upgrade(&mut self, node: usize) {
+        if self.nodes[node].supported() == Protocol::LATEST {
+            return;
+        }
+        self.say(node, || "is upgraded".into());
+        self.nodes[node].install(Protocol::LATEST);
+        if self.nodes[node].is_up() {
+            self.crash(node);
+        } else {
+            self.start(node);
+        }
     }
 
     /// Tells the oracle which payloads of its own a node still holds: only those are owed.
@@ -188,6 +203,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].slow_until = 0;
             self.nodes[node].disk.disarm();
+            self.nodes[node].install(Protocol::LATEST);
             self.start(node);
         }
         for node in 0..self.nodes.len() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Change, Destination, DiskError, Halt, Input, Output};
 use bizra_simplex::types::Digest;
-use bizra_simplex::{Block, Message, VoteKind};
+use bizra_simplex::{Block, Message, Protocol, VoteKind};
 use bytes::Bytes;
 
 use crate::adversary::{Adversary, Sends};
@@ -56,6 +56,10 @@ pub struct Report {
     pub payloads: u64,
     /// Contradictions of Byzantine validators that were found.
     pub evidence: u64,
+    /// Byzantine validators that final blocks report.
+    pub reported: u64,
+    /// Activations of a newer version of the protocol.
+    pub activations: u64,
     /// Virtual milliseconds.
     pub virtual_milliseconds: u64,
     /// Virtual milliseconds from the end of faults until everything owed had happened.
@@ -96,11 +100,15 @@ impl World {
         let genesis_hash = Digest([(scenario.seed % 251) as u8; 32]);
         let genesis = Block::genesis(genesis_hash, 1_000);
         let count = scenario.nodes();
-        let mut nodes = Vec::with_capacity(count);
+        let (mut nodes, mut upgrades) = (Vec::with_capacity(count), Vec::new());
         for index in 0..count {
             let skew = scenario.skews[index];
             let (book, schedule) = (Arc::clone(&book), &scenario.schedule);
             let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, skew);
+            if let Some(binary) = scenario.upgrades.get(index).copied().flatten() {
+                node.install(Protocol::V1);
+                upgrades.push((index, binary));
+            }
             node.adversary = scenario
                 .behaviours(index)
                 .map(|behaviours| Adversary::new(index, count, book, schedule.clone(), genesis_hash, behaviours));
@@ -111,11 +119,15 @@ impl World {
         let network = Network::new(count, scenario.weather);
         let mut faults = Faults::default();
         scenario.skews.iter().filter(|skew| **skew != 0).for_each(|_| faults.count(Fault::ClockSkew));
+        let mut queue = Queue::default();
+        for (node, at) in upgrades {
+            queue.push(at, Happening::Upgrade { node });
+        }
         Self {
             scenario,
             random,
             now: 0,
-            queue: Queue::default(),
+            queue,
             network,
             nodes,
             oracle,
@@ -153,13 +165,16 @@ impl World {
         while !converged && self.now < healed_at + self.scenario.liveness_bound && self.oracle.violations().is_empty() {
             self.run_until(self.now + 250);
             let (lagging, owed) = self.oracle.lagging(target);
-            converged = lagging.is_empty() && owed == 0;
+            converged = lagging.is_empty() && owed == 0 && self.untold().is_none();
         }
         if !converged && self.oracle.violations().is_empty() {
             let (lagging, owed) = self.oracle.lagging(target);
             for (node, executed) in lagging {
                 let tip = self.oracle.tip(node);
                 let what = format!("liveness: finalised {tip}, executed {executed}, but {target} was due");
+                self.oracle.accuse(self.now, node, what);
+            }
+            if let Some((node, what)) = self.untold() {
                 self.oracle.accuse(self.now, node, what);
             }
             if owed > 0 {
@@ -175,10 +190,24 @@ impl World {
             epochs: self.oracle.epochs(),
             payloads: self.oracle.payloads_executed(),
             evidence: self.evidence,
+            reported: self.oracle.reported(),
+            activations: u64::from(self.oracle.last_version() - self.scenario.schedule.first().version().0),
             virtual_milliseconds: self.now,
             recovery_milliseconds: self.now - healed_at,
             faults: self.faults,
         }
+    }
+
+    /// V7: an honest validator that knows of a contradiction which the chain has not been told.
+    fn untold(&self) -> Option<(usize, String)> {
+        let knowing = |(index, node): (usize, &Node)| {
+            let driver = node.driver.as_ref().filter(|_| node.adversary.is_none() && node.is_validator())?;
+            let tells = driver.core().config().protocol >= Protocol::V2;
+            let (key, epoch) =
+                driver.evidence().find(|(key, _)| tells && !node.disk.with(|store| store.is_reported(*key)))?;
+            Some((index, format!("liveness: the contradiction of {key:?} in epoch {epoch} was never reported")))
+        };
+        self.nodes.iter().enumerate().find_map(knowing)
     }
 
     pub(crate) fn schedule(&mut self, delay: u64, happening: Happening) {
@@ -239,6 +268,7 @@ impl World {
                 }
             }
             Happening::Restart { node } => self.start(node),
+            Happening::Upgrade { node } => self.upgrade(node),
             Happening::Reconnect => self.network.reconnect(),
             Happening::Deafen { node } => self.deafen(node),
             Happening::Trouble => self.trouble(),
@@ -310,6 +340,10 @@ impl World {
         let seen = self.nodes[node].disk.take_seen();
         if honest {
             self.oracle.committed(self.now, node, &seen);
+            if let Some(driver) = &self.nodes[node].driver {
+                let config = driver.core().config();
+                self.oracle.runs(self.now, node, config.epoch, config.protocol.version());
+            }
             if seen.iter().any(|change| matches!(change, Change::Forget(_))) {
                 self.note_held(node);
             }
@@ -338,6 +372,18 @@ impl World {
                 // What clients gave it meanwhile is on the copy that was thrown away.
                 self.note_held(node);
                 self.schedule(500, Happening::Restart { node });
+            }
+            Err(Halt::UpgradeRequired { epoch, needed, supported }) if honest => {
+                // P3 at work: it waits for its upgrade. What it was given last may never leave its disk.
+                self.faults.count(Fault::OldBinary);
+                self.note(9, node, epoch.0);
+                self.say(node, || format!("stops: epoch {epoch} needs {needed}, knows {supported}"));
+                if supported >= needed || supported != self.nodes[node].supported().version() {
+                    self.oracle.accuse(self.now, node, format!("stopped at version {needed} and knows {supported}"));
+                }
+                self.oracle.runs(self.now, node, epoch, needed);
+                self.nodes[node].stop();
+                self.note_held(node);
             }
             Err(halt) if honest => {
                 self.oracle.accuse(self.now, node, format!("an honest node stopped: {halt}"));

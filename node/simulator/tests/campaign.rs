@@ -11,6 +11,8 @@ fn no_promise_is_broken_and_every_kind_of_fault_happens() {
     assert!(campaign.violations.is_empty(), "{:#?}", campaign.violations);
     assert_eq!(campaign.missing_faults(), Vec::<&str>::new());
     assert!(campaign.evidence > 0, "no contradiction of a Byzantine validator was ever found");
+    assert!(campaign.reported > 0, "no contradiction was ever reported on chain");
+    assert!(campaign.activations > 0, "no newer version of the protocol was ever activated");
     assert!(campaign.blocks > 10 * COVERING_SEEDS);
     assert!(campaign.epochs > COVERING_SEEDS / 2, "only {} epochs ended", campaign.epochs);
 }

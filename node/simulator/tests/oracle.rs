@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Change};
 use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, Message, Record, SignedVote, Vote, VoteKind};
+use bizra_simplex::{Block, Certificate, Message, Record, SignedVote, Version, Vote, VoteKind};
 use bizra_simulator::oracle::{Oracle, VALID_PAYLOAD, batch_digest, block_digest, vote_bytes};
 use bizra_simulator::{KeyBook, Random, Schedule};
 
@@ -59,6 +59,7 @@ impl Court {
             parent: parent_digest,
             time_milliseconds: mark,
             batches,
+            signals: Version(2),
             ..Block::genesis(GENESIS, 0)
         }
     }

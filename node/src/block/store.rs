@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_driver::codec::{DecodeError, Reader, Write as _};
-use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{Anchor, Block, Certificate, Record, SignedVote, VoteKind};
+use bizra_simplex::types::{Digest, Height, View};
+use bizra_simplex::{Anchor, Block, Certificate, Contradiction, Record, SignedVote, VoteKind};
 use bytes::Bytes;
 
 use super::keys;
@@ -251,15 +251,10 @@ impl BlockStore {
     }
 
     /// Contradictions kept, each with the key that signed both votes.
-    pub fn evidence(&self) -> Result<Vec<(PublicKey, SignedVote, SignedVote)>, StorageError> {
+    pub fn evidence(&self) -> Result<Vec<(PublicKey, Contradiction)>, StorageError> {
         self.values(Family::Consensus, keys::EVIDENCE, |reader| {
-            Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?, reader.signed_vote()?))
+            Ok((PublicKey(reader.digest()?.0), reader.contradiction()?))
         })
-    }
-
-    /// Keys of which a contradiction is kept, and its epoch.
-    pub fn accused(&self) -> Result<Vec<(PublicKey, Epoch)>, StorageError> {
-        Ok(self.evidence()?.into_iter().map(|(key, first, _)| (key, first.vote.epoch)).collect())
     }
 
     /// Removes unordered batches that no block may order any more.

@@ -12,7 +12,7 @@ use bizra_simplex::types::{Digest, Height};
 
 use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::{Action, ChainId, Payload, TraceId, Transaction, TransactionId};
-use crate::validator::{RECENT_BLOCKS, Registry, Turn, ValidatorSetRecord};
+use crate::validator::{self, RECENT_BLOCKS, Registry, Report, Turn, ValidatorSetRecord};
 
 use super::accounts::{AccountCache, BlockAccounts, Unwritten};
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
@@ -66,6 +66,8 @@ pub struct BlockOutcome {
     pub receipts: Arc<Vec<Receipt>>,
     /// Transactions that were skipped because they already had a receipt.
     pub duplicates: Vec<TransactionId>,
+    /// What came of the contradictions that it reports, before its transactions; in its order.
+    pub reports: Vec<Report>,
 }
 
 /// Most checkpoints remembered in memory: more than one turn executes.
@@ -163,6 +165,16 @@ impl Ledger {
         self.registry.set(epoch).cloned()
     }
 
+    /// Power of the set computed last whose keys have signalled this version of the protocol or a higher one (P1).
+    pub fn power_signalling(&self, version: u32) -> u64 {
+        self.registry.power_signalling(version)
+    }
+
+    /// True if a block of this epoch must not report this consensus key any more (PROTOCOL V7).
+    pub fn is_reported(&self, key: [u8; 32], epoch: u64) -> Result<bool, StorageError> {
+        validator::is_reported(&self.entries, key, epoch)
+    }
+
     /// The first cut-off height that is not executed yet.
     pub fn next_cutoff(&self) -> u64 {
         self.state.next_cutoff
@@ -222,6 +234,15 @@ impl Ledger {
                 signature_checks: &mut signature_checks,
             },
         };
+        ground.registry.note_signal(block, ground.turn.entries)?;
+        let mut reports = Vec::new();
+        for told in &block.contradictions {
+            let Ground { registry, money, turn, .. } = &mut ground;
+            reports.extend(registry.take_report(block.epoch.0, told, money, turn)?);
+        }
+        for Report { owner, failure } in &reports {
+            tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
+        }
         for (transaction, known) in planned.iter().zip(known) {
             if self.unwritten.has_executed(&transaction.id) || known.as_ref().is_some_and(|known| stands(known, height))
             {
@@ -289,6 +310,7 @@ impl Ledger {
             batches: block.batches.clone(),
             receipts: Arc::new(receipts),
             duplicates,
+            reports,
         })
     }
 

@@ -56,11 +56,13 @@ pub enum Failure {
     ExpiryTooFar = 24,
     /// The length of an epoch is fixed by the genesis.
     EpochLengthFixed = 25,
+    /// The version of the protocol is for validators to signal, not for owners to set.
+    ProtocolVersionSignalled = 26,
 }
 
 impl Failure {
     /// Every failure, in order of its number.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::BadNonce,
         Self::Expired,
         Self::InsufficientBalance,
@@ -86,6 +88,7 @@ impl Failure {
         Self::BlockBusy,
         Self::ExpiryTooFar,
         Self::EpochLengthFixed,
+        Self::ProtocolVersionSignalled,
     ];
 
     /// The failure behind its number.
@@ -121,6 +124,7 @@ impl Failure {
             Self::BlockBusy => "BlockBusy",
             Self::ExpiryTooFar => "ExpiryTooFar",
             Self::EpochLengthFixed => "EpochLengthFixed",
+            Self::ProtocolVersionSignalled => "ProtocolVersionSignalled",
         }
     }
 }

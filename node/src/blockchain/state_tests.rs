@@ -24,6 +24,8 @@ use crate::transaction::{
 };
 use crate::validator::{Stake, ValidatorStatus};
 
+mod protocol;
+
 const GENESIS_HASH: Digest = Digest([5; 32]);
 
 fn key(seed: u8) -> SigningKey {
@@ -304,7 +306,7 @@ fn an_equivocation_jails_and_slashes_once_and_jailing_stops_before_a_third() {
 #[test]
 fn parameters_need_more_than_two_thirds_and_hold_from_the_cutoff() {
     let mut world = world();
-    let wanted = Parameters { stake_per_power: 7, protocol_version: 2, ..genesis().parameters };
+    let wanted = Parameters { stake_per_power: 7, ..genesis().parameters };
     let longer = Parameters { epoch_blocks: 64, ..wanted };
     assert_eq!(world.act(1, &Operation::UpdateParameters(longer)), Some(Failure::EpochLengthFixed));
     for owner in [1, 2] {
@@ -330,6 +332,8 @@ fn busy(world: &mut World, restart: bool) {
         if round == 40 {
             let report = Operation::ReportEquivocation(equivocation(102, 1));
             assert_eq!(world.act(9, &report), None);
+            // A third of the power would be jailed: remembered for this epoch.
+            world.run_made(1, 0, 2, vec![protocol::contradiction(1, 2)]);
         }
     }
 }

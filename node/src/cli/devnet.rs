@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bizra_proto::parameters::Parameters;
+use bizra_simplex::Protocol;
 use clap::Args;
 
 use super::signals::StopSignals;
@@ -45,6 +46,9 @@ pub struct Devnet {
     /// Blocks of an epoch in a new devnet: a multiple of 16 between 32 and 1048576.
     #[arg(long, value_name = "COUNT", default_value_t = Parameters::default().epoch_blocks)]
     pub epoch_blocks: u64,
+    /// Version of the protocol that a new devnet begins with; its nodes activate the latest one at the end of an epoch.
+    #[arg(long, value_name = "VERSION", default_value_t = Protocol::LATEST.version().0, value_parser = clap::value_parser!(u32).range(1..=i64::from(Protocol::LATEST.version().0)))]
+    pub protocol_version: u32,
     /// First port; each node takes five of the ten from here on.
     #[arg(long, value_name = "PORT", default_value_t = 27100, value_parser = clap::value_parser!(u16).range(1024..=65000))]
     pub base_port: u16,

@@ -3,9 +3,9 @@
 use std::sync::{Arc, mpsc};
 
 use bizra_driver::signing_record::BlockWrite;
-use bizra_driver::{Batch, Change, Disk, DiskError, Member, Recovered};
+use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{Block, Certificate, Checkpoint};
+use bizra_simplex::{Block, Certificate, Checkpoint, Version};
 
 use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
@@ -48,6 +48,11 @@ impl NodeDisk {
         let record = record.map(Recorder::start).transpose()?;
         let unsynced = true;
         Ok(Self { database, blocks, ledger, record, executed, metrics, snapshots, maker, epoch_blocks, unsynced })
+    }
+
+    /// Power of the set computed last that signals this version or a higher one (PROTOCOL P1).
+    pub fn power_signalling(&self, version: Version) -> u64 {
+        self.ledger.power_signalling(version.0)
     }
 
     fn write(&mut self, mut changes: Vec<Change>, sync: bool) -> Result<(), StorageError> {
@@ -129,7 +134,7 @@ impl Disk for NodeDisk {
                 batches: self.blocks.unordered()?,
                 executed: self.ledger.executed(),
                 highest_votes: self.blocks.highest_votes()?,
-                accused: self.blocks.accused()?,
+                evidence: self.blocks.evidence()?,
             })
         };
         read().map_err(disk_error)
@@ -181,6 +186,14 @@ impl Disk for NodeDisk {
 
     fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
         Ok(self.snapshots.root(self.epoch_blocks.saturating_mul(epoch.next().0)))
+    }
+
+    fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
+        Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| Version(set.version)))
+    }
+
+    fn is_reported(&self, key: PublicKey, epoch: Epoch) -> Result<bool, DiskError> {
+        self.ledger.is_reported(key.0, epoch.0).map_err(disk_error)
     }
 }
 

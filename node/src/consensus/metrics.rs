@@ -14,6 +14,9 @@ pub struct ConsensusMetrics {
     pub(super) record_syncs: IntCounter,
     pub(super) malformed_frames: IntCounter,
     pub(super) evidence: IntCounter,
+    pub(super) protocol_version: IntGauge,
+    pub(super) supported_version: IntGauge,
+    pub(super) newer_power: IntGauge,
 }
 
 impl ConsensusMetrics {
@@ -48,6 +51,15 @@ impl ConsensusMetrics {
             )?,
             malformed_frames: counter("bizra_consensus_malformed_frames_total", "Frames that did not decode")?,
             evidence: counter("bizra_consensus_evidence_total", "Pairs of contradicting votes seen")?,
+            protocol_version: gauge("bizra_consensus_protocol_version", "Version of the rules of the present epoch")?,
+            supported_version: gauge(
+                "bizra_consensus_supported_protocol_version",
+                "Highest version of the rules this binary goes by",
+            )?,
+            newer_power: gauge(
+                "bizra_consensus_newer_protocol_power",
+                "Power of validators that go by a newer version than this binary: above two thirds it must be upgraded",
+            )?,
         })
     }
 }

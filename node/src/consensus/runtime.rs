@@ -12,8 +12,8 @@ use bizra_driver::{
 };
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SnapshotProgress, SyncState};
-use bizra_simplex::Timing;
 use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::{Protocol, Timing, Version};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -75,6 +75,7 @@ impl From<ConsensusError> for Termination {
             | ConsensusError::Halt(Halt::Record(_)) => ExitReason::SigningRecordRefused,
             ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_)) | Halt::Diverged(_)) => ExitReason::DatabaseCorrupt,
             ConsensusError::Halt(Halt::SignedElsewhere(..)) => ExitReason::SignedElsewhere,
+            ConsensusError::Halt(Halt::UpgradeRequired { .. }) => ExitReason::UpgradeRequired,
             ConsensusError::ChainId => ExitReason::WrongGenesis,
             ConsensusError::Record(RecordFileError::Io { .. })
             | ConsensusError::Halt(Halt::Disk(DiskError::Failed(_)))
@@ -93,6 +94,8 @@ pub struct ConsensusSetup {
     pub signer: SignerFolder,
     /// Identity of the volume; see S1.
     pub volume_id: String,
+    /// The highest version of the protocol this node goes by (PROTOCOL P1).
+    pub supported: Protocol,
     /// The node's database.
     pub database: Database,
     /// Its blocks.
@@ -187,6 +190,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         genesis,
         signer,
         volume_id,
+        supported,
         database,
         blocks,
         ledger,
@@ -212,6 +216,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         genesis_hash: genesis.hash,
         timing: Timing::default(),
         epoch_blocks: Some(genesis.genesis.parameters.epoch_blocks),
+        supported,
         nodes: (0..).zip(&members).map(|(node, member)| (member.key, node)).collect(),
     };
     // Who is no validator now may be one in a later epoch.
@@ -263,7 +268,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
             let progress = service.progress();
             driver.pause_ranges(progress.is_some());
             service.heights(driver.executed(), driver.network_height());
-            publish(&driver, &peers, &network, &status, &metrics, progress);
+            publish(&driver, supported, &peers, &network, &status, &metrics, progress);
             status_due = Instant::now() + STATUS_INTERVAL;
         } else {
             sleep = sleep.min(until_status);
@@ -329,6 +334,7 @@ fn dispatch(output: Output, peers: &Peers, network: &NetworkHandle, verifier: &V
 
 fn publish(
     driver: &Driver<NodeDisk, NodeKeys>,
+    supported: Protocol,
     peers: &Peers,
     network: &NetworkHandle,
     status: &StatusHandle,
@@ -342,6 +348,11 @@ fn publish(
     metrics.finalized_height.set(anchor.height().0.cast_signed());
     metrics.view.set(core.view().0.cast_signed());
     metrics.unordered_batches.set((driver.unordered_batches() as u64).cast_signed());
+    let newer = Version(supported.version().0.saturating_add(1));
+    let newer_power = driver.disk().power_signalling(newer);
+    metrics.protocol_version.set(i64::from(core.config().protocol.version().0));
+    metrics.supported_version.set(i64::from(supported.version().0));
+    metrics.newer_power.set(newer_power.cast_signed());
     let connected = network.connected();
     status.update(|status| {
         status.epoch = core.config().epoch.0;
@@ -350,6 +361,9 @@ fn publish(
         status.finalized_hash = anchor.digest.to_string();
         status.network_height = network_height.0;
         status.last_voted_height = driver.last_voted().0;
+        status.protocol_version = core.config().protocol.version().0;
+        status.supported_protocol_version = supported.version().0;
+        status.newer_protocol_power = newer_power;
         status.total_power = core.config().validators.total().0;
         status.power = core.config().me.and_then(|me| core.config().validators.power(me)).map_or(0, |power| power.0);
         status.set_sync_state(match () {

@@ -236,6 +236,7 @@ impl Ledger for LedgerService {
         let result = set.map(|set| v1::GetValidatorSetResponse {
             epoch: set.epoch,
             cutoff: set.cutoff,
+            protocol_version: set.version,
             hash: set.hash().0.to_vec(),
             members: set
                 .members

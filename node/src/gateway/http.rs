@@ -273,9 +273,11 @@ async fn validator(
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ValidatorSetBody {
     epoch: u64,
     cutoff: u64,
+    protocol_version: u32,
     hash: String,
     members: Vec<MemberBody>,
 }
@@ -310,7 +312,9 @@ async fn validator_set(
         consensus_key: hex::encode(member.consensus_key),
         power: member.power.to_string(),
     });
-    Ok(Json(ValidatorSetBody { epoch: set.epoch, cutoff: set.cutoff, hash, members: members.collect() }))
+    let members = members.collect();
+    let (epoch, cutoff, protocol_version) = (set.epoch, set.cutoff, set.version);
+    Ok(Json(ValidatorSetBody { epoch, cutoff, protocol_version, hash, members }))
 }
 
 #[derive(Serialize)]

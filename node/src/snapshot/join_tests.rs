@@ -8,7 +8,7 @@ use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Power, ValidatorIndex, View};
-use bizra_simplex::{Boundary, Vote, VoteKind};
+use bizra_simplex::{Boundary, Version, Vote, VoteKind};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
 use super::super::store::SnapshotStore;
@@ -94,17 +94,14 @@ impl Holder {
             let ends = newest == EPOCH_BLOCKS * epoch.next().0;
             let root =
                 || epoch.0.checked_sub(1).map_or(Digest::default(), |_| store.root(EPOCH_BLOCKS * epoch.0).unwrap());
-            let boundary =
-                ends.then(|| Boundary { validators: validators_hash(epoch.next(), &members()), snapshot: root() });
-            let block = Block {
-                epoch,
-                height: Height(height),
-                parent: parent.digest(),
-                time_milliseconds: height,
-                checkpoint,
-                boundary,
-                batches: Vec::new(),
-            };
+            let boundary = ends.then(|| Boundary {
+                validators: validators_hash(epoch.next(), &members()),
+                snapshot: root(),
+                version: Version(1),
+            });
+            let parent_digest = parent.digest();
+            let block =
+                Block { epoch, height: Height(height), checkpoint, boundary, ..Block::genesis(parent_digest, height) };
             let mut writes = database.writes();
             blocks.finalize(&mut writes, std::slice::from_ref(&block), &finalization(&block)).unwrap();
             ledger.execute(&block, &[], &mut writes).unwrap();
@@ -137,8 +134,11 @@ impl Holder {
                 PeerMessage::Chunk(*cutoff, *index, self.store.chunk(cutoff.0, *index).unwrap_or_default().into())
             }
             PeerMessage::FetchRange(from) => {
-                let blocks: Vec<Block> =
+                // Up to the end of the epoch, as nodes serve ranges.
+                let mut blocks: Vec<Block> =
                     (0..3).map(|above| self.blocks.get(Height(from.0 + above)).unwrap().unwrap().block).collect();
+                let end = blocks.iter().position(|block| block.boundary.is_some());
+                blocks.truncate(end.map_or(blocks.len(), |end| end + 1));
                 let block = blocks.last().unwrap().clone();
                 PeerMessage::Range(blocks, finalization(&block))
             }
@@ -182,8 +182,8 @@ fn check_joined(data_dir: &std::path::Path, holder: &Holder) {
     let database = Database::open(&folders.database()).unwrap();
     let blocks = BlockStore::open(database.clone(), Block::genesis(HASH, 0)).unwrap();
     let mut ledger = open_ledger(&database);
-    assert_eq!((ledger.executed(), blocks.finalized().0), (Height(32), Height(34)));
-    assert_eq!(blocks.anchor().unwrap().0.block, holder.blocks.get(Height(34)).unwrap().unwrap().block);
+    assert_eq!((ledger.executed(), blocks.finalized().0), (Height(32), Height(33)));
+    assert_eq!(blocks.anchor().unwrap().0.block, holder.blocks.get(Height(33)).unwrap().unwrap().block);
     for height in 33..=80 {
         let block = holder.blocks.get(Height(height)).unwrap().unwrap().block;
         let mut writes = database.writes();

@@ -11,6 +11,8 @@ pub(crate) enum Domain {
     Account = b'a',
     /// The set of an epoch, by number.
     ValidatorSet = b'e',
+    /// The version a consensus key signalled last, by key.
+    Signal = b'g',
     /// Digests of the last blocks.
     RecentBlocks = b'h',
     /// The parameters in force.
@@ -25,6 +27,8 @@ pub(crate) enum Domain {
     Validator = b'v',
     /// A consensus key that was punished, by key.
     Punished = b'x',
+    /// The epoch in which blocks reported a consensus key last, by key.
+    Reported = b'y',
 }
 
 /// Key of a state entry: its domain and 32 bytes. One width, so that key and value cannot run into each other.

@@ -112,7 +112,7 @@ mod tests {
 
     fn set(powers: &[u64]) -> ValidatorSetRecord {
         let members = (1..).zip(powers).map(|(owner, &power)| member(owner, owner, power)).collect();
-        ValidatorSetRecord { epoch: 0, cutoff: 0, members }
+        ValidatorSetRecord { epoch: 0, cutoff: 0, version: 1, members }
     }
 
     fn join(owner: u8, queued_at: u64, power: u64) -> Wanted {

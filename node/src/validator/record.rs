@@ -87,6 +87,8 @@ pub struct ValidatorSetRecord {
     pub epoch: u64,
     /// Height whose state named them; 0 for the genesis.
     pub cutoff: u64,
+    /// Version of the protocol's rules in that epoch.
+    pub version: u32,
     /// 1 to 128; total power below 2^63.
     pub members: Vec<Member>,
 }
@@ -228,6 +230,7 @@ impl ValidatorSetRecord {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.epoch.to_be_bytes());
         bytes.extend_from_slice(&self.cutoff.to_be_bytes());
+        bytes.extend_from_slice(&self.version.to_be_bytes());
         for member in &self.members {
             bytes.extend_from_slice(&member.owner.0);
             bytes.extend_from_slice(&member.consensus_key);
@@ -242,7 +245,8 @@ impl ValidatorSetRecord {
         let mut fields = Fields(bytes);
         let mut read = || {
             fields.version()?;
-            let mut set = Self { epoch: fields.u64()?, cutoff: fields.u64()?, members: Vec::new() };
+            let (epoch, cutoff, version) = (fields.u64()?, fields.u64()?, fields.take().map(u32::from_be_bytes)?);
+            let mut set = Self { epoch, cutoff, version, members: Vec::new() };
             while fields.end().is_none() {
                 let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
                 let (power, name) = (fields.u64()?, fields.name()?);

@@ -12,6 +12,7 @@ use bizra_simplex::types::Digest;
 use super::entry::{Domain, Entries, EntryKey};
 use super::next_set::{self, Wanted};
 use super::record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
+use super::versions;
 use crate::blockchain::Failure;
 use crate::storage::StorageError;
 use crate::transaction::{Address, Equivocation, KeyProof, Operation};
@@ -78,6 +79,8 @@ pub(crate) struct Registry {
     sets: BTreeMap<u64, Arc<ValidatorSetRecord>>,
     approvals: BTreeMap<Address, Parameters>,
     parameters: Parameters,
+    /// The version each consensus key signalled last.
+    pub(super) signals: BTreeMap<[u8; 32], u32>,
 }
 
 fn missing(what: &str) -> StorageError {
@@ -108,10 +111,12 @@ impl Registry {
             entries.set(EntryKey::of(Domain::Validator, member.owner), Some(validator.encode()))?;
             validators.insert(member.owner, validator);
         }
-        let set = ValidatorSetRecord { epoch: 0, cutoff: 0, members };
+        let version = parameters.protocol_version;
+        let set = ValidatorSetRecord { epoch: 0, cutoff: 0, version, members };
         entries.set(EntryKey::numbered(Domain::ValidatorSet, 0), Some(set.encode()))?;
         entries.set(EntryKey::single(Domain::Parameters), Some(parameters.encode().to_vec()))?;
-        Ok(Self { validators, sets: BTreeMap::from([(0, Arc::new(set))]), approvals: BTreeMap::new(), parameters })
+        let sets = BTreeMap::from([(0, Arc::new(set))]);
+        Ok(Self { validators, sets, approvals: BTreeMap::new(), parameters, signals: BTreeMap::new() })
     }
 
     /// The registry behind stored entries.
@@ -119,7 +124,7 @@ impl Registry {
         entries: impl Iterator<Item = Result<(EntryKey, Vec<u8>), StorageError>>,
     ) -> Result<Self, StorageError> {
         let (mut validators, mut sets, mut approvals) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut parameters = None;
+        let (mut parameters, mut signals) = (None, BTreeMap::new());
         for entry in entries {
             let (key, value) = entry?;
             let owner = Address(key.id());
@@ -134,6 +139,9 @@ impl Registry {
                 domain if domain == Domain::Approval as u8 => {
                     approvals.insert(owner, decode_parameters(&value)?);
                 }
+                domain if domain == Domain::Signal as u8 => {
+                    signals.insert(key.id(), versions::decode(&value)?);
+                }
                 domain if domain == Domain::Parameters as u8 => parameters = Some(decode_parameters(&value)?),
                 _ => {}
             }
@@ -142,7 +150,7 @@ impl Registry {
         if sets.is_empty() {
             return Err(missing("every set"));
         }
-        Ok(Self { validators, sets, approvals, parameters })
+        Ok(Self { validators, sets, approvals, parameters, signals })
     }
 
     /// The parameters in force.
@@ -151,13 +159,27 @@ impl Registry {
     }
 
     /// The set computed last: that of the running epoch, or of the next one if its boundary has not come yet.
-    fn latest(&self) -> Result<&Arc<ValidatorSetRecord>, StorageError> {
+    pub(super) fn latest(&self) -> Result<&Arc<ValidatorSetRecord>, StorageError> {
         self.sets.last_key_value().map(|(_, set)| set).ok_or_else(|| missing("every set"))
     }
 
     /// The retained set of an epoch.
     pub(crate) fn set(&self, epoch: u64) -> Option<&Arc<ValidatorSetRecord>> {
         self.sets.get(&epoch)
+    }
+
+    fn member(&self, epoch: u64, index: u16) -> Option<&Member> {
+        self.sets.get(&epoch)?.members.get(usize::from(index))
+    }
+
+    /// The consensus key behind an index of a retained set.
+    pub(super) fn key_of(&self, epoch: u64, index: u16) -> Option<[u8; 32]> {
+        self.member(epoch, index).map(|member| member.consensus_key)
+    }
+
+    /// The owner of that validator.
+    pub(super) fn owner_of(&self, epoch: u64, index: u16) -> Option<Address> {
+        self.member(epoch, index).map(|member| member.owner)
     }
 
     /// The retained set that the state at this height named.
@@ -202,6 +224,10 @@ impl Registry {
             Operation::UpdateParameters(parameters) => {
                 if self.latest()?.of_owner(&owner).is_none() {
                     return Err(Failure::NotAValidator.into());
+                }
+                if parameters.protocol_version != self.parameters.protocol_version {
+                    // Owners cannot know what nodes can go by: these signal it themselves (PROTOCOL P1).
+                    return Err(Failure::ProtocolVersionSignalled.into());
                 }
                 if parameters.epoch_blocks != self.parameters.epoch_blocks {
                     // Consensus counts epochs by it, before anything is executed.
@@ -372,7 +398,7 @@ impl Registry {
     }
 
     /// Jails the validator that signed both votes and takes a part of its stake.
-    fn report<E: Entries>(
+    pub(super) fn report<E: Entries>(
         &mut self,
         evidence: &Equivocation,
         money: &mut Money,
@@ -441,7 +467,13 @@ impl Registry {
             wanted.push(Wanted { owner, queued_at: validator.queued_at, member });
         }
         let next_set::NextMembers { members, queued } = next_set::next_members(&latest, &jailed, wanted);
-        let set = ValidatorSetRecord { epoch: latest.epoch.saturating_add(1), cutoff: height, members };
+        let version = self.next_version(&latest, &members);
+        if version != self.parameters.protocol_version {
+            self.parameters.protocol_version = version;
+            entries.set(EntryKey::single(Domain::Parameters), Some(self.parameters.encode().to_vec()))?;
+        }
+        self.forget_signals(&members, entries)?;
+        let set = ValidatorSetRecord { epoch: latest.epoch.saturating_add(1), cutoff: height, version, members };
         entries.set(EntryKey::numbered(Domain::ValidatorSet, set.epoch), Some(set.encode()))?;
         // Evidence of an epoch counts as long as stakes that answered in it unbond.
         let oldest = set.epoch.saturating_sub(u64::from(self.parameters.unbonding_epochs) + 2);
@@ -459,6 +491,9 @@ impl Registry {
         entries: &mut impl Entries,
     ) -> Result<(), StorageError> {
         let power = |owner: &Address| latest.of_owner(owner).map_or(0, |member| u128::from(member.power));
+        // An approval may be older than the version that has been activated since.
+        let protocol_version = self.parameters.protocol_version;
+        self.approvals.values_mut().for_each(|approved| approved.protocol_version = protocol_version);
         let adopted = self.approvals.values().copied().find(|wanted| {
             let approving = self.approvals.iter().filter(|(_, approved)| *approved == wanted);
             3 * approving.map(|(owner, _)| power(owner)).sum::<u128>() > 2 * u128::from(latest.total())

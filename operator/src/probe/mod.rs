@@ -193,6 +193,7 @@ fn significance(word: &Word) -> Significance<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn target(uid: &str) -> ProbeTarget {

@@ -14,7 +14,7 @@ use bizra_proto::ceremony::{KeyReport, verify_possession};
 use bizra_proto::v1;
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, Block, Config, Effect, Event, Safety, State, Timing, ValidatorSet, Verdict, Vote, VoteKind,
+    Anchor, Block, Config, Effect, Event, Protocol, Safety, State, Timing, ValidatorSet, Verdict, Vote, VoteKind,
 };
 use bytes::Bytes;
 use prost::Message as _;
@@ -59,6 +59,8 @@ fn consensus(data: &[u8]) {
         validators,
         me: Some(ValidatorIndex(0)),
         timing: Timing::default(),
+        protocol: Protocol::LATEST,
+        signals: Protocol::LATEST.version(),
     };
     let anchor = Anchor::first(Block::genesis(Digest([9; 32]), 0));
     let mut state = State::recover(config, anchor, None, Vec::new(), Safety::default());

@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, Block, Boundary, Certificate, Checkpoint, Config, Effect, Event, Message, Record, Safety, SignedVote,
-    State, Timing, ValidatorSet, Verdict, Vote, VoteKind,
+    Anchor, Block, Boundary, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Message, Protocol, Record,
+    Safety, SignedVote, State, Timing, ValidatorSet, Verdict, Version, Vote, VoteKind,
 };
 
 /// What the state at the cut-off height says of the next epoch.
-pub const NEXT_EPOCH: Boundary = Boundary { validators: Digest([77; 32]), snapshot: Digest([78; 32]) };
+pub const NEXT_EPOCH: Boundary =
+    Boundary { validators: Digest([77; 32]), snapshot: Digest([78; 32]), version: Version(2) };
 
 pub struct Node {
     pub state: State,
@@ -43,6 +44,8 @@ pub fn config(me: usize) -> Config {
         validators: ValidatorSet::new(vec![Power(1); 4]).unwrap(),
         me: Some(ValidatorIndex(me as u16)),
         timing: Timing::default(),
+        protocol: Protocol::V1,
+        signals: Protocol::V2.version(),
     }
 }
 
@@ -97,6 +100,7 @@ impl Cluster {
                         time_milliseconds: self.now,
                         checkpoint: self.checkpoint,
                         boundary: Some(NEXT_EPOCH),
+                        contradictions: vec![contradiction(0, 1, 3)],
                     }),
                     Effect::Check { block, .. } => {
                         events.push_back(Event::Checked(block.digest(), Verdict::Held));
@@ -162,6 +166,21 @@ impl Cluster {
 
 pub fn child(parent: &Block, batches: Vec<Digest>) -> Block {
     Block { height: parent.height.next(), parent: parent.digest(), batches, ..parent.clone() }
+}
+
+/// The same block as another leader would make it.
+pub fn by(proposer: u16, block: Block) -> Block {
+    Block { proposer: ValidatorIndex(proposer), ..block }
+}
+
+/// Two notarize votes of a validator in one view.
+pub fn contradiction(epoch: u64, view: u64, signer: u16) -> Contradiction {
+    let vote = |digest| SignedVote {
+        vote: Vote { epoch: Epoch(epoch), view: View(view), kind: VoteKind::Notarize, digest: Digest([digest; 32]) },
+        signer: ValidatorIndex(signer),
+        signature: Signature([0; 64]),
+    };
+    Contradiction::new(vote(2), vote(1))
 }
 
 pub fn certificate(kind: VoteKind, view: u64, digest: Digest) -> Certificate {

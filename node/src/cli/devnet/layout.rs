@@ -68,7 +68,8 @@ impl Layout {
                 owner: Some(owner),
                 ..validator(name, report.clone(), "1")
             });
-            let parameters = Parameters { epoch_blocks: options.epoch_blocks, ..Parameters::default() };
+            let (epoch_blocks, protocol_version) = (options.epoch_blocks, options.protocol_version);
+            let parameters = Parameters { epoch_blocks, protocol_version, ..Parameters::default() };
             create_genesis(&genesis_file, options.chain_id(), validators.collect(), accounts, parameters)?;
         }
         let genesis = LoadedGenesis::load(&genesis_file).map_err(CliError::failed)?;
@@ -249,6 +250,7 @@ mod tests {
             rate: None,
             accounts: 0,
             epoch_blocks: 64,
+            protocol_version: 1,
             base_port: 27100,
             opaque: false,
         }
