@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bizra_driver::PublicKey;
 use bizra_node::block::BlockStore;
+use bizra_node::consensus::Ended;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::identity::SignerFolder;
 use bizra_node::node::Node;
@@ -103,7 +104,7 @@ impl Drop for Load {
 /// A node in this process, which can be told to be an old one.
 struct InProcess {
     stop: oneshot::Sender<()>,
-    ended: JoinHandle<Result<(), Termination>>,
+    ended: JoinHandle<Result<Ended, Termination>>,
 }
 
 impl InProcess {

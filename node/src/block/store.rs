@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_driver::codec::{DecodeError, Reader, Write as _};
-use bizra_simplex::types::{Digest, Height, View};
+use bizra_simplex::types::{Digest, Epoch, Height, View};
 use bizra_simplex::{Anchor, Block, Certificate, Contradiction, Record, SignedVote, VoteKind};
 use bytes::Bytes;
 

@@ -133,8 +133,8 @@ fn carry_over(from: &Path, to: &Path, genesis: &Block) {
         for (key, vote) in &votes {
             new.put_vote(&mut writes, *key, vote)?;
         }
-        for (key, first, second) in &evidence {
-            new.put_evidence(&mut writes, *key, first, second)?;
+        for (key, told) in &evidence {
+            new.put_evidence(&mut writes, *key, &told.first, &told.second)?;
         }
         writes.commit_synced()?;
         Ok(votes.len() + evidence.len())
