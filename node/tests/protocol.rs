@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bizra_driver::PublicKey;
 use bizra_node::block::BlockStore;
-use bizra_node::consensus::Ended;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
+use bizra_node::consensus::Ended;
 use bizra_node::identity::SignerFolder;
 use bizra_node::node::Node;
 use bizra_node::storage::Database;
