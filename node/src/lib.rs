@@ -10,6 +10,7 @@ mod generations;
 #[cfg(test)]
 mod golden;
 pub mod identity;
+pub mod light;
 pub mod monitoring;
 pub mod network;
 pub mod node;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::NodeStatus;
@@ -27,8 +28,12 @@ use crate::snapshot::{DatabaseFolders, SnapshotStore};
 use crate::storage::{Database, StorageError};
 use crate::transaction::{ChainId, TransactionMetrics, TransactionPool};
 
-/// Frames of peers waiting for the driver; peers are pressed back beyond.
-const EVENTS_WAITING_MAX: usize = 1_024;
+/// Frames of peers waiting for the driver; peers are pressed back beyond. Room for what one peer may have unconsumed in all
+/// its lanes, and as much again, so that a peer that floods does not take the others' places.
+const EVENTS_WAITING_MAX: usize = 8_192;
+
+/// How often the configuration file is looked at for new peers.
+const PEERS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Payloads waiting for the driver; submissions are told to come again beyond.
 const PAYLOADS_WAITING_MAX: usize = 64;
@@ -47,19 +52,25 @@ pub struct Node {
 }
 
 impl Node {
-    /// Checks everything, opens everything, and returns when the node takes part. Nothing is left running on an error.
-    pub async fn start(configuration: Configuration) -> Result<Self, Termination> {
-        Self::start_supporting(configuration, Protocol::LATEST).await
+    /// Checks everything, opens everything, and returns when the node takes part. Nothing is left running on an error. The
+    /// file is the one the configuration was read from; new peers in it are taken up while the node runs.
+    pub async fn start(configuration: Configuration, configuration_file: &Path) -> Result<Self, Termination> {
+        Self::start_supporting(configuration, configuration_file, Protocol::LATEST).await
     }
 
     /// The same for a node that goes by no higher version of the protocol than `supported`, as one that was not upgraded.
-    pub async fn start_supporting(configuration: Configuration, supported: Protocol) -> Result<Self, Termination> {
+    pub async fn start_supporting(
+        configuration: Configuration,
+        configuration_file: &Path,
+        supported: Protocol,
+    ) -> Result<Self, Termination> {
         let genesis = Arc::new(LoadedGenesis::load(&configuration.genesis_file)?);
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
         signer.pin_genesis(genesis.hash)?;
         let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
         refuse_unsigned_in_public(&chain, &configuration.listen)?;
-        let public_key = signer.consensus_key()?.public_key();
+        let consensus_key = Arc::new(signer.consensus_key()?);
+        let public_key = consensus_key.public_key();
         let is_validator = genesis.index_of_key(&public_key).is_some();
         let status = StatusHandle::new(NodeStatus {
             node_name: configuration.node_name.clone(),
@@ -97,10 +108,12 @@ impl Node {
         let network_config = NetworkConfig {
             node_name: configuration.node_name.clone(),
             genesis_hash: genesis.hash,
+            consensus_key: Arc::clone(&consensus_key),
             listen: configuration.listen.peer,
             peers: configuration.peers.clone(),
         };
-        let network = Network::start(network_config, tls.clone(), &registry, event_sender).await?;
+        let mut network = Network::start(network_config, tls.clone(), &registry, event_sender).await?;
+        network.follow(configuration_file.to_owned(), configuration.clone(), PEERS_INTERVAL);
         let data_dir = configuration.data_dir.clone();
         let admin = AdminEndpoint::start(configuration.listen.admin, tls, status.clone(), data_dir).await?;
         let grpc = bind("grpc", configuration.listen.grpc).await?;
@@ -116,6 +129,7 @@ impl Node {
         let consensus = Consensus::start(ConsensusSetup {
             genesis: Arc::clone(&genesis),
             signer,
+            key: consensus_key,
             volume_id: configuration.volume_id,
             supported,
             database,
@@ -152,10 +166,14 @@ impl Node {
 
     /// Starts a node and runs it until `stop` resolves. When a snapshot from peers is ready it takes the place of the
     /// database, and the node starts on it.
-    pub async fn run(configuration: Configuration, stop: impl Future<Output = ()>) -> Result<(), Termination> {
+    pub async fn run(
+        configuration: Configuration,
+        configuration_file: &Path,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Termination> {
         let mut stop = std::pin::pin!(stop);
         loop {
-            let node = Self::start(configuration.clone()).await?;
+            let node = Self::start(configuration.clone(), configuration_file).await?;
             if node.run_until(stop.as_mut()).await? == Ended::Stopped {
                 return Ok(());
             }

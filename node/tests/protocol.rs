@@ -3,7 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,12 @@ impl Devnet {
         self.folder.path().join(format!("v{node}"))
     }
 
+    fn file(&self, node: usize) -> PathBuf {
+        self.path(node).join("node.toml")
+    }
+
     fn configuration(&self, node: usize) -> Configuration {
-        Configuration::load(&self.path(node).join("node.toml")).unwrap()
+        Configuration::load(&self.file(node)).unwrap()
     }
 
     fn run(&mut self, node: usize) {
@@ -108,8 +112,9 @@ struct InProcess {
 }
 
 impl InProcess {
-    async fn start(configuration: Configuration, supported: Protocol) -> Self {
-        let node = Node::start_supporting(configuration, supported).await.unwrap();
+    async fn start(file: &Path, supported: Protocol) -> Self {
+        let configuration = Configuration::load(file).unwrap();
+        let node = Node::start_supporting(configuration, file, supported).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(node.run_until(async {
             // Told to stop, or never.
@@ -161,7 +166,7 @@ fn latest_set(node: usize) -> Option<(u64, u64)> {
 async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
     let mut devnet = Devnet::make();
     (0..3).for_each(|node| devnet.run(node));
-    let old = InProcess::start(devnet.configuration(3), Protocol::V1).await;
+    let old = InProcess::start(&devnet.file(3), Protocol::V1).await;
     wait_for("waiting for a chain", || get(0, "/v1/chain"));
     assert_eq!(latest_set(0), Some((0, 1)));
     let load = devnet.load();
@@ -172,7 +177,7 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
     let (epoch, version) = latest_set(0).unwrap();
     assert!(epoch >= 1 && version == 2);
     // Started again it says the same, at once.
-    let again = InProcess::start(devnet.configuration(3), Protocol::V1).await;
+    let again = InProcess::start(&devnet.file(3), Protocol::V1).await;
     assert_eq!(again.termination().await.reason, ExitReason::UpgradeRequired);
     // The others have gone on without it, and with its new binary it follows them.
     let epoch = wait_for("waiting for the next epoch", || latest_set(1).filter(|(later, _)| *later > epoch)).0;

@@ -6,7 +6,7 @@ use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Protocol, Record,
+    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Message, Protocol, Record,
     SignedVote, State, Timing, Verdict, Version, Vote, VoteKind, Want,
 };
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
 use crate::holding::{HELD_MAX, Holding};
-use crate::light::ChainRules;
+use crate::light::cutoff;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
 use crate::roster::Roster;
 use crate::signing_record::{RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
@@ -38,14 +38,14 @@ pub struct Settings {
     /// The highest version of the rules this node goes by; what it signals (P1). Less than [`Protocol::LATEST`] makes it a
     /// node that was not upgraded.
     pub supported: Protocol,
-    /// The nodes that hold these keys, this one included.
+    /// The nodes that are known to hold these keys at the start; [`Input::Holder`] tells of others.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
 }
 
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
-        ChainRules { genesis_hash: self.genesis_hash, epoch_blocks: self.epoch_blocks }.cutoff(epoch)
+        cutoff(self.epoch_blocks, epoch)
     }
 }
 
@@ -56,6 +56,8 @@ pub enum Input {
     Tick,
     /// A frame of a peer, decoded.
     Message(NodeIndex, PeerMessage),
+    /// A peer has proven that it holds this key, and so holds no other any more; `None` for a peer that is gone.
+    Holder(NodeIndex, Option<PublicKey>),
     /// Transactions admitted and verified here, packed for ordering.
     Payload(Bytes),
     /// Answer to [`Output::verify`].
@@ -83,6 +85,9 @@ pub struct Output {
     pub wake: Option<Millis>,
     /// Contradicting votes of one validator, once for each key and epoch.
     pub evidence: Vec<(SignedVote, SignedVote)>,
+    /// Nodes that signed a batch with an invalid transaction in it (D1), or sent a consensus message with an invalid
+    /// signature in it; once for each. No honest node does.
+    pub blamed: Vec<NodeIndex>,
 }
 
 /// Why a driver cannot go on. The node stops; nothing of the failed turn was let out.
@@ -182,6 +187,10 @@ pub struct Driver<D, K> {
     wall_milliseconds: u64,
     // Collected during a turn.
     pub(crate) events: VecDeque<Event>,
+    /// Who sent the messages among these events, in their order.
+    heard: VecDeque<NodeIndex>,
+    /// Who sent the message that the core is at.
+    hearing: Option<NodeIndex>,
     pub(crate) changes: Vec<Change>,
     to_sign: Vec<Vote>,
     held_back: Vec<(Destination, PeerMessage)>,
@@ -266,6 +275,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             now,
             wall_milliseconds,
             events: VecDeque::new(),
+            heard: VecDeque::new(),
+            hearing: None,
             changes: Vec::new(),
             to_sign: Vec::new(),
             held_back: Vec::new(),
@@ -300,6 +311,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.release_signing();
     }
 
+    /// Hands the core a message of a peer.
+    pub(crate) fn hear(&mut self, from: NodeIndex, message: Message) {
+        self.heard.push_back(from);
+        self.events.push_back(Event::Received(message));
+    }
+
     pub(crate) fn push_change(&mut self, change: Change) {
         self.changes.push(change);
     }
@@ -322,6 +339,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             match input {
                 Input::Tick => self.events.push_back(Event::Tick),
                 Input::Message(from, message) => self.receive(from, message)?,
+                Input::Holder(node, key) => self.note_holder(node, key),
                 Input::Payload(payload) => self.add_payload(payload),
                 Input::BatchVerified(batch, valid) => self.batch_verified(batch, valid)?,
             }
@@ -357,6 +375,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     fn settle(&mut self) -> Result<(), Halt> {
         loop {
             while let Some(event) = self.events.pop_front() {
+                self.hearing = if matches!(event, Event::Received(_)) { self.heard.pop_front() } else { None };
                 for effect in self.core.step(self.now, event) {
                     self.apply(effect)?;
                 }
@@ -442,6 +461,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     for vote in &votes {
                         self.note_highest(vote);
                     }
+                } else {
+                    // Votes come from who signed them, certificates and proposals from who has checked them.
+                    self.output.blamed.extend(self.hearing);
                 }
                 self.events.push_back(Event::Verified(token, valid));
             }
@@ -457,10 +479,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             // D3, D4, H1, E1, V7.
             Effect::Build { view, parent, ancestors } => {
                 let batches = self.select(&ancestors);
+                let named = self.core.block(parent).map(|block| block.checkpoint.height).unwrap_or_default();
+                let next = Height(named.0.saturating_add(CHECKPOINT_INTERVAL));
                 let boundary = self.boundary()?;
                 // While the snapshot is being made, the chain goes on with the checkpoint that its parent names.
-                let waits = boundary.is_none() && self.checkpoint.height >= self.core.config().cutoff;
-                let checkpoint = if waits { Checkpoint::default() } else { self.checkpoint };
+                let waits = boundary.is_none() && next >= self.core.config().cutoff;
+                let checkpoint = if waits { None } else { self.own_checkpoint(next)? }.unwrap_or_default();
                 let contradictions = self.reportable(&ancestors)?;
                 let time_milliseconds = self.wall_milliseconds;
                 self.events.push_back(Event::Built {
@@ -697,6 +721,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let digest = self.digest_of(&batch);
         if !valid && !planted(Bug::InvalidBatchTaken) {
             self.data.check_failed(digest);
+            let origin = self.rosters.get(&batch.epoch).and_then(|roster| roster.node(batch.origin));
+            self.output.blamed.extend(origin);
         } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
             self.keep(digest, batch);
         } else {

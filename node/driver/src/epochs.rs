@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bizra_simplex::block::{CHECKPOINT_INTERVAL, CONTRADICTION_EPOCHS};
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{
-    Anchor, Block, Boundary, Certificate, Checkpoint, Config, Event, Message, Protocol, Record, State,
-};
+use bizra_simplex::{Anchor, Block, Boundary, Certificate, Checkpoint, Config, Message, Protocol, Record, State};
 
 use crate::driver::{Driver, Halt, NodeIndex, Settings};
 use crate::holding::Holding;
@@ -94,7 +92,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let present = self.core.config().epoch;
         let epoch = epoch_of(&message);
         if epoch <= present {
-            self.events.push_back(Event::Received(message));
+            self.hear(from, message);
             return;
         }
         if !self.core.is_over() {
@@ -110,7 +108,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     /// H1: the checkpoint at this height as executed here; `None` while that is not committed.
-    fn own_checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
+    pub(crate) fn own_checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
         if height == self.checkpoint.height {
             return Ok(Some(self.checkpoint));
         }
@@ -217,7 +215,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.push_own_batches();
         self.begin();
         let early = std::mem::take(&mut self.early);
-        self.events.extend(early.into_values().flatten().map(Event::Received));
+        for (from, messages) in early {
+            messages.into_iter().for_each(|message| self.hear(from, message));
+        }
         Ok(true)
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::codec::{Reader, Write};
-use crate::light::Link;
+use crate::light::{Headers, Link};
 use crate::ports::{Member, PublicKey};
 use crate::signing_record::{BLOCK_BYTES, Binding, BlockWrite, FILE_BLOCKS, SigningRecord};
 use crate::wire::PeerMessage;
@@ -223,6 +223,13 @@ fn every_stored_part_has_the_form_it_had() {
         },
         &|reader| reader.contradiction() == Ok(told),
     );
+    let next = vec![Member { key: PublicKey([0x88; 32]), power: Power(0x0708) }];
+    let link = Link { block: boundary_block(), finalization: certificate.clone(), next };
+    line(&mut text, "link", &link.encode());
+    assert_eq!(Link::decode(link.encode()), Ok(link));
+    let headers = Headers { blocks: vec![plain_block(), boundary_block()], finalization: certificate };
+    line(&mut text, "headers", &headers.encode());
+    assert_eq!(Headers::decode(headers.encode()), Ok(headers));
     assert_golden("stored.txt", &text);
 }
 

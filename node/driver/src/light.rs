@@ -10,7 +10,8 @@
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
 use bizra_simplex::{
-    Block, Certificate, Checkpoint, Protocol, VALIDATORS_MAX, ValidatorSet, ValidatorSetError, VoteKind,
+    Block, Boundary, Certificate, Checkpoint, Protocol, VALIDATORS_MAX, ValidatorSet, ValidatorSetError, Version,
+    VoteKind,
 };
 use bytes::Bytes;
 
@@ -38,13 +39,20 @@ pub struct ChainRules {
     pub genesis_hash: Digest,
     /// Blocks from one cut-off height to the next; `None` if the validators never change.
     pub epoch_blocks: Option<u64>,
+    /// The version of the first epoch's rules.
+    pub version: Version,
 }
 
 impl ChainRules {
     /// The height whose execution ends an epoch (E1).
-    pub fn cutoff(&self, epoch: Epoch) -> Height {
-        Height(self.epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.next().0)))
+    fn cutoff(&self, epoch: Epoch) -> Height {
+        cutoff(self.epoch_blocks, epoch)
     }
+}
+
+/// The height whose execution ends an epoch of so many blocks (E1).
+pub(crate) fn cutoff(epoch_blocks: Option<u64>, epoch: Epoch) -> Height {
+    Height(epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.next().0)))
 }
 
 /// From one epoch to the next: the last block of the epoch, its finalization, and the validators whose hash it carries.
@@ -81,6 +89,14 @@ pub enum LightError {
     /// Two validators with one key would let one signature count twice.
     #[error("two validators of epoch {0} have the same key")]
     KeyTwice(Epoch),
+    /// Rules that this build does not know (P3), or older ones than those of the epoch before.
+    #[error("epoch {epoch} goes by version {version} of the rules, which this build cannot follow: upgrade it")]
+    Version {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its version.
+        version: Version,
+    },
     /// A header of another epoch than the one whose validators are known.
     #[error("the header at height {height} is of epoch {found}, not of epoch {wanted}")]
     AnotherEpoch {
@@ -170,6 +186,7 @@ impl VerifiedHeader {
 pub struct TrustedEpoch {
     rules: ChainRules,
     epoch: Epoch,
+    protocol: Protocol,
     /// The last block of the epoch before; the genesis block for epoch 0.
     below: Block,
     below_digest: Digest,
@@ -180,7 +197,8 @@ pub struct TrustedEpoch {
 impl TrustedEpoch {
     /// Epoch 0: the validators and the time of the genesis file. Whoever calls this trusts the file.
     pub fn genesis(rules: ChainRules, time_milliseconds: u64, members: Vec<Member>) -> Result<Self, LightError> {
-        Self::new(rules, Epoch(0), Block::genesis(rules.genesis_hash, time_milliseconds), members)
+        let below = Block::genesis(rules.genesis_hash, time_milliseconds);
+        Self::new(rules, Epoch(0), rules.version, below, members)
     }
 
     /// The epoch after a boundary block of which the digest is trusted, whoever gave the block and the validators. Its
@@ -190,14 +208,21 @@ impl TrustedEpoch {
         if found != trusted {
             return Err(LightError::AnotherAnchor { epoch: block.epoch, found, wanted: trusted });
         }
-        if !well_formed(&block, rules.cutoff(block.epoch)) {
+        let boundary = named_by(&block, &next)?;
+        if block.checkpoint.height < rules.cutoff(block.epoch) {
             return Err(LightError::Malformed(block.height));
         }
-        named_by(&block, &next)?;
-        Self::new(rules, block.epoch.next(), block, next)
+        Self::new(rules, block.epoch.next(), boundary.version, block, next)
     }
 
-    fn new(rules: ChainRules, epoch: Epoch, below: Block, members: Vec<Member>) -> Result<Self, LightError> {
+    fn new(
+        rules: ChainRules,
+        epoch: Epoch,
+        version: Version,
+        below: Block,
+        members: Vec<Member>,
+    ) -> Result<Self, LightError> {
+        let protocol = Protocol::known(version).ok_or(LightError::Version { epoch, version })?;
         let powers: Vec<Power> = members.iter().map(|member| member.power).collect();
         let set = ValidatorSet::new(powers).map_err(|source| LightError::NoSet { epoch, source })?;
         let mut keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
@@ -206,7 +231,7 @@ impl TrustedEpoch {
             return Err(LightError::KeyTwice(epoch));
         }
         let below_digest = below.digest();
-        Ok(Self { rules, epoch, below, below_digest, members, set })
+        Ok(Self { rules, epoch, protocol, below, below_digest, members, set })
     }
 
     /// The epoch.
@@ -239,12 +264,12 @@ impl TrustedEpoch {
     pub fn advance(&self, link: &Link, verify: impl FnOnce(&[Check]) -> bool) -> Result<Self, LightError> {
         let Link { block, finalization, next } = link;
         self.check_header(block)?;
-        if block.boundary.is_none() {
-            return Err(LightError::NotABoundary(block.height));
+        let Boundary { version, .. } = named_by(block, next)?;
+        if version < self.protocol.version() {
+            return Err(LightError::Version { epoch: self.epoch.next(), version });
         }
-        named_by(block, next)?;
         // Cheap checks first: a liar should not make anybody check 128 signatures.
-        let after = Self::new(self.rules, self.epoch.next(), block.clone(), next.clone())?;
+        let after = Self::new(self.rules, self.epoch.next(), version, block.clone(), next.clone())?;
         self.check_certificate(block, after.below_digest, finalization, verify)?;
         Ok(after)
     }
@@ -278,7 +303,7 @@ impl TrustedEpoch {
         if block.epoch != self.epoch {
             return Err(LightError::AnotherEpoch { height, found: block.epoch, wanted: self.epoch });
         }
-        if !well_formed(block, self.rules.cutoff(self.epoch)) {
+        if !block.is_well_formed(self.rules.cutoff(self.epoch), self.protocol) {
             return Err(LightError::Malformed(height));
         }
         let (before, now) = (self.below.checkpoint, block.checkpoint);
@@ -286,7 +311,7 @@ impl TrustedEpoch {
         let above = height > self.below.height
             && block.time_milliseconds >= self.below.time_milliseconds
             && (before == now || before.height < now.height)
-            && (!first || block.parent == self.below_digest);
+            && (!first || (block.parent == self.below_digest && block.follows(&self.below)));
         if above { Ok(()) } else { Err(LightError::NotAbove { height, below: self.below.height }) }
     }
 
@@ -315,18 +340,13 @@ impl TrustedEpoch {
     }
 }
 
-/// True by the rules of some version. Which one holds is for validators to judge, and a quorum of them has.
-fn well_formed(block: &Block, cutoff: Height) -> bool {
-    Protocol::ALL.into_iter().any(|protocol| block.is_well_formed(cutoff, protocol))
-}
-
-/// E1: the boundary names exactly these validators.
-fn named_by(block: &Block, next: &[Member]) -> Result<(), LightError> {
+/// E1: the boundary, if it names exactly these validators.
+fn named_by(block: &Block, next: &[Member]) -> Result<Boundary, LightError> {
     let boundary = block.boundary.ok_or(LightError::NotABoundary(block.height))?;
     let epoch = block.epoch.next();
     let found = validators_hash(epoch, next);
     if found == boundary.validators {
-        return Ok(());
+        return Ok(boundary);
     }
     Err(LightError::AnotherSet { epoch, height: block.height, found, wanted: boundary.validators })
 }

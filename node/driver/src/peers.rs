@@ -119,6 +119,24 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         Ok(())
     }
 
+    /// Who is who follows from what peers prove: of two that hold one key, the one that proved it last is its holder.
+    pub(crate) fn note_holder(&mut self, node: NodeIndex, key: Option<PublicKey>) {
+        let nodes = &mut self.settings.nodes;
+        if key.is_some_and(|key| nodes.get(&key) == Some(&node)) {
+            return;
+        }
+        nodes.retain(|_, holder| *holder != node);
+        if let Some(key) = key {
+            nodes.insert(key, node);
+        }
+        // What it said before, it said as somebody else.
+        self.heights.remove(&node);
+        self.early.remove(&node);
+        for roster in self.rosters.values_mut() {
+            roster.locate(&self.settings.nodes);
+        }
+    }
+
     fn serve_view(&mut self, from: NodeIndex, view: View) {
         let anchor_view = self.core.anchor().view;
         let certificates: Vec<Certificate> = if view <= anchor_view {

@@ -44,12 +44,15 @@ impl Roster {
         let set = ValidatorSet::new(powers)
             .map_err(|error| DiskError::Corrupt(format!("the stored validators are no set: {error}")))?;
         let me = members.iter().position(|member| Some(member.key) == own);
-        Ok(Self {
-            set,
-            nodes: members.iter().map(|member| nodes.get(&member.key).copied()).collect(),
-            me: me.map(|position| ValidatorIndex(position as u16)),
-            members,
-        })
+        let me = me.map(|position| ValidatorIndex(position as u16));
+        let mut roster = Self { set, nodes: Vec::new(), me, members };
+        roster.locate(nodes);
+        Ok(roster)
+    }
+
+    /// Looks for the validators among these peers.
+    pub(crate) fn locate(&mut self, nodes: &BTreeMap<PublicKey, NodeIndex>) {
+        self.nodes = self.members.iter().map(|member| nodes.get(&member.key).copied()).collect();
     }
 
     /// The key of a validator.

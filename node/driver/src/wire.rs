@@ -78,6 +78,32 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
+    /// True if the receiver is to look something up and answer. Whoever limits what peers may cost starts here.
+    pub fn is_question(&self) -> bool {
+        match self {
+            Self::FetchBlock(_)
+            | Self::FetchView(_)
+            | Self::FetchBatch(_)
+            | Self::FetchRange(_)
+            | Self::FetchHighestVote(_)
+            | Self::FetchHeld(_)
+            | Self::FetchBoundaries(_)
+            | Self::FetchManifest(_)
+            | Self::FetchChunk(..) => true,
+            Self::Consensus(_)
+            | Self::Batch(_)
+            | Self::Block(_)
+            | Self::Range(..)
+            | Self::HighestVote(..)
+            | Self::Status(_)
+            | Self::Held(_)
+            | Self::Evidence(..)
+            | Self::Boundaries(..)
+            | Self::Manifest(..)
+            | Self::Chunk(..) => false,
+        }
+    }
+
     /// The canonical bytes.
     pub fn encode(&self) -> Bytes {
         let mut bytes = Vec::with_capacity(256);

@@ -1,12 +1,14 @@
 //! One driver, fed by hand: what a turn lets out and what it survives.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+use std::collections::BTreeMap;
+
 use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
-    Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, PublicKey, Recovered, Settings, Signing,
-    UNORDERED_BYTES_PER_ORIGIN_MAX,
+    Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered, Settings,
+    Signing, UNORDERED_BYTES_PER_ORIGIN_MAX,
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
@@ -97,13 +99,20 @@ fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
 }
 
 fn start(records: Vec<Record>, supported: Protocol) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    let settings = Settings {
-        genesis_hash: GENESIS,
-        timing: Timing::default(),
-        epoch_blocks: None,
-        supported,
-        nodes: (0..4).map(|index| (key(index), u16::from(index))).collect(),
-    };
+    start_among((0..4).map(|index| (key(index), u16::from(index))).collect(), records, supported)
+}
+
+fn validator_among(nodes: BTreeMap<PublicKey, NodeIndex>, records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
+    start_among(nodes, records, Protocol::LATEST).unwrap()
+}
+
+fn start_among(
+    nodes: BTreeMap<PublicKey, NodeIndex>,
+    records: Vec<Record>,
+    supported: Protocol,
+) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
+    let timing = Timing::default();
+    let settings = Settings { genesis_hash: GENESIS, timing, epoch_blocks: None, supported, nodes };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
     let file: Vec<Box<[u8; BLOCK_BYTES]>> =
         SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
@@ -248,4 +257,30 @@ fn who_is_far_behind_signs_nothing_though_a_quorum_has_answered() {
     // One of four may be a liar, and a few blocks are no distance.
     assert_eq!(votes(&[100]), (Signing::Allowed, true));
     assert_eq!(votes(&[8, 8, 8]), (Signing::Allowed, true));
+}
+
+#[test]
+fn a_validator_is_the_node_that_proved_its_key_last_and_nobody_before() {
+    let mut driver = validator_among(BTreeMap::new(), Vec::new());
+    let status = |node: u16| Input::Message(node, PeerMessage::Status(Height(7)));
+    let answer = |node: u16| Input::Message(node, PeerMessage::HighestVote(key(0), None));
+    driver.turn(Millis(1), 0, (11..14).map(status)).unwrap();
+    driver.turn(Millis(2), 0, (11..14).map(answer)).unwrap();
+    assert_eq!(driver.network_height(), Height(0), "what nodes without a proven key say has no power");
+    assert_eq!(driver.signing(), Signing::Locked, "nor does it unlock the key (S5)");
+
+    let prove = |node: u16, index: u8| Input::Holder(node, Some(key(index)));
+    driver.turn(Millis(3), 0, [prove(11, 1), answer(11)]).unwrap();
+    // The same once more, and a key that is no validator's.
+    driver.turn(Millis(4), 0, [prove(12, 9), answer(12), prove(11, 1), answer(11)]).unwrap();
+    assert_eq!(driver.signing(), Signing::Locked);
+    driver.turn(Millis(5), 0, [prove(12, 2), answer(12)]).unwrap();
+    assert_eq!(driver.signing(), Signing::Allowed, "three of four powers, this node included");
+
+    // A validator that comes back on another volume, under another number, is found there from its proof on.
+    driver.turn(Millis(6), 0, [prove(14, 1), status(14), status(12)]).unwrap();
+    assert_eq!(driver.network_height(), Height(7));
+    driver.turn(Millis(7), 0, [Input::Holder(14, None)]).unwrap();
+    assert_eq!(driver.reported_height(14), Height(0), "who is gone says nothing any more");
+    assert_eq!(driver.network_height(), Height(0));
 }

@@ -126,12 +126,13 @@ impl Block {
         self.height.0.saturating_sub(self.checkpoint.height.0) <= CHECKPOINT_LAG_MAX
     }
 
-    /// True if the block may come directly after `parent`: heights, times and checkpoints only grow.
+    /// True if the block may come directly after `parent`: heights and times only grow, and checkpoints are named one after
+    /// the other, so that every receipt is under a root that some header names.
     pub fn follows(&self, parent: &Self) -> bool {
         let (before, now) = (&parent.checkpoint, &self.checkpoint);
         self.height == parent.height.next()
             && (self.time_milliseconds >= parent.time_milliseconds || planted(Bug::TimeNotMonotone))
-            && (before == now || before.height < now.height)
+            && (before == now || before.height.0.checked_add(CHECKPOINT_INTERVAL) == Some(now.height.0))
     }
 
     /// Identifies the block: SHA-256 over the fixed layout of all its fields.

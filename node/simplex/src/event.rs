@@ -68,7 +68,7 @@ pub enum Event {
         batches: Vec<Digest>,
         /// Wall clock of the proposer, milliseconds since 1970.
         time_milliseconds: u64,
-        /// The highest checkpoint this node has executed.
+        /// The checkpoint after the one the parent names, if this node has executed it; else any that is not above.
         checkpoint: Checkpoint,
         /// What to say of the next epoch if the block turns out to be the last of this one; `None` while the cut-off
         /// height is not executed.

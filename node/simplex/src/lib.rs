@@ -87,8 +87,8 @@
 //! * **D4**, **D5** See the driver.
 //!
 //! ## Headers
-//! * **H1** A header names a [`Checkpoint`]: an executed height (parent's ≤ it < the block's) with a commitment to the
-//!   state after it. Validators vote only once they executed that height themselves and found the same
+//! * **H1** A header names a [`Checkpoint`]: an executed height below the block's, the one its parent names or the next
+//!   one, with a commitment to the state after it. Validators vote only once they executed it themselves and found the same
 //!   ([`Effect::Check`]). Heights divisible by [`block::CHECKPOINT_INTERVAL`] are checkpoints; a block more than
 //!   [`block::CHECKPOINT_LAG_MAX`] above the one it names orders nothing.
 //! * **H2**, **H3** Commitments, receipts and events are the ledger's.

@@ -125,6 +125,20 @@ fn headers_that_break_a_rule_get_no_vote() {
     assert!(!judged(&ending, after).contains(&VoteKind::Notarize), "a child of the boundary");
 }
 
+/// H1: a receipt is provable only if a header names the checkpoint that covers it.
+#[test]
+fn no_checkpoint_is_skipped() {
+    let parent = Block { height: Height(50), ..genesis().block };
+    let names = |height| {
+        let checkpoint = Checkpoint { height: Height(height), ..CUTOFF };
+        Block { height: Height(51), checkpoint, ..parent.clone() }.follows(&parent)
+    };
+    assert!(names(CHECKPOINT_INTERVAL));
+    assert!(!names(2 * CHECKPOINT_INTERVAL));
+    let later = Block { height: Height(51), checkpoint: CUTOFF, ..parent.clone() };
+    assert!(!Block { height: Height(52), checkpoint: Checkpoint::default(), ..later.clone() }.follows(&later));
+}
+
 /// H1: ordering waits for execution.
 #[test]
 fn a_block_far_above_its_checkpoint_orders_nothing() {

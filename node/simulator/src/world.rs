@@ -402,7 +402,7 @@ impl World {
 
     /// Lets out what a turn decided, now that it is durable.
     fn release(&mut self, node: usize, output: Output) {
-        let Output { sends, verify, wake, evidence } = output;
+        let Output { sends, verify, wake, evidence, blamed } = output;
         if self.nodes[node].adversary.is_none() {
             self.oracle.promised(node);
             for (_, message) in &sends {
@@ -412,6 +412,11 @@ impl World {
             for (first, second) in &evidence {
                 self.evidence += 1;
                 self.oracle.evidence(self.now, node, first, second);
+            }
+            for culprit in blamed.into_iter().map(usize::from) {
+                if self.nodes[culprit].adversary.is_none() {
+                    self.oracle.accuse(self.now, node, format!("blames honest node {culprit} for what is invalid"));
+                }
             }
         }
         let frames = match &mut self.nodes[node].adversary {

@@ -19,9 +19,9 @@ pub(super) fn finalization(height: Height) -> Vec<u8> {
     numbered(b'f', height.0)
 }
 
-/// Height of the last block of an epoch.
-pub(super) fn boundary(epoch: Epoch) -> Vec<u8> {
-    numbered(b'e', epoch.0)
+/// The link from this epoch to the next.
+pub(super) fn link(epoch: Epoch) -> Vec<u8> {
+    numbered(b'l', epoch.0)
 }
 
 pub(super) fn height_of(block: Digest) -> Vec<u8> {

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod golden_tests;
 mod keys;
+mod light;
 mod store;
 mod verify;
 

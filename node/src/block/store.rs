@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
 use bizra_driver::codec::{DecodeError, Reader, Write as _};
+use bizra_driver::light::Headers;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
 use bizra_simplex::{Anchor, Block, Certificate, Contradiction, Record, SignedVote, VoteKind};
 use bytes::Bytes;
@@ -86,6 +87,10 @@ impl BlockStore {
         };
         store.set_last(last);
         Ok(store)
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 
     fn last_height(&self) -> Result<Option<Height>, StorageError> {
@@ -275,13 +280,20 @@ impl BlockStore {
     ) -> Result<(), StorageError> {
         let Some(last) = blocks.last() else { return Ok(()) };
         for block in blocks {
-            self.put_block(writes, block, certificate.view())?;
+            let digest = block.digest();
+            let mut value = vec![FORMAT];
+            value.extend_from_slice(&certificate.view().0.to_be_bytes());
+            value.put_block(block);
+            writes.put(Family::Blocks, &keys::block(block.height), &value)?;
+            writes.put(Family::Blocks, &keys::height_of(digest), &number(block.height.0))?;
             for batch in &block.batches {
                 writes.put(Family::Batches, &keys::ordered(*batch), &number(block.height.0))?;
                 writes.delete(Family::Batches, &keys::unordered(*batch))?;
             }
         }
-        put_finalization(writes, last.height, certificate)?;
+        let mut value = vec![FORMAT];
+        value.put_certificate(certificate);
+        writes.put(Family::Blocks, &keys::finalization(last.height), &value)?;
         writes.put(Family::Blocks, keys::LAST_FINALIZED, &number(last.height.0))?;
         // Views begin anew after the last block of an epoch: nothing of the old one is of use then.
         let (height, view) = match last.boundary {
@@ -292,37 +304,6 @@ impl BlockStore {
             writes.delete(Family::Consensus, &key)?;
         }
         Ok(())
-    }
-
-    /// Keeps the last block of an epoch below the first block this store has, with its finalization.
-    pub fn put_boundary(
-        &self,
-        writes: &mut Writes<'_>,
-        block: &Block,
-        finalization: &Certificate,
-    ) -> Result<(), StorageError> {
-        self.put_block(writes, block, finalization.view())?;
-        put_finalization(writes, block.height, finalization)
-    }
-
-    fn put_block(&self, writes: &mut Writes<'_>, block: &Block, view: View) -> Result<(), StorageError> {
-        let mut value = vec![FORMAT];
-        value.extend_from_slice(&view.0.to_be_bytes());
-        value.put_block(block);
-        writes.put(Family::Blocks, &keys::block(block.height), &value)?;
-        writes.put(Family::Blocks, &keys::height_of(block.digest()), &number(block.height.0))?;
-        if block.boundary.is_some() {
-            writes.put(Family::Blocks, &keys::boundary(block.epoch), &number(block.height.0))?;
-        }
-        Ok(())
-    }
-
-    /// The last block of an epoch and its finalization; `None` while that is not final.
-    pub fn boundary(&self, epoch: Epoch) -> Result<Option<(Block, Certificate)>, StorageError> {
-        let Some(height) = self.database.get(Family::Blocks, &keys::boundary(epoch))? else { return Ok(None) };
-        let height = Height(decode(height, Reader::u64)?);
-        let finalization = self.finalization(height)?;
-        Ok(self.get(height)?.map(|stored| stored.block).zip(finalization))
     }
 
     /// Removes a finalised block, the bodies it orders and its certificate. The last block of an epoch stays, with its
@@ -373,12 +354,18 @@ impl BlockReader for BlockStore {
     fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError> {
         Ok(self.batch(*batch)?.map(|batch| batch.payload))
     }
-}
 
-fn put_finalization(writes: &mut Writes<'_>, height: Height, certificate: &Certificate) -> Result<(), StorageError> {
-    let mut value = vec![FORMAT];
-    value.put_certificate(certificate);
-    writes.put(Family::Blocks, &keys::finalization(height), &value)
+    fn epoch_links(&self, from: Epoch, limit: usize) -> Result<Vec<Bytes>, StorageError> {
+        self.links(from, limit)
+    }
+
+    fn finalised_headers(&self, from: Height) -> Result<Option<Headers>, StorageError> {
+        self.headers(from)
+    }
+
+    fn header_naming(&self, checkpoint: Height, oldest: Height) -> Result<Option<Height>, StorageError> {
+        self.naming(checkpoint, oldest)
+    }
 }
 
 fn number(number: u64) -> Vec<u8> {

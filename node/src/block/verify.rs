@@ -1,13 +1,14 @@
 //! Checks a whole chain on disk: every hash, certificate, signature and body.
 
 use bizra_driver::batch::Batch;
-use bizra_simplex::types::{Digest, Height, ValidatorIndex};
-use bizra_simplex::{Certificate, ValidatorSet, VoteKind};
-use ed25519_zebra::{Signature, VerificationKey};
+use bizra_driver::light::{Headers, LightError, Link, TrustedEpoch};
+use bizra_simplex::types::{Digest, Height};
+use bytes::Bytes;
 
 use super::store::{BlockStore, StoredBlock};
 use crate::configuration::LoadedGenesis;
 use crate::gateway::BlockReader as _;
+use crate::light::{genesis_epoch, verify_signatures};
 use crate::storage::StorageError;
 use crate::transaction::{ChainId, PayloadVerifier};
 
@@ -40,25 +41,22 @@ pub enum VerifyError {
         what: String,
     },
     /// The validators of the genesis do not form a set.
-    #[error("the genesis has no valid validator set")]
-    Validators,
+    #[error(transparent)]
+    Validators(#[from] LightError),
+    /// The genesis names no chain.
+    #[error("the genesis has no valid chain id")]
+    ChainId,
 }
 
-/// Walks the chain from the genesis to the last finalised block.
+/// Walks the chain from the genesis to the last finalised block, from one validator set to the next.
 pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<ChainReport, VerifyError> {
-    let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(VerifyError::Validators)?;
+    let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(VerifyError::ChainId)?;
     let mut payloads = PayloadVerifier::new(chain);
-    let powers = genesis.validators.iter().map(|member| member.power).collect();
-    let validators = ValidatorSet::new(powers).map_err(|_| VerifyError::Validators)?;
-    let keys: Vec<VerificationKey> = genesis
-        .validators
-        .iter()
-        .map(|member| VerificationKey::try_from(member.public_key).map_err(|_| VerifyError::Validators))
-        .collect::<Result<_, _>>()?;
+    let mut epochs = Epochs { before: None, present: genesis_epoch(genesis)? };
     let (top, _) = store.finalized();
     let mut report = ChainReport::default();
     let mut parent = store.get(Height(0))?.map(|stored| stored.block.digest()).unwrap_or_default();
-    let mut uncertified = 0_u64;
+    let mut uncertified = Vec::new();
     let mut waiting: Vec<(Height, Batch)> = Vec::new();
     for height in 1..=top.0 {
         let height = Height(height);
@@ -72,36 +70,68 @@ pub fn verify_chain(store: &BlockStore, genesis: &LoadedGenesis) -> Result<Chain
             return Err(wrong("its digest is not indexed under its height".to_owned()));
         }
         report.blocks += 1;
-        uncertified += 1;
-        if let Some(certificate) = store.finalization(height)? {
-            check_certificate(&certificate, parent, &validators, &keys, genesis.hash).map_err(wrong)?;
-            report.certificates += 1;
-            uncertified = 0;
-        }
-        for digest in block.batches {
-            let batch = store.batch(digest)?.ok_or_else(|| wrong(format!("its batch {digest} is missing")))?;
-            if batch.digest(genesis.hash) != digest {
+        for digest in &block.batches {
+            let batch = store.batch(*digest)?.ok_or_else(|| wrong(format!("its batch {digest} is missing")))?;
+            if batch.digest(genesis.hash) != *digest {
                 return Err(wrong(format!("its batch {digest} is another one")));
             }
-            let key = keys.get(usize::from(batch.origin.0));
-            let signed = key.is_some_and(|key| key.verify(&Signature::from(batch.signature.0), &digest.0).is_ok());
-            if !signed {
+            if !epochs.signed_by_origin(&batch, *digest) {
                 return Err(wrong(format!("its batch {digest} is not signed by its origin")));
             }
             waiting.push((height, batch));
+        }
+        let ends = block.boundary.is_some();
+        uncertified.push(block);
+        if let Some(finalization) = store.finalization(height)? {
+            let headers = Headers { blocks: std::mem::take(&mut uncertified), finalization };
+            epochs.present.headers(&headers, verify_signatures).map_err(|error| wrong(error.to_string()))?;
+            report.certificates += 1;
+        }
+        if ends {
+            match store.links(epochs.present.epoch(), 1)?.pop() {
+                Some(link) => epochs.enter(link, parent).map_err(wrong)?,
+                None if height == top => {}
+                None => return Err(wrong("the validators of the epoch that begins after it are missing".to_owned())),
+            }
         }
         if waiting.len() >= PAYLOADS_AT_ONCE {
             report.batches += check_payloads(&mut payloads, &mut waiting)?;
         }
     }
     report.batches += check_payloads(&mut payloads, &mut waiting)?;
-    if uncertified > 0 {
+    if !uncertified.is_empty() {
         return Err(VerifyError::Block {
             height: top,
             what: "no certificate finalises the end of the chain".to_owned(),
         });
     }
     Ok(report)
+}
+
+/// The validators of the epoch that is being walked through, and of the one before, whose batches may still be ordered.
+struct Epochs {
+    before: Option<TrustedEpoch>,
+    present: TrustedEpoch,
+}
+
+impl Epochs {
+    fn signed_by_origin(&self, batch: &Batch, digest: Digest) -> bool {
+        let known = [Some(&self.present), self.before.as_ref()];
+        let epoch = known.into_iter().flatten().find(|known| known.epoch() == batch.epoch);
+        let origin = epoch.and_then(|epoch| epoch.members().get(usize::from(batch.origin.0)));
+        origin.is_some_and(|origin| verify_signatures(&[(origin.key, digest.0.to_vec(), batch.signature)]))
+    }
+
+    /// Goes on to the next epoch, over the link that is stored for the block with this digest.
+    fn enter(&mut self, link: Bytes, block: Digest) -> Result<(), String> {
+        let link = Link::decode(link).map_err(|error| format!("the link to the next epoch: {error}"))?;
+        if link.block.digest() != block {
+            return Err("the link to the next epoch is of another block".to_owned());
+        }
+        let next = self.present.advance(&link, verify_signatures).map_err(|error| error.to_string())?;
+        self.before = Some(std::mem::replace(&mut self.present, next));
+        Ok(())
+    }
 }
 
 fn check_payloads(verifier: &mut PayloadVerifier, waiting: &mut Vec<(Height, Batch)>) -> Result<u64, VerifyError> {
@@ -111,28 +141,4 @@ fn check_payloads(verifier: &mut PayloadVerifier, waiting: &mut Vec<(Height, Bat
         verdict.map_err(|error| VerifyError::Block { height: *height, what: error.to_string() })?;
     }
     Ok(payloads.len() as u64)
-}
-
-fn check_certificate(
-    certificate: &Certificate,
-    block: Digest,
-    validators: &ValidatorSet,
-    keys: &[VerificationKey],
-    genesis_hash: Digest,
-) -> Result<(), String> {
-    if certificate.vote.kind != VoteKind::Finalize || certificate.vote.digest != block {
-        return Err("its certificate finalises another block".to_owned());
-    }
-    if !certificate.is_well_formed(certificate.vote.epoch, validators) {
-        return Err("its certificate carries no quorum".to_owned());
-    }
-    let message = certificate.vote.signed_bytes(genesis_hash);
-    let valid = |signer: ValidatorIndex, signature: [u8; 64]| {
-        let key = keys.get(usize::from(signer.0));
-        key.is_some_and(|key| key.verify(&Signature::from(signature), &message).is_ok())
-    };
-    match certificate.signatures.iter().find(|(signer, signature)| !valid(*signer, signature.0)) {
-        Some((signer, _)) => Err(format!("the signature of validator {signer} on its certificate is not valid")),
-        None => Ok(()),
-    }
 }

@@ -22,7 +22,6 @@ use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
 use super::receipt::Receipt;
 use super::record::{STATE_KEY, State, TransactionRecord, superseded_key, totals_key};
-use super::snapshot::put_members;
 use super::state_entries::StateEntries;
 use super::{genesis, sealing};
 
@@ -285,9 +284,8 @@ impl Ledger {
         }
         writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
         writes.put(Family::Ledger, &summary_key(height), &summary.encode())?;
-        if let Some(set) = self.registry.set_at_cutoff(height) {
+        if self.registry.set_at_cutoff(height).is_some() {
             writes.put(Family::Ledger, &totals_key(height), &state.encode())?;
-            put_members(writes, set.epoch, &set.voters())?;
         }
         self.state = state;
         if height.is_multiple_of(CHECKPOINT_INTERVAL) {

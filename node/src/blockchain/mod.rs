@@ -35,7 +35,4 @@ pub use reader::{AtHeight, LedgerReader, Totals};
 pub use receipt::{Failure, Receipt};
 pub use record::{Account, TransactionRecord};
 pub use sealing::{CommitmentError, verify_commitment};
-pub use snapshot::{
-    Section, SnapshotItem, last_cutoffs, put_item, put_members, read_members, read_snapshot, recent_block,
-    seal_snapshot,
-};
+pub use snapshot::{Section, SnapshotItem, last_cutoffs, put_item, read_snapshot, recent_block, seal_snapshot};

@@ -24,11 +24,6 @@ pub(super) fn totals_key(cutoff: u64) -> [u8; 9] {
     numbered(b't', cutoff)
 }
 
-/// Key of the members of an epoch, in the `Ledger` family.
-pub(super) fn members_key(epoch: u64) -> [u8; 9] {
-    numbered(b'v', epoch)
-}
-
 /// Key of a receipt that was replaced at this height, in the `Ledger` family.
 pub(super) fn superseded_key(height: u64, id: &TransactionId) -> Vec<u8> {
     [&numbered(SUPERSEDED, height)[..], &id.0].concat()

@@ -8,10 +8,9 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 
-use bizra_driver::{Member, PublicKey};
 use bizra_simplex::Checkpoint;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
-use bizra_simplex::types::{Digest, Power};
+use bizra_simplex::types::Digest;
 
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::execution::RECEIPT_BLOCKS;
@@ -314,22 +313,4 @@ pub fn seal_snapshot(database: &Database, cutoff: u64) -> Result<Checkpoint, Sto
 pub fn recent_block(database: &Database, height: u64) -> Result<Option<Digest>, StorageError> {
     let value = database.get(Family::Ledger, &summary_key(height))?;
     value.map(|bytes| BlockSummary::decode(&bytes).map(|summary| summary.hash)).transpose()
-}
-
-/// Keeps who votes in an epoch for ever: what a boundary names, for those who walk the boundaries from the genesis.
-pub fn put_members(writes: &mut Writes<'_>, epoch: u64, members: &[Member]) -> Result<(), StorageError> {
-    let bytes: Vec<u8> =
-        members.iter().flat_map(|member| [&member.key.0[..], &member.power.0.to_be_bytes()].concat()).collect();
-    writes.put(Family::Ledger, &members_key(epoch), &bytes)
-}
-
-/// Who votes in an epoch; `None` for the genesis' and for one whose cut-off is not executed.
-pub fn read_members(database: &Database, epoch: u64) -> Result<Option<Vec<Member>>, StorageError> {
-    let Some(bytes) = database.get(Family::Ledger, &members_key(epoch))? else { return Ok(None) };
-    let (mut fields, mut members) = (Fields(&bytes), Vec::new());
-    while fields.end().is_none() {
-        let member = fields.take().zip(fields.u64()).ok_or_else(|| corrupt("the members of an epoch"))?;
-        members.push(Member { key: PublicKey(member.0), power: Power(member.1) });
-    }
-    Ok(Some(members))
 }

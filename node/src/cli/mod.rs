@@ -8,6 +8,7 @@ pub mod devnet;
 pub mod genesis;
 pub mod init;
 pub mod keygen;
+pub mod light;
 pub mod load;
 pub mod output;
 mod owner_key;
@@ -60,6 +61,8 @@ pub enum Command {
     /// Manage an account's validator.
     #[command(subcommand)]
     Validator(Box<validator::ValidatorCommand>),
+    /// Verify the end of the chain, and a transaction, trusting the genesis and no node.
+    Light(light::LightCommand),
     /// Fetch or check the proof that a transaction was executed.
     Proof(proof::ProofCommand),
     /// Check a stopped node's database from the genesis up.
@@ -89,6 +92,7 @@ impl Command {
             Self::Blocks(command) => command.run().await,
             Self::Stake(command) => command.run().await,
             Self::Validator(command) => command.run().await,
+            Self::Light(command) => command.run().await,
             Self::Proof(command) => command.run().await,
             Self::Verify(command) => command.run(),
             Self::ResetDatabase(command) => command.run(),

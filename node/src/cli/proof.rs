@@ -9,9 +9,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::client::{NodeArgs, refused};
+use super::light::{LightArgs, ShownTransaction};
 use super::output::{OutputArgs, OutputFormat};
 use super::termination::CliError;
 use crate::blockchain::{Failure, InclusionProof};
+use crate::light::inclusion_proof;
 
 /// Fetch or check the proof that a transaction was executed.
 #[derive(Args, Clone, Debug)]
@@ -26,7 +28,7 @@ pub struct ProofCommand {
 pub enum ProofAction {
     /// Print the proof of a finalised transaction, as JSON.
     Get(GetArgs),
-    /// Check a proof, without a node, against the receipts root that a header names for the proof's checkpoint.
+    /// Check a proof: against a header that is verified from the genesis, or, without a node, against a receipts root.
     Check(CheckArgs),
 }
 
@@ -45,9 +47,15 @@ pub struct GetArgs {
 pub struct CheckArgs {
     /// The proof, as `proof get` prints it.
     pub file: PathBuf,
-    /// Receipts root of the checkpoint, 64 hex digits, from a header you trust.
-    #[arg(long, value_name = "DIGEST")]
-    pub receipts: String,
+    /// Receipts root of the proof's checkpoint, 64 hex digits, from a header you trust.
+    #[arg(long, value_name = "DIGEST", conflicts_with = "genesis", required_unless_present = "genesis")]
+    pub receipts: Option<String>,
+    /// The genesis file of the chain: the header is fetched and verified from there.
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+    /// Whom to ask for the header.
+    #[command(flatten)]
+    pub light: LightArgs,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -69,7 +77,7 @@ impl ProofCommand {
     pub async fn run(self) -> Result<(), CliError> {
         match self.action {
             ProofAction::Get(arguments) => arguments.run().await,
-            ProofAction::Check(arguments) => arguments.run(),
+            ProofAction::Check(arguments) => arguments.run().await,
         }
     }
 }
@@ -80,30 +88,25 @@ impl GetArgs {
             .ok_or_else(|| CliError::Failed("a transaction id has 64 lower-case hex digits".to_owned()))?;
         let request = v1::GetProofRequest { transaction_id: id.to_vec() };
         let proof = self.node.connect().await?.get_proof(request).await.map_err(refused)?.into_inner();
-        let hex = |path: Vec<Vec<u8>>| path.into_iter().map(hex::encode).collect();
-        let proof = InclusionProof {
-            transaction_id: hex::encode(proof.transaction_id),
-            height: proof.height,
-            index: proof.index,
-            outcome: u8::try_from(proof.outcome).map_err(CliError::failed)?,
-            transactions: proof.transactions,
-            transaction_path: hex(proof.transaction_path),
-            receipt_path: hex(proof.receipt_path),
-            checkpoint: proof.checkpoint,
-            block_path: hex(proof.block_path),
-        };
+        let proof = inclusion_proof(proof).map_err(CliError::failed)?;
         OutputArgs { output: OutputFormat::Json }.print(&proof, |_| String::new())
     }
 }
 
 impl CheckArgs {
-    fn run(self) -> Result<(), CliError> {
+    async fn run(self) -> Result<(), CliError> {
         let read = |error: &dyn std::fmt::Display| {
             CliError::Failed(format!("cannot read the proof {}: {error}", self.file.display()))
         };
         let text = std::fs::read(&self.file).map_err(|error| read(&error))?;
         let proof: InclusionProof = serde_json::from_slice(&text).map_err(|error| read(&error))?;
-        let receipts = decode_hex(&self.receipts)
+        let Some(receipts) = self.receipts else {
+            let genesis = self.genesis.ok_or_else(|| CliError::Failed("give --genesis or --receipts".to_owned()))?;
+            let (mut client, _) = self.light.sync(&genesis).await?;
+            let proven = ShownTransaction::from(client.check(proof).await.map_err(CliError::failed)?);
+            return self.output.print(&proven, ToString::to_string);
+        };
+        let receipts = decode_hex(&receipts)
             .map(Digest)
             .ok_or_else(|| CliError::Failed("--receipts has 64 lower-case hex digits".to_owned()))?;
         let failure = proof.verify(receipts).map_err(CliError::failed)?;

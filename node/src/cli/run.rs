@@ -35,6 +35,6 @@ impl RunCommand {
                 signals.wait().await;
             }
         };
-        Node::run(configuration, stop).await.map_err(CliError::Stopped)
+        Node::run(configuration, &self.config, stop).await.map_err(CliError::Stopped)
     }
 }

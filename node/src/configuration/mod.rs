@@ -11,7 +11,7 @@ use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::port;
 use serde::{Deserialize, Serialize};
 
-pub use genesis::LoadedGenesis;
+pub use genesis::{LoadedGenesis, Member};
 
 use crate::identity::CertificateFiles;
 

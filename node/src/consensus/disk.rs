@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 
+use bizra_driver::light::Link;
 use bizra_driver::signing_record::BlockWrite;
 use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
 use bizra_simplex::types::{Digest, Epoch, Height};
@@ -12,7 +13,7 @@ use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
 use crate::snapshot::{SnapshotMaker, SnapshotStore};
-use crate::storage::{Database, StorageError};
+use crate::storage::{Database, StorageError, Writes};
 
 /// Called with every executed block, in height order, after its effects are applied.
 pub type ExecutedBlocks = Box<dyn FnMut(Arc<BlockOutcome>) + Send>;
@@ -65,6 +66,7 @@ impl NodeDisk {
         let mut writes = self.database.writes();
         let mut outcomes = Vec::new();
         let mut last_finalized = None;
+        let mut ends = Vec::new();
         for change in changes {
             match change {
                 Change::Record(record) => self.blocks.put_record(&mut writes, &record)?,
@@ -72,9 +74,15 @@ impl NodeDisk {
                 Change::Finalize(blocks, certificate) => {
                     self.blocks.finalize(&mut writes, &blocks, &certificate)?;
                     last_finalized = blocks.into_iter().next_back().or(last_finalized);
+                    if last_finalized.as_ref().is_some_and(|block| block.boundary.is_some()) {
+                        ends.push(certificate);
+                    }
                 }
                 Change::Execute(block, batches) => {
                     outcomes.push(self.ledger.execute(&block, &batches, &mut writes)?);
+                    if block.boundary.is_some() {
+                        self.put_link(&mut writes, block, &ends)?;
+                    }
                 }
                 Change::Forget(batches) => self.blocks.forget_batches(&mut writes, &batches)?,
                 Change::Evidence(key, first, second) => self.blocks.put_evidence(&mut writes, key, &first, &second)?,
@@ -97,6 +105,23 @@ impl NodeDisk {
             (self.executed)(Arc::new(outcome));
         }
         Ok(())
+    }
+}
+
+impl NodeDisk {
+    /// Keeps the link to the next epoch for light clients, once its last block is executed (E5). `ends` are
+    /// finalizations of this turn, not readable yet.
+    fn put_link(&self, writes: &mut Writes<'_>, block: Block, ends: &[Certificate]) -> Result<(), StorageError> {
+        let stored = self.blocks.finalization(block.height)?;
+        let digest = block.digest();
+        let finalization = ends.iter().find(|end| end.vote.digest == digest).cloned().or(stored);
+        let next = self.ledger.validators_of_epoch(block.epoch.next().0);
+        let (Some(finalization), Some(next)) = (finalization, next) else {
+            let what =
+                format!("the last block {} of epoch {} has no finalization or successors", block.height, block.epoch);
+            return Err(StorageError::Corrupt(what));
+        };
+        self.blocks.put_link(writes, &Link { block, finalization, next: next.voters() })
     }
 }
 

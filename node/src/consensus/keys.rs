@@ -1,7 +1,7 @@
 //! Signing and checking votes with Ed25519 under ZIP-215 rules.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bizra_driver::{Keys, PublicKey};
 use bizra_simplex::VALIDATORS_MAX;
@@ -12,7 +12,7 @@ use crate::identity::ConsensusKey;
 
 /// The node's key, and the keys it checks with, ready for use.
 pub struct NodeKeys {
-    own: ConsensusKey,
+    own: Arc<ConsensusKey>,
     /// Unpacking a key costs a tenth of a check. Holds the validators of a few epochs; bytes that are no key are `None`.
     known: Mutex<BTreeMap<PublicKey, Option<VerificationKey>>>,
 }
@@ -22,7 +22,7 @@ const KNOWN_MAX: usize = 4 * VALIDATORS_MAX;
 
 impl NodeKeys {
     /// Signs with this key.
-    pub fn new(own: ConsensusKey) -> Self {
+    pub fn new(own: Arc<ConsensusKey>) -> Self {
         Self { own, known: Mutex::default() }
     }
 

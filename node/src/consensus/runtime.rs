@@ -1,5 +1,6 @@
 //! The driver's thread: collects what has happened, takes a turn, sends what came out.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,9 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{
-    Destination, DiskError, Driver, Halt, Input, Member, NodeIndex, Output, PublicKey, Settings, Signing,
-};
+use bizra_driver::{Destination, DiskError, Driver, Halt, Input, Output, PublicKey, Settings, Signing};
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SnapshotProgress, SyncState};
 use bizra_simplex::types::{Digest, Millis};
@@ -25,7 +24,7 @@ use super::verifier::Verifier;
 use crate::block::BlockStore;
 use crate::blockchain::Ledger;
 use crate::configuration::{LoadedGenesis, SyncConfiguration};
-use crate::identity::{IdentityError, SignerFolder};
+use crate::identity::{ConsensusKey, IdentityError, SignerFolder};
 use crate::monitoring::StatusHandle;
 use crate::network::{NetworkEvent, NetworkHandle, PeerId};
 use crate::snapshot::{DatabaseFolders, Progress, SnapshotMaker, SnapshotService, SnapshotSetup, SnapshotStore};
@@ -90,8 +89,10 @@ impl From<ConsensusError> for Termination {
 pub struct ConsensusSetup {
     /// The chain.
     pub genesis: Arc<LoadedGenesis>,
-    /// Keys and signing record.
+    /// Where the signing record lives.
     pub signer: SignerFolder,
+    /// The node's consensus key.
+    pub key: Arc<ConsensusKey>,
     /// Identity of the volume; see S1.
     pub volume_id: String,
     /// The highest version of the protocol this node goes by (PROTOCOL P1).
@@ -189,6 +190,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let ConsensusSetup {
         genesis,
         signer,
+        key,
         volume_id,
         supported,
         database,
@@ -206,18 +208,13 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         status,
         metrics,
     } = setup;
-    let key = signer.consensus_key()?;
-    let members: Vec<Member> = genesis
-        .validators
-        .iter()
-        .map(|member| Member { key: PublicKey(member.public_key), power: member.power })
-        .collect();
     let settings = Settings {
         genesis_hash: genesis.hash,
         timing: Timing::default(),
         epoch_blocks: Some(genesis.genesis.parameters.epoch_blocks),
         supported,
-        nodes: (0..).zip(&members).map(|(node, member)| (member.key, node)).collect(),
+        // Nobody has proven a key yet. Until they have, nobody counts as a validator, whatever its name.
+        nodes: BTreeMap::new(),
     };
     // Who is no validator now may be one in a later epoch.
     let volume = Digest(Sha256::digest(volume_id.as_bytes()).into());
@@ -228,7 +225,6 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let (answers, mut answered) = mpsc::unbounded_channel();
     let made = answers.clone();
     let (verifier, _thread) = Verifier::start(chain, answers)?;
-    let peers = Peers::new(&genesis, &network);
     let clock = Instant::now();
     let now = || Millis(clock.elapsed().as_millis() as u64);
     // A vote may wait for a snapshot: a tick makes the driver look again.
@@ -262,13 +258,13 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let mut status_due = Instant::now();
     loop {
         let mut sleep = output.wake.map_or(WAKE_MAX, |wake| Duration::from_millis(wake.0.saturating_sub(now().0)));
-        dispatch(output, &peers, &network, &verifier, &metrics);
+        dispatch(output, &network, &verifier, &metrics);
         let until_status = status_due.saturating_duration_since(Instant::now());
         if until_status.is_zero() {
             let progress = service.progress();
             driver.pause_ranges(progress.is_some());
             service.heights(driver.executed(), driver.network_height());
-            publish(&driver, supported, &peers, &network, &status, &metrics, progress);
+            publish(&driver, supported, &network, &status, &metrics, progress);
             status_due = Instant::now() + STATUS_INTERVAL;
         } else {
             sleep = sleep.min(until_status);
@@ -282,7 +278,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
                 return Ok(Ended::SnapshotReady);
             }
             Some(input) = answered.recv() => inputs.push(input),
-            Some(event) = events.recv() => inputs.extend(peers.input(event, &service, &metrics)),
+            Some(event) = events.recv() => inputs.extend(input(event, &network, &service, &metrics)),
             Some(batch) = payloads.recv() => inputs.push(Input::Payload(batch.payload)),
             () = tokio::time::sleep(sleep.min(WAKE_MAX)) => {}
         }
@@ -290,7 +286,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
             if let Ok(input) = answered.try_recv() {
                 inputs.push(input);
             } else if let Ok(event) = events.try_recv() {
-                inputs.extend(peers.input(event, &service, &metrics));
+                inputs.extend(input(event, &network, &service, &metrics));
             } else if let Ok(batch) = payloads.try_recv() {
                 inputs.push(Input::Payload(batch.payload));
             } else {
@@ -309,22 +305,24 @@ fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
-fn dispatch(output: Output, peers: &Peers, network: &NetworkHandle, verifier: &Verifier, metrics: &ConsensusMetrics) {
+fn dispatch(output: Output, network: &NetworkHandle, verifier: &Verifier, metrics: &ConsensusMetrics) {
+    let peers = network.senders();
     for (destination, message) in output.sends {
         let frame = message.encode();
         match destination {
-            Destination::All => network.broadcast(frame),
-            Destination::One(node) => {
-                if let Some(peer) = peers.peer_of(node) {
-                    network.send(peer, frame);
-                }
-            }
+            Destination::All => peers.broadcast(frame),
+            Destination::One(node) if message.is_question() => peers.send(PeerId(node), frame),
+            // Nothing but questions and answers goes to one node.
+            Destination::One(node) => peers.answer(PeerId(node), frame),
         }
     }
     for batch in output.verify {
         if !verifier.check(batch) {
             tracing::error!("the verifier thread is gone");
         }
+    }
+    for node in output.blamed {
+        network.malformed(PeerId(node), &"it signed an invalid batch, or sent an invalid signature");
     }
     for (first, second) in output.evidence {
         metrics.evidence.inc();
@@ -335,7 +333,6 @@ fn dispatch(output: Output, peers: &Peers, network: &NetworkHandle, verifier: &V
 fn publish(
     driver: &Driver<NodeDisk, NodeKeys>,
     supported: Protocol,
-    peers: &Peers,
     network: &NetworkHandle,
     status: &StatusHandle,
     metrics: &ConsensusMetrics,
@@ -353,7 +350,7 @@ fn publish(
     metrics.protocol_version.set(i64::from(core.config().protocol.version().0));
     metrics.supported_version.set(i64::from(supported.version().0));
     metrics.newer_power.set(newer_power.cast_signed());
-    let connected = network.connected();
+    let peers = network.peers();
     status.update(|status| {
         status.epoch = core.config().epoch.0;
         status.view = core.view().0;
@@ -380,51 +377,44 @@ fn publish(
             Signing::Allowed => SigningState::Allowed,
         });
         status.peers = peers
-            .names
-            .iter()
-            .enumerate()
-            .map(|(position, (name, node))| PeerStatus {
-                node_name: name.clone(),
-                connected: connected.contains(&PeerId(position as u16)),
-                finalized_height: driver.reported_height(*node).0,
+            .into_iter()
+            .map(|peer| PeerStatus {
+                node_name: peer.name,
+                connected: peer.connected,
+                finalized_height: driver.reported_height(peer.id.0).0,
+                public_key: peer.public_key.map(hex::encode).unwrap_or_default(),
             })
             .collect();
     });
 }
 
-/// The network's peers as the driver numbers them: validators by their index, others above.
-struct Peers {
-    names: Vec<(String, NodeIndex)>,
-}
-
-impl Peers {
-    fn new(genesis: &LoadedGenesis, network: &NetworkHandle) -> Self {
-        let validators = genesis.validators.len();
-        let names = network
-            .names()
-            .enumerate()
-            .map(|(position, name)| {
-                let node = genesis.index_of_name(name).map_or((validators + position) as u16, |index| index.0);
-                (name.to_owned(), node)
-            })
-            .collect();
-        Self { names }
-    }
-
-    fn peer_of(&self, node: NodeIndex) -> Option<PeerId> {
-        self.names.iter().position(|(_, known)| *known == node).map(|position| PeerId(position as u16))
-    }
-
-    fn input(&self, event: NetworkEvent, service: &SnapshotService, metrics: &ConsensusMetrics) -> Option<Input> {
-        let NetworkEvent::Frame(inbound) = event else { return None };
-        let (name, node) = self.names.get(usize::from(inbound.from.0))?;
-        match PeerMessage::decode(inbound.frame) {
-            Ok(message) => service.take(inbound.from, message).map(|message| Input::Message(*node, message)),
-            Err(error) => {
-                metrics.malformed_frames.inc();
-                tracing::warn!(peer = name, %error, "a frame does not decode");
-                None
+/// What an event of the network is to the driver, which knows peers by the network's numbers.
+fn input(
+    event: NetworkEvent,
+    network: &NetworkHandle,
+    service: &SnapshotService,
+    metrics: &ConsensusMetrics,
+) -> Option<Input> {
+    match event {
+        NetworkEvent::Frame(inbound) => {
+            let from = inbound.from;
+            match PeerMessage::decode(inbound.frame) {
+                Ok(question) if question.is_question() && !network.may_ask(from) => None,
+                Ok(message) => service.take(from, message).map(|message| Input::Message(from.0, message)),
+                Err(error) => {
+                    metrics.malformed_frames.inc();
+                    network.malformed(from, &error);
+                    None
+                }
             }
         }
+        // A last word of a peer that was removed meanwhile is not one of a peer.
+        NetworkEvent::Proven(peer, key) => {
+            let name = network.name(peer)?;
+            tracing::info!(peer = name, public_key = hex::encode(key), "a peer has proven its consensus key");
+            Some(Input::Holder(peer.0, Some(PublicKey(key))))
+        }
+        NetworkEvent::Removed(peer) => Some(Input::Holder(peer.0, None)),
+        NetworkEvent::Connected(_) | NetworkEvent::Disconnected(_) => None,
     }
 }

@@ -14,6 +14,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::light::{LINKS_MAX, Wanted};
 use super::queries::QueryError;
 use super::trace::{TRACEPARENT, trace_id};
 use super::{Gateway, GatewayError, SHUTDOWN_GRACE};
@@ -190,6 +191,30 @@ impl Ledger for LedgerService {
             Ok(self.gateway.proof(id).await?.into())
         };
         self.counted("GetProof", result.await)
+    }
+
+    async fn get_epoch_links(
+        &self,
+        request: Request<v1::GetEpochLinksRequest>,
+    ) -> Result<Response<v1::GetEpochLinksResponse>, Status> {
+        let v1::GetEpochLinksRequest { from, limit } = request.into_inner();
+        let limit = if limit == 0 { LINKS_MAX } else { limit as usize };
+        let links = self.gateway.links(from, limit).await.map_err(Status::from);
+        let links = links.map(|links| v1::GetEpochLinksResponse { links: links.into_iter().map(Vec::from).collect() });
+        self.counted("GetEpochLinks", links)
+    }
+
+    async fn get_headers(
+        &self,
+        request: Request<v1::GetHeadersRequest>,
+    ) -> Result<Response<v1::GetHeadersResponse>, Status> {
+        let wanted = match request.into_inner().wanted {
+            None => Wanted::Latest,
+            Some(v1::get_headers_request::Wanted::Height(height)) => Wanted::Height(height),
+            Some(v1::get_headers_request::Wanted::Checkpoint(height)) => Wanted::Naming(height),
+        };
+        let headers = self.gateway.headers(wanted).await.map_err(Status::from);
+        self.counted("GetHeaders", headers.map(|headers| v1::GetHeadersResponse { headers: headers.encode().into() }))
     }
 
     async fn get_checkpoint(

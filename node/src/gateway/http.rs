@@ -1,5 +1,5 @@
 //! REST: `/v1/transactions`, `/v1/accounts`, `/v1/validators`, `/v1/validator-sets`, `/v1/checkpoints`, `/v1/blocks`,
-//! `/v1/chain`. Amounts are decimal strings, bytes are
+//! `/v1/headers`, `/v1/epochs`, `/v1/chain`. Amounts are decimal strings, bytes are
 //! lower-case hex, errors are problem details.
 
 use std::future::Future;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::problem::Problem;
 use super::queries::{FinalizedBlock, WAIT_MAX};
 use super::trace::{TRACEPARENT, trace_id};
-use super::{Gateway, GatewayError, SHUTDOWN_GRACE};
+use super::{Gateway, GatewayError, SHUTDOWN_GRACE, light};
 use crate::blockchain::InclusionProof;
 use crate::transaction::{Address, TransactionId};
 
@@ -66,6 +66,10 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/validators/{owner}", get(validator))
         .route("/v1/validator-sets/{epoch}", get(validator_set))
         .route("/v1/checkpoints/{height}", get(checkpoint))
+        .route("/v1/checkpoints/{height}/headers", get(light::headers_naming))
+        .route("/v1/headers/{height}", get(light::headers))
+        .route("/v1/epochs", get(light::epochs))
+        .route("/v1/epochs/{epoch}", get(light::epoch))
         .route("/v1/blocks", get(blocks))
         .route("/v1/blocks/{height}", get(block))
         .route("/v1/chain", get(chain))
@@ -292,7 +296,7 @@ struct MemberBody {
 }
 
 /// A number in a path, or `latest`.
-fn number_or_latest(path: Result<Path<String>, PathRejection>, what: &str) -> Result<Option<u64>, Problem> {
+pub(super) fn number_or_latest(path: Result<Path<String>, PathRejection>, what: &str) -> Result<Option<u64>, Problem> {
     let Path(text) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     if text == "latest" {
         return Ok(None);

@@ -5,6 +5,7 @@
 
 mod grpc;
 mod http;
+mod light;
 mod metrics;
 mod problem;
 mod queries;
@@ -17,6 +18,7 @@ mod trace;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bizra_driver::light::Headers;
 use bizra_simplex::Checkpoint;
 use bizra_simplex::types::{Digest, Epoch, Height};
 use bytes::Bytes;
@@ -67,6 +69,12 @@ pub trait BlockReader: Send + Sync {
     fn finalized(&self) -> (Height, Digest);
     /// The payload of an ordered batch; `None` if it was pruned.
     fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError>;
+    /// Up to `limit` links from one epoch to the next, encoded, of consecutive epochs from `from` on.
+    fn epoch_links(&self, from: Epoch, limit: usize) -> Result<Vec<Bytes>, StorageError>;
+    /// The headers from a height up to the first with a finalization; `None` if they are not all there.
+    fn finalised_headers(&self, from: Height) -> Result<Option<Headers>, StorageError>;
+    /// Height of the first header that names a checkpoint; `oldest` is the oldest height kept.
+    fn header_naming(&self, checkpoint: Height, oldest: Height) -> Result<Option<Height>, StorageError>;
 }
 
 /// The gateway could not be opened or stopped unexpectedly.

@@ -66,7 +66,7 @@ fn at_height<T>(answer: AtHeight<T>) -> Result<(T, u64), QueryError> {
 }
 
 impl Gateway {
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, QueryError> {

@@ -43,6 +43,19 @@ impl BlockReader for Blocks {
     fn batch_payload(&self, batch: &Digest) -> Result<Option<Bytes>, StorageError> {
         Ok(self.payloads.lock().unwrap().get(batch).cloned())
     }
+
+    // Nobody votes here, so nothing is certified.
+    fn epoch_links(&self, _: Epoch, _: usize) -> Result<Vec<Bytes>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn finalised_headers(&self, _: Height) -> Result<Option<Headers>, StorageError> {
+        Ok(None)
+    }
+
+    fn header_naming(&self, _: Height, _: Height) -> Result<Option<Height>, StorageError> {
+        Ok(None)
+    }
 }
 
 /// A running node and its addresses.

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod certificates;
+pub mod connection;
 mod file;
 pub mod keys;
 pub mod volume;

@@ -36,7 +36,7 @@ impl AdminEndpoint {
     ) -> Result<Self, NetworkError> {
         let (listener, local_address) = listener::bind("admin", listen).await?;
         let (stop, stopped) = watch::channel(false);
-        let guests = listener::Guests::new(Vec::new());
+        let guests = listener::Guests::operators();
         let connections = listener::accept(listener, tls.clone(), Audience::Operators, guests, stopped.clone());
         let service = AdminServer::new(AdminService { tls, status, data_dir });
         let task = tokio::spawn(async move {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -16,16 +17,21 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::NetworkError;
+use super::doorkeeper::Doorkeeper;
+use super::peer::Directory;
+use super::queue::Lane;
+use super::throttle::Throttle;
 use super::tls::{Audience, TlsMaterial};
 use crate::identity::certificates::dns_names;
+use crate::identity::connection::{EXPORTER_LABEL, Exporter};
 
 /// A caller that has not finished its handshake by then is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes at a time: strangers can make this node compute no more than that at once.
 const HANDSHAKES_MAX: usize = 64;
-/// Connections that one certificate name may hold: two lanes, twice over while a dead one is not yet noticed. Bounds
-/// the receive windows a hostile peer can fill.
-const CONNECTIONS_PER_NAME_MAX: usize = 8;
+/// Connections that one certificate name may hold: one for each lane, twice over while a dead one is not yet noticed.
+/// Bounds the receive windows a hostile peer can fill.
+pub(super) const CONNECTIONS_PER_NAME_MAX: usize = 2 * Lane::COUNT;
 /// Pause after `accept` fails, as it does when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,31 +48,59 @@ pub(super) async fn bind(
 
 /// Who may hold how many connections.
 pub(super) struct Guests {
-    known: Vec<(String, Arc<Semaphore>)>,
+    directory: Option<Arc<Directory>>,
     others: Arc<Semaphore>,
+    refused: Option<IntCounter>,
+    warning: Throttle,
 }
 
 impl Guests {
-    /// Each of `names` has its own limit; all other certificates share one.
-    pub(super) fn new(names: Vec<String>) -> Arc<Self> {
-        let limit = || Arc::new(Semaphore::new(CONNECTIONS_PER_NAME_MAX));
-        Arc::new(Self { known: names.into_iter().map(|name| (name, limit())).collect(), others: limit() })
+    /// Each known peer has its own limit; all other certificates share one. Counts what is refused.
+    pub(super) fn peers(directory: Arc<Directory>, refused: IntCounter) -> Arc<Self> {
+        Self::new(Some(directory), Some(refused))
+    }
+
+    /// All certificates share one limit.
+    pub(super) fn operators() -> Arc<Self> {
+        Self::new(None, None)
+    }
+
+    fn new(directory: Option<Arc<Directory>>, refused: Option<IntCounter>) -> Arc<Self> {
+        let others = Arc::new(Semaphore::new(CONNECTIONS_PER_NAME_MAX));
+        Arc::new(Self { directory, others, refused, warning: Throttle::default() })
     }
 
     fn admit(&self, names: &[String]) -> Option<OwnedSemaphorePermit> {
-        let known = self.known.iter().find(|(name, _)| names.contains(name)).map(|(_, limit)| limit);
-        Arc::clone(known.unwrap_or(&self.others)).try_acquire_owned().ok()
+        let table = self.directory.as_ref().map(|directory| directory.table());
+        let known = table.iter().flat_map(|table| table.iter()).find(|peer| names.contains(&peer.name));
+        Arc::clone(known.map_or(&self.others, |peer| &peer.places)).try_acquire_owned().ok()
+    }
+
+    fn note_refusal(&self, address: SocketAddr, error: &io::Error) {
+        if let Some(refused) = &self.refused {
+            refused.inc();
+        }
+        if self.warning.allows() {
+            tracing::warn!(%address, %error, "a connection is refused before it could say anything");
+        } else {
+            tracing::debug!(%address, %error, "a connection is refused");
+        }
     }
 }
 
-/// DNS names in the verified certificate of a caller; in the extensions of its requests.
-#[derive(Clone, Debug)]
-pub(super) struct CallerNames(pub(super) Arc<Vec<String>>);
+/// What TLS says of a caller; in the extensions of its requests.
+#[derive(Clone)]
+pub(super) struct Caller {
+    /// DNS names in its verified certificate.
+    pub(super) names: Arc<Vec<String>>,
+    /// The connection, for proofs of the consensus key.
+    pub(super) exporter: Exporter,
+}
 
 /// A connection whose client certificate was verified.
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
-    names: CallerNames,
+    caller: Caller,
     _place: OwnedSemaphorePermit,
 }
 
@@ -81,6 +115,7 @@ pub(super) fn accept(
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut doorkeeper = Doorkeeper::new();
         loop {
             // Never closed, so this always yields a permit.
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
@@ -97,6 +132,10 @@ pub(super) fn accept(
                     continue;
                 }
             };
+            if !doorkeeper.admits(address.ip()) {
+                guests.note_refusal(address, &io::Error::other("this address begins too many handshakes"));
+                continue;
+            }
             let acceptor = TlsAcceptor::from(tls.server(audience));
             let (guests, sender) = (Arc::clone(&guests), sender.clone());
             tokio::spawn(async move {
@@ -105,7 +144,7 @@ pub(super) fn accept(
                 match admitted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     // The server is gone when the channel is; so may be the connection.
                     Ok(connection) => drop(sender.send(Ok(connection)).await),
-                    Err(error) => tracing::debug!(%address, %error, "a connection is refused"),
+                    Err(error) => guests.note_refusal(address, &error),
                 }
             });
         }
@@ -118,15 +157,18 @@ async fn admit(socket: TcpStream, acceptor: TlsAcceptor, guests: &Guests) -> io:
     let stream = acceptor.accept(socket).await?;
     let (_, session) = stream.get_ref();
     let names = session.peer_certificates().and_then(|chain| chain.first()).map(dns_names).unwrap_or_default();
+    let exporter = session
+        .export_keying_material(Exporter::default(), EXPORTER_LABEL, None)
+        .map_err(|error| io::Error::other(format!("the connection has no exporter: {error}")))?;
     let place = guests.admit(&names).ok_or_else(|| io::Error::other("the caller has too many connections"))?;
-    Ok(Connection { stream, names: CallerNames(Arc::new(names)), _place: place })
+    Ok(Connection { stream, caller: Caller { names: Arc::new(names), exporter }, _place: place })
 }
 
 impl Connected for Connection {
-    type ConnectInfo = CallerNames;
+    type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.names.clone()
+        self.caller.clone()
     }
 }
 

@@ -1,29 +1,40 @@
 //! Frames between nodes, over mutual TLS.
 //!
 //! Every node dials every other node it is configured with and only sends on what it has dialled; what it accepts it only
-//! reads. A pair of nodes therefore has, in each direction, two connections: a *lane* for consensus messages and one for
-//! data, so that a vote never waits behind a batch, neither in a queue nor in a socket. A frame's length decides its lane.
+//! reads. A pair of nodes therefore has, in each direction, a connection for each class of traffic, a *lane*: consensus
+//! messages, new batches, and answers to questions. So a vote never waits behind a batch, nor a batch behind what a node that
+//! catches up has asked for, neither in a queue nor in a socket. A frame's length decides between the first two lanes.
 //!
 //! The room promises nothing about delivery: a frame may be lost (overflow, a broken connection) but never altered,
-//! and it comes from the peer it says it comes from. Consensus re-sends what matters. Sending never blocks; receiving
-//! presses back on the one peer that sends more than is consumed.
+//! and it comes from the peer it says it comes from. Consensus re-sends what matters. Sending never blocks.
 //!
 //! What may enter: connections whose certificate is signed by the network's authority, and of those only streams whose
-//! [`hello`] names this chain's genesis and a configured peer that the certificate also names.
+//! [`hello`] names this chain's genesis and a configured peer that the certificate also names, and proves for this very
+//! connection which consensus key that peer holds. The other end proves its own in the answer, before it is sent anything.
+//!
+//! What a peer can cost is bounded for each lane: memory by bytes that are not consumed yet, computing by bytes a second
+//! ([`budget`]); whoever sends more waits for itself only. Answers are bounded by bytes a second too; questions beyond are
+//! forgotten. Who sends frames that are no messages is shut out for a while. Who is silent is found by HTTP/2 pings.
 
 pub mod admin;
+mod budget;
 mod dialer;
+mod doorkeeper;
 mod handle;
 mod hello;
+mod keeper;
 mod listener;
 mod metrics;
+mod peer;
 mod queue;
 mod receiver;
+mod reload;
 mod throttle;
 pub mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +45,10 @@ use prometheus::Registry;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::configuration::PeerConfiguration;
+use crate::configuration::{Configuration, PeerConfiguration};
+use crate::identity::ConsensusKey;
 
-pub use handle::NetworkHandle;
+pub use handle::{NetworkHandle, PeerView, Senders};
 pub use tls::TlsMaterial;
 
 /// Longest frame; longer ones are dropped by the sender and refused by the receiver.
@@ -48,7 +60,8 @@ pub const CONSENSUS_FRAME_MAX_BYTES: usize = 16 * 1024;
 /// How long [`Network::shutdown`] lets streams end by themselves.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
-/// Index of a peer in the configured list.
+/// Number of a peer in this process: those configured at the start are numbered in their order, later ones after them. Stays
+/// with a name while that is configured; is never used again afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u16);
 
@@ -62,7 +75,7 @@ impl fmt::Display for PeerId {
 /// out of it and dropping the rest frees the budget.
 #[derive(Debug)]
 pub struct Inbound {
-    /// The peer that sent it, by its certificate.
+    /// The peer that sent it, by its certificate and its consensus key.
     pub from: PeerId,
     /// What it sent; nothing in it has been checked.
     pub frame: Bytes,
@@ -84,8 +97,13 @@ pub enum NetworkEvent {
     Frame(Inbound),
     /// The peer accepted our stream: what is sent from now on goes out.
     Connected(PeerId),
-    /// Our stream to the peer ended; it is dialled again.
+    /// Our stream to the peer ended; it is dialled again while it is configured.
     Disconnected(PeerId),
+    /// The peer holds the secret half of this consensus public key. Comes before the frames it sends with that proof, and
+    /// again only when the key is another one.
+    Proven(PeerId, [u8; 32]),
+    /// The peer is not configured any more.
+    Removed(PeerId),
 }
 
 /// What can keep the network from starting.
@@ -129,16 +147,27 @@ pub struct NetworkConfig {
     pub node_name: String,
     /// Hash of the chain's genesis; peers of another chain are refused.
     pub genesis_hash: Digest,
+    /// The key this node proves to hold.
+    pub consensus_key: Arc<ConsensusKey>,
     /// Where to listen for peers.
     pub listen: SocketAddr,
-    /// The peers; the position of each is its [`PeerId`].
+    /// The peers at the start; the position of each is its [`PeerId`].
     pub peers: Vec<PeerConfiguration>,
+}
+
+/// What this node says of itself.
+#[derive(Debug)]
+struct Own {
+    genesis_hash: Digest,
+    node_name: String,
+    key: Arc<ConsensusKey>,
 }
 
 /// The running network of a node.
 pub struct Network {
     handle: NetworkHandle,
     local_address: SocketAddr,
+    wanted: watch::Sender<Vec<PeerConfiguration>>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -151,43 +180,55 @@ impl Network {
         registry: &Registry,
         inbound: mpsc::Sender<NetworkEvent>,
     ) -> Result<Self, NetworkError> {
-        let (listener, local_address) = listener::bind("peer", config.listen).await?;
+        let NetworkConfig { node_name, genesis_hash, consensus_key, listen, peers } = config;
+        let (listener, local_address) = listener::bind("peer", listen).await?;
         let metrics = Arc::new(metrics::NetworkMetrics::register(registry)?);
-        let handle = NetworkHandle::new(&config.peers, Arc::clone(&metrics));
+        let directory = Arc::new(peer::Directory::default());
+        let handle = NetworkHandle::new(Arc::clone(&directory), Arc::clone(&metrics));
+        let own = Arc::new(Own { genesis_hash, node_name, key: consensus_key });
         let (stop, stopped) = watch::channel(false);
+        let (wanted, wishes) = watch::channel(peers);
         let mut tasks = JoinSet::new();
 
-        let guests = listener::Guests::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
-        let connections = listener::accept(listener, tls.clone(), tls::Audience::Peers, guests, stopped.clone());
-        let service = receiver::Receiver::new(&config, metrics, inbound.clone(), stopped.clone());
-        tasks.spawn(receiver::serve(service, connections, stopped.clone()));
+        let mut keeper = keeper::Keeper {
+            own: Arc::clone(&own),
+            directory: Arc::clone(&directory),
+            metrics: Arc::clone(&metrics),
+            tls: tls.clone(),
+            handle: handle.clone(),
+            events: inbound.clone(),
+            stopped: stopped.clone(),
+            dialers: JoinSet::new(),
+        };
+        // The list is there before the first frame can be sent or come in.
+        keeper.apply(&wishes.borrow().clone()).await;
+        tasks.spawn(keeper.run(wishes));
 
-        let hello = Arc::new((config.genesis_hash, config.node_name));
-        for (index, peer) in config.peers.iter().enumerate() {
-            for lane in queue::Lane::BOTH {
-                let Some(outgoing) = handle.outgoing(index, lane) else { continue };
-                let dialer = dialer::Dialer {
-                    // Configuration bounds the list far below 2^16.
-                    peer: PeerId(index as u16),
-                    name: peer.name.clone(),
-                    address: peer.address.clone(),
-                    lane,
-                    outgoing,
-                    introduction: Arc::clone(&hello),
-                    tls: tls.clone(),
-                    handle: handle.clone(),
-                    events: inbound.clone(),
-                };
-                let mut stopped = stopped.clone();
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = dialer.run() => {}
-                        _ = stopped.wait_for(|stop| *stop) => {}
-                    }
-                });
-            }
-        }
-        Ok(Self { handle, local_address, stop, tasks })
+        let guests = listener::Guests::peers(Arc::clone(&directory), metrics.connections_refused.clone());
+        let connections = listener::accept(listener, tls, tls::Audience::Peers, guests, stopped.clone());
+        let service = receiver::Receiver {
+            own,
+            directory,
+            metrics,
+            events: inbound,
+            stopped: stopped.clone(),
+            stranger_warning: throttle::Throttle::default(),
+        };
+        tasks.spawn(receiver::serve(service, connections, stopped));
+        Ok(Self { handle, local_address, wanted, stop, tasks })
+    }
+
+    /// Makes these the peers, at most [`crate::configuration::PEERS_MAX`]: new ones are dialled and let in, those that are
+    /// not named any more are cut off, the others notice nothing.
+    pub fn set_peers(&self, peers: Vec<PeerConfiguration>) {
+        self.wanted.send_replace(peers);
+    }
+
+    /// Looks at the configuration file from time to time, and takes up its peers when it changes. `configuration` is what
+    /// the node was started with.
+    pub fn follow(&mut self, file: PathBuf, configuration: Configuration, interval: Duration) {
+        let (wanted, stopped) = (self.wanted.clone(), self.stop.subscribe());
+        self.tasks.spawn(reload::follow(file, configuration, interval, wanted, stopped));
     }
 
     /// The sending side; may be cloned and called from any thread.

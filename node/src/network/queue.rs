@@ -1,30 +1,69 @@
 //! What waits to be sent to one peer in one lane: bounded in bytes, the oldest goes first when it overflows.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::CONSENSUS_FRAME_MAX_BYTES;
 
-/// Bound of the consensus lane: minutes of votes. Reached only when the peer is away.
-const CONSENSUS_QUEUE_MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Bound of the data lane: some thirty batches. A slow or absent peer costs no more memory than this.
-const DATA_QUEUE_MAX_BYTES: usize = 16 * 1024 * 1024;
+const KIBIBYTE: usize = 1024;
+const MEBIBYTE: usize = 1024 * KIBIBYTE;
+
+/// What a lane may hold and take, for one peer. Sending is bounded in memory; receiving in memory and in speed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Frames that wait to be sent; the oldest goes when there is no room. A slow or absent peer costs no more memory.
+    pub(super) queue_max_bytes: usize,
+    /// Frames received and not consumed yet: a peer that floods waits for itself only.
+    pub(super) unconsumed_max_bytes: usize,
+    /// What any received frame costs at least, so that many small ones are bounded too.
+    pub(super) frame_cost_min_bytes: usize,
+    /// What a peer may send in the long run, far above what an honest one does.
+    pub(super) bytes_per_second: u64,
+    /// What it may send at once after a rest.
+    pub(super) burst_bytes: u64,
+}
+
+/// Minutes of votes; 2,000 frames a second where some 300 are usual.
+const CONSENSUS_LIMITS: Limits = Limits {
+    queue_max_bytes: 4 * MEBIBYTE,
+    unconsumed_max_bytes: 4 * MEBIBYTE,
+    frame_cost_min_bytes: 4 * KIBIBYTE,
+    bytes_per_second: 8 << 20,
+    burst_bytes: 8 << 20,
+};
+/// Some thirty batches; 64 MiB a second, where full load is some 10 from one origin.
+const DATA_LIMITS: Limits = Limits {
+    queue_max_bytes: 16 * MEBIBYTE,
+    unconsumed_max_bytes: 16 * MEBIBYTE,
+    frame_cost_min_bytes: 16 * KIBIBYTE,
+    bytes_per_second: 64 << 20,
+    burst_bytes: 64 << 20,
+};
+/// What a node that catches up has asked for, at most: the answers to all its open questions.
+const SYNC_LIMITS: Limits = Limits { queue_max_bytes: 32 * MEBIBYTE, ..DATA_LIMITS };
+
 /// What a frame costs beside its bytes, so that empty frames are bounded too.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// Which of a peer's two connections a frame takes.
+/// Which of a peer's connections a frame takes: one for each class of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
+    /// Votes, proposals, certificates, questions.
     Consensus,
+    /// New batches.
     Data,
+    /// Answers to questions.
+    Sync,
 }
 
 impl Lane {
-    pub(super) const BOTH: [Self; 2] = [Self::Consensus, Self::Data];
+    pub(super) const COUNT: usize = 3;
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Consensus, Self::Data, Self::Sync];
 
+    /// The lane of a frame that answers nothing: its length decides.
     pub(super) fn of(frame: &Bytes) -> Self {
         if frame.len() > CONSENSUS_FRAME_MAX_BYTES { Self::Data } else { Self::Consensus }
     }
@@ -34,21 +73,28 @@ impl Lane {
     }
 
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        Self::BOTH.into_iter().find(|lane| lane.number() == number)
+        Self::ALL.into_iter().find(|lane| lane.number() == number)
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Consensus => "consensus",
             Self::Data => "data",
+            Self::Sync => "sync",
         }
     }
 
-    fn queue_max_bytes(self) -> usize {
+    pub(super) fn limits(self) -> Limits {
         match self {
-            Self::Consensus => CONSENSUS_QUEUE_MAX_BYTES,
-            Self::Data => DATA_QUEUE_MAX_BYTES,
+            Self::Consensus => CONSENSUS_LIMITS,
+            Self::Data => DATA_LIMITS,
+            Self::Sync => SYNC_LIMITS,
         }
+    }
+
+    /// What a received frame costs its sender.
+    pub(super) fn cost_bytes(self, length: usize) -> usize {
+        length.max(self.limits().frame_cost_min_bytes)
     }
 }
 
@@ -67,8 +113,8 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(lane: Lane) -> Arc<Self> {
-        Arc::new(Self { max_bytes: lane.queue_max_bytes(), waiting: Mutex::default(), filled: Notify::new() })
+    pub(super) fn new(lane: Lane) -> Self {
+        Self { max_bytes: lane.limits().queue_max_bytes, waiting: Mutex::default(), filled: Notify::new() }
     }
 
     /// Appends a frame and returns how many older ones had to go for it. Never blocks on anything but a short lock.
@@ -141,6 +187,6 @@ mod tests {
     fn empty_frames_are_bounded_too() {
         let queue = Queue::new(Lane::Consensus);
         let dropped: u64 = (0..100_000).map(|_| queue.push(Bytes::new())).sum();
-        assert_eq!(100_000 - dropped, (CONSENSUS_QUEUE_MAX_BYTES / FRAME_OVERHEAD_BYTES) as u64);
+        assert_eq!(100_000 - dropped, (CONSENSUS_LIMITS.queue_max_bytes / FRAME_OVERHEAD_BYTES) as u64);
     }
 }

@@ -1,27 +1,30 @@
-//! The listening side: checks the Hello of every stream, then passes its frames on.
+//! The listening side: checks the Hello of every stream, then passes its frames on as its budgets allow.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bizra_proto::v1::peer_server::{Peer, PeerServer};
+use bizra_proto::v1::peer_server::{Peer as PeerService, PeerServer};
 use bizra_proto::v1::{Frame, SendResponse};
-use bizra_simplex::types::Digest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::hello::Hello;
-use super::listener::{CallerNames, Connection};
+use super::handle::note_malformed;
+use super::hello::{Hello, HelloError};
+use super::listener::{Caller, Connection};
 use super::metrics::NetworkMetrics;
-use super::queue::Lane;
+use super::peer::{Directory, Peer};
 use super::throttle::Throttle;
-use super::{FRAME_MAX_BYTES, Inbound, NetworkConfig, NetworkEvent, PeerId};
+use super::{FRAME_MAX_BYTES, Inbound, NetworkEvent, Own};
+use crate::identity::connection::{Proof, Role, Statement};
 
 /// The protobuf wrapping of the longest frame: a tag and a length.
 const FRAME_WRAPPING_BYTES: usize = 16;
 /// A stream must introduce itself within this time.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a Hello costs its sender: checking its signature is as dear as a few dozen votes are to receive.
+const HELLO_COST_BYTES: usize = 128 * 1024;
 /// Streams at a time on one connection: a lane needs one, and one more while it is being replaced.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4;
 /// Bytes under way to this node in one stream: eight batches, so that a batch never waits for an acknowledgement.
@@ -32,136 +35,215 @@ const HTTP2_FRAME_MAX_BYTES: u32 = 64 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a peer's frames that consensus has not consumed yet, by lane: a peer that floods waits for itself only.
-const UNCONSUMED_CONSENSUS_MAX_BYTES: usize = FRAME_MAX_BYTES;
-const UNCONSUMED_DATA_MAX_BYTES: usize = 4 * FRAME_MAX_BYTES;
-/// What any frame costs at least, so that empty frames are bounded too.
-const FRAME_COST_MIN_BYTES: usize = 256;
-
 /// The gRPC service `Peer`.
 pub(super) struct Receiver {
-    genesis_hash: Digest,
-    peers: Vec<KnownPeer>,
-    metrics: Arc<NetworkMetrics>,
-    events: mpsc::Sender<NetworkEvent>,
-    stopped: watch::Receiver<bool>,
-    stranger_warning: Throttle,
+    pub(super) own: Arc<Own>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) metrics: Arc<NetworkMetrics>,
+    pub(super) events: mpsc::Sender<NetworkEvent>,
+    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) stranger_warning: Throttle,
 }
 
-struct KnownPeer {
-    name: String,
-    consensus: Slot,
-    data: Slot,
-    warning: Throttle,
+/// Why a stream may not begin.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error("{0:?} is not a configured peer of this node")]
+    UnknownName(String),
+    #[error("the certificate does not name {name:?}; it names {certified:?}")]
+    WrongCertificate { name: String, certified: Arc<Vec<String>> },
+    #[error("{name:?} is on the chain with genesis {theirs}, this node on the one with {ours}")]
+    WrongChain { name: String, theirs: bizra_simplex::types::Digest, ours: bizra_simplex::types::Digest },
+    #[error("{name:?} is shut out for {seconds} more seconds after too many malformed frames")]
+    ShutOut { name: String, seconds: u64 },
+    #[error("{0:?} does not prove for this connection that it holds the consensus key it claims")]
+    WrongProof(String),
+    #[error("{0:?} holds the consensus key of this node: a copied volume; stop one of the two and rotate its key")]
+    OwnKey(String),
 }
 
-/// One lane of one peer: its newest stream and its budget.
-struct Slot {
-    newest: watch::Sender<u64>,
-    budget: Arc<Semaphore>,
-    budget_bytes: usize,
-}
-
-impl Slot {
-    fn new(budget_bytes: usize) -> Self {
-        Self { newest: watch::Sender::new(0), budget: Arc::new(Semaphore::new(budget_bytes)), budget_bytes }
+impl Refusal {
+    /// The label in metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Hello(HelloError::Version(_)) => "version",
+            Self::Hello(HelloError::Malformed) => "malformed_hello",
+            Self::UnknownName(_) => "unknown_name",
+            Self::WrongCertificate { .. } => "wrong_certificate",
+            Self::WrongChain { .. } => "wrong_chain",
+            Self::ShutOut { .. } => "shut_out",
+            Self::WrongProof(_) => "wrong_proof",
+            Self::OwnKey(_) => "own_key",
+        }
     }
 
-    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
-        let cost = bytes.clamp(FRAME_COST_MIN_BYTES, self.budget_bytes);
-        let cost = u32::try_from(cost).map_err(|_| Status::internal("a frame's cost fits 32 bits"))?;
-        Arc::clone(&self.budget).acquire_many_owned(cost).await.map_err(|_| Status::unavailable("shutting down"))
+    fn code(&self) -> Code {
+        match self {
+            Self::Hello(_) => Code::InvalidArgument,
+            Self::UnknownName(_) | Self::WrongCertificate { .. } | Self::OwnKey(_) => Code::PermissionDenied,
+            Self::WrongChain { .. } => Code::FailedPrecondition,
+            Self::ShutOut { .. } => Code::ResourceExhausted,
+            Self::WrongProof(_) => Code::Unauthenticated,
+        }
     }
 }
 
 impl Receiver {
-    pub(super) fn new(
-        config: &NetworkConfig,
-        metrics: Arc<NetworkMetrics>,
-        events: mpsc::Sender<NetworkEvent>,
-        stopped: watch::Receiver<bool>,
-    ) -> Self {
-        let peers = config.peers.iter().map(|peer| KnownPeer {
-            name: peer.name.clone(),
-            consensus: Slot::new(UNCONSUMED_CONSENSUS_MAX_BYTES),
-            data: Slot::new(UNCONSUMED_DATA_MAX_BYTES),
-            warning: Throttle::default(),
-        });
-        Self {
-            genesis_hash: config.genesis_hash,
-            peers: peers.collect(),
-            metrics,
-            events,
-            stopped,
-            stranger_warning: Throttle::default(),
-        }
-    }
-
-    /// The peer behind a stream's first frame, or why it may not send.
-    fn check(&self, hello: &Hello, caller: &CallerNames) -> Result<(PeerId, &KnownPeer), Status> {
-        let name = &hello.node_name;
-        let known = self.peers.iter().zip(0_u16..).find(|(peer, _)| peer.name == *name);
-        let refusal = match known {
-            None => Status::permission_denied(format!("{name:?} is not a configured peer of this node")),
-            Some(_) if !caller.0.contains(name) => {
-                Status::permission_denied(format!("the certificate does not name {name:?}; it names {:?}", caller.0))
-            }
-            Some(_) if hello.genesis_hash != self.genesis_hash => Status::failed_precondition(format!(
-                "{name:?} is on the chain with genesis {}, this node on the one with {}",
-                hello.genesis_hash, self.genesis_hash
-            )),
-            Some((peer, index)) => return Ok((PeerId(index), peer)),
+    /// The peer that a Hello names, if the certificate names it too and it is on this chain. Costs no cryptography.
+    fn known(&self, hello: &Hello, caller: &Caller) -> Result<Arc<Peer>, Refusal> {
+        let name = hello.node_name.clone();
+        let table = self.directory.table();
+        let Some(peer) = table.iter().find(|peer| peer.name == name) else {
+            return Err(Refusal::UnknownName(name));
         };
-        self.metrics.streams_refused.inc();
-        if known.map_or(&self.stranger_warning, |(peer, _)| &peer.warning).allows() {
-            tracing::warn!(peer = name, reason = refusal.message(), "a peer's stream is refused");
+        if !caller.names.contains(&name) {
+            return Err(Refusal::WrongCertificate { name, certified: Arc::clone(&caller.names) });
         }
-        Err(refusal)
+        if hello.genesis_hash != self.own.genesis_hash {
+            let (theirs, ours) = (hello.genesis_hash, self.own.genesis_hash);
+            return Err(Refusal::WrongChain { name, theirs, ours });
+        }
+        if let Some(left) = peer.shut_out() {
+            return Err(Refusal::ShutOut { name, seconds: left.as_secs() + 1 });
+        }
+        Ok(Arc::clone(peer))
     }
 
-    async fn receive(&self, caller: CallerNames, mut frames: Streaming<Frame>) -> Result<SendResponse, Status> {
+    /// The peer behind a stream's first frame, its key proven.
+    async fn welcome(&self, hello: &Hello, caller: &Caller) -> Result<Arc<Peer>, Refusal> {
+        let peer = self.known(hello, caller)?;
+        let wait = peer.lane(hello.lane).incoming.rate.spend(HELLO_COST_BYTES);
+        if !wait.is_zero() {
+            self.metrics.lane(hello.lane).frames_delayed.inc();
+            tokio::time::sleep(wait).await;
+        }
+        let statement = Statement {
+            genesis_hash: self.own.genesis_hash,
+            role: Role::Dialer,
+            exporter: &caller.exporter,
+            signer: &peer.name,
+            other: &self.own.node_name,
+        };
+        if !hello.proof.shows(&statement) {
+            return Err(Refusal::WrongProof(peer.name.clone()));
+        }
+        if hello.proof.public_key == self.own.key.public_key() {
+            return Err(Refusal::OwnKey(peer.name.clone()));
+        }
+        Ok(peer)
+    }
+
+    fn refuse(&self, refusal: &Refusal, name: Option<&str>) -> Status {
+        self.metrics.stream_refused(refusal.reason());
+        let table = self.directory.table();
+        let peer = table.iter().find(|peer| Some(peer.name.as_str()) == name);
+        if peer.map_or(&self.stranger_warning, |peer| &peer.warning).allows() {
+            tracing::warn!(peer = name, reason = %refusal, "a peer's stream is refused");
+        }
+        Status::new(refusal.code(), refusal.to_string())
+    }
+
+    /// This node's own proof, for the caller.
+    fn answer(&self, peer: &Peer, caller: &Caller) -> SendResponse {
+        let Proof { public_key, signature } = self.own.key.prove(&Statement {
+            genesis_hash: self.own.genesis_hash,
+            role: Role::Listener,
+            exporter: &caller.exporter,
+            signer: &self.own.node_name,
+            other: &peer.name,
+        });
+        SendResponse { public_key: public_key.to_vec(), signature: signature.to_vec() }
+    }
+
+    async fn receive(&self, caller: Caller, mut frames: Streaming<Frame>) -> Result<SendResponse, Status> {
         let first = tokio::time::timeout(HELLO_TIMEOUT, frames.message())
             .await
             .map_err(|_| Status::deadline_exceeded("no Hello came in time"))??
             .ok_or_else(|| Status::invalid_argument("the stream ended without a Hello"))?;
-        let hello = Hello::decode(&first.payload).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let (from, peer) = self.check(&hello, &caller)?;
-        let slot = match hello.lane {
-            Lane::Consensus => &peer.consensus,
-            Lane::Data => &peer.data,
-        };
-        let metrics = self.metrics.lane(hello.lane);
+        let hello = Hello::decode(&first.payload).map_err(|error| self.refuse(&error.into(), None))?;
+        let peer = self
+            .welcome(&hello, &caller)
+            .await
+            .map_err(|refusal| self.refuse(&refusal, Some(hello.node_name.as_str())))?;
+        let (lane, incoming) = (hello.lane, &peer.lane(hello.lane).incoming);
+        let metrics = self.metrics.lane(lane);
+        let stopping = || Status::unavailable("shutting down");
 
-        let mut newest = slot.newest.subscribe();
-        slot.newest.send_modify(|stream| *stream += 1);
-        newest.mark_unchanged();
+        let mut newest = incoming.newest.subscribe();
+        let mut this_stream = 0;
+        incoming.newest.send_modify(|stream| {
+            *stream += 1;
+            this_stream = *stream;
+        });
+        may_go_on(&peer, *newest.borrow_and_update() == this_stream)?;
         let mut stopped = self.stopped.clone();
+        // Before any frame of this stream, so that consensus knows whose frames they are. The place first: a key that is
+        // noted is told, also if this stream is dropped here.
+        let place = self.events.reserve().await.map_err(|_| stopping())?;
+        if peer.set_key(hello.proof.public_key) {
+            place.send(NetworkEvent::Proven(peer.id, hello.proof.public_key));
+        } else {
+            drop(place);
+        }
         loop {
             let frame = tokio::select! {
-                frame = frames.message() => frame?,
-                _ = newest.changed() => return Err(Status::aborted("a newer stream of this peer took over")),
-                _ = stopped.wait_for(|stop| *stop) => return Err(Status::unavailable("shutting down")),
+                frame = frames.message() => frame,
+                _ = newest.changed() => {
+                    may_go_on(&peer, *newest.borrow_and_update() == this_stream)?;
+                    continue;
+                }
+                _ = stopped.wait_for(|stop| *stop) => return Err(stopping()),
             };
-            let Some(Frame { payload }) = frame else { return Ok(SendResponse {}) };
+            let frame = frame.inspect_err(|status| {
+                // Too long, or not a protobuf message. A broken connection looks otherwise.
+                if matches!(status.code(), Code::OutOfRange | Code::Internal) {
+                    note_malformed(&peer, &self.metrics);
+                }
+            })?;
+            let Some(Frame { payload }) = frame else { return Ok(self.answer(&peer, &caller)) };
             metrics.frames_received.inc();
             metrics.bytes_received.inc_by(payload.len() as u64);
+            let cost = lane.cost_bytes(payload.len());
+            let wait = incoming.rate.spend(cost);
             let deliver = async {
-                let budget = Some(slot.reserve(payload.len()).await?);
-                let event = NetworkEvent::Frame(Inbound { from, frame: payload, budget });
-                self.events.send(event).await.map_err(|_| Status::unavailable("shutting down"))
+                if !wait.is_zero() {
+                    metrics.frames_delayed.inc();
+                    tokio::time::sleep(wait).await;
+                }
+                let budget = Some(incoming.reserve(cost).await?);
+                let event = NetworkEvent::Frame(Inbound { from: peer.id, frame: payload, budget });
+                self.events.send(event).await.map_err(|_| stopping())
             };
             tokio::select! {
                 delivered = deliver => delivered?,
-                _ = stopped.wait_for(|stop| *stop) => return Err(Status::unavailable("shutting down")),
+                // A frame of a stream that ends need not arrive.
+                _ = newest.changed() => may_go_on(&peer, *newest.borrow_and_update() == this_stream)
+                    .and(Err(Status::aborted("the stream was interrupted")))?,
+                _ = stopped.wait_for(|stop| *stop) => return Err(stopping()),
             }
         }
     }
 }
 
+/// Whether a stream that was roused may go on.
+fn may_go_on(peer: &Peer, is_newest: bool) -> Result<(), Status> {
+    if *peer.removed.borrow() {
+        Err(Status::permission_denied("no longer a configured peer of this node"))
+    } else if peer.shut_out().is_some() {
+        Err(Status::resource_exhausted("shut out for a while: too many malformed frames"))
+    } else if is_newest {
+        Ok(())
+    } else {
+        Err(Status::aborted("a newer stream of this peer took over"))
+    }
+}
+
 #[tonic::async_trait]
-impl Peer for Receiver {
+impl PeerService for Receiver {
     async fn send(&self, request: Request<Streaming<Frame>>) -> Result<Response<SendResponse>, Status> {
-        let caller = request.extensions().get::<CallerNames>().cloned();
+        let caller = request.extensions().get::<Caller>().cloned();
         let caller = caller.ok_or_else(|| Status::unauthenticated("no client certificate"))?;
         self.receive(caller, request.into_inner()).await.map(Response::new)
     }

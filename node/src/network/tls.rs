@@ -1,22 +1,27 @@
 //! TLS for everything that listens or dials with the node's certificate, renewed from disk without a restart.
 //!
-//! New connections use the newest certificates; connections that are open stay open.
+//! New connections use the newest certificates; connections that are open stay open. TLS 1.3 only, and no resumption: each
+//! connection proves its certificates anew, and has an exporter of its own.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::sync::watch;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::identity::{CertificateFiles, Certificates, IdentityError, TlsKey};
 
 /// How often the files are looked at. Certificates are renewed days before they end.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Exporter and forward secrecy of every connection rest on it.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// gRPC is HTTP/2.
 const ALPN: &[u8] = b"h2";
@@ -38,7 +43,7 @@ struct Prepared {
     certificates: Certificates,
     for_peers: Arc<ServerConfig>,
     for_operators: Arc<ServerConfig>,
-    client: ClientTlsConfig,
+    client: Arc<ClientConfig>,
 }
 
 impl fmt::Debug for TlsMaterial {
@@ -50,10 +55,20 @@ impl fmt::Debug for TlsMaterial {
 impl TlsMaterial {
     /// Loads the certificates and starts looking for newer ones for as long as a clone lives. Needs a runtime.
     pub fn load(files: CertificateFiles, key: TlsKey, node_name: &str) -> Result<Self, IdentityError> {
+        Self::load_every(files, key, node_name, RELOAD_INTERVAL)
+    }
+
+    /// The same with an interval of the caller's.
+    pub fn load_every(
+        files: CertificateFiles,
+        key: TlsKey,
+        node_name: &str,
+        interval: Duration,
+    ) -> Result<Self, IdentityError> {
         install_provider();
         let prepared = prepare(Certificates::load(&files, &key, node_name)?, &key)?;
         let (sender, current) = watch::channel(Arc::new(prepared));
-        tokio::spawn(renew(files, key, node_name.to_owned(), sender, RELOAD_INTERVAL));
+        tokio::spawn(renew(files, key, node_name.to_owned(), sender, interval));
         Ok(Self { current })
     }
 
@@ -70,9 +85,8 @@ impl TlsMaterial {
         })
     }
 
-    /// A client that accepts only a server with that node name.
-    pub(super) fn client(&self, node_name: &str) -> ClientTlsConfig {
-        self.current.borrow().client.clone().domain_name(node_name)
+    pub(super) fn client(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.borrow().client)
     }
 }
 
@@ -113,37 +127,60 @@ async fn renew(
 }
 
 fn prepare(certificates: Certificates, key: &TlsKey) -> Result<Prepared, IdentityError> {
-    let identity = Identity::from_pem(&certificates.certificate_pem, key.pem());
-    let client = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&certificates.ca_pem)).identity(identity);
     Ok(Prepared {
         for_peers: server_config(&certificates.certificate_pem, key, &certificates.ca_pem)?,
         for_operators: server_config(&certificates.certificate_pem, key, &certificates.operator_ca_pem)?,
-        client,
+        client: client_config(&certificates.certificate_pem, key, &certificates.ca_pem)?,
         certificates,
     })
 }
 
 /// A server that demands a client certificate of one of these authorities.
 fn server_config(certificate_pem: &str, key: &TlsKey, client_ca_pem: &str) -> Result<Arc<ServerConfig>, IdentityError> {
-    let failed = |reason: &dyn fmt::Display| IdentityError::Certificate {
-        action: "prepare TLS with the node's certificate",
-        reason: reason.to_string(),
-    };
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(client_ca_pem.as_bytes()) {
-        roots.add(authority.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
-    }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|error| failed(&error))?;
-    let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failed(&error))?;
-    let secret = PrivateKeyDer::from_pem_slice(key.pem().as_bytes()).map_err(|error| failed(&error))?;
-    let mut config = ServerConfig::builder()
+    let roots = Arc::new(authorities(client_ca_pem)?);
+    let verifier = WebPkiClientVerifier::builder(roots).build().map_err(|error| failed(&error))?;
+    let (chain, secret) = identity(certificate_pem, key)?;
+    let mut config = ServerConfig::builder_with_protocol_versions(VERSIONS)
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, secret)
         .map_err(|error| failed(&error))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// A client that demands a server certificate of one of these authorities, and shows its own.
+fn client_config(certificate_pem: &str, key: &TlsKey, ca_pem: &str) -> Result<Arc<ClientConfig>, IdentityError> {
+    let (chain, secret) = identity(certificate_pem, key)?;
+    let mut config = ClientConfig::builder_with_protocol_versions(VERSIONS)
+        .with_root_certificates(authorities(ca_pem)?)
+        .with_client_auth_cert(chain, secret)
+        .map_err(|error| failed(&error))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn authorities(pem: &str) -> Result<RootCertStore, IdentityError> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(authority.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+    }
+    Ok(roots)
+}
+
+type OwnIdentity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn identity(certificate_pem: &str, key: &TlsKey) -> Result<OwnIdentity, IdentityError> {
+    let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(&error))?;
+    let secret = PrivateKeyDer::from_pem_slice(key.pem().as_bytes()).map_err(|error| failed(&error))?;
+    Ok((chain, secret))
+}
+
+fn failed(reason: &dyn fmt::Display) -> IdentityError {
+    IdentityError::Certificate { action: "prepare TLS with the node's certificate", reason: reason.to_string() }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::chunk::{chunk_hash, decode_chunk, snapshot_root};
 use super::folders::DatabaseFolders;
 use crate::block::BlockStore;
-use crate::blockchain::{put_item, put_members, recent_block, seal_snapshot};
+use crate::blockchain::{put_item, recent_block, seal_snapshot};
 use crate::network::PeerId;
 use crate::storage::{Database, Family, StorageError};
 
@@ -528,12 +528,8 @@ impl Joiner {
         {
             let store = BlockStore::open(database.clone(), self.chain.genesis.clone())?;
             let mut writes = database.writes();
-            for Link { block, finalization, next } in &self.walked {
-                put_members(&mut writes, block.epoch.next().0, next)?;
-                // Those above are finalised again on the way to the present.
-                if blocks.last().is_some_and(|last| block.height <= last.height) {
-                    store.put_boundary(&mut writes, block, finalization)?;
-                }
+            for link in &self.walked {
+                store.put_link(&mut writes, link)?;
             }
             store.finalize(&mut writes, blocks, finalization)?;
             for index in 0..manifest.len() as u32 {

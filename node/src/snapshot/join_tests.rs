@@ -13,7 +13,7 @@ use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
 use super::super::store::SnapshotStore;
 use super::*;
-use crate::blockchain::{Ledger, LedgerMetrics, LedgerReader, read_members};
+use crate::blockchain::{Ledger, LedgerMetrics, LedgerReader};
 use crate::gateway::BlockReader as _;
 use crate::transaction::Address;
 
@@ -105,6 +105,10 @@ impl Holder {
             let mut writes = database.writes();
             blocks.finalize(&mut writes, std::slice::from_ref(&block), &finalization(&block)).unwrap();
             ledger.execute(&block, &[], &mut writes).unwrap();
+            if ends {
+                let (block, finalization, next) = (block.clone(), finalization(&block), members());
+                blocks.put_link(&mut writes, &Link { block, finalization, next }).unwrap();
+            }
             writes.commit_unsynced().unwrap();
             blocks.finalized_to(&block);
             if height.is_multiple_of(EPOCH_BLOCKS) {
@@ -121,11 +125,9 @@ impl Holder {
     fn answer(&self, request: &PeerMessage) -> PeerMessage {
         match request {
             PeerMessage::FetchBoundaries(first) => {
-                let link = |epoch: u64| {
-                    let (block, finalization) = self.blocks.boundary(Epoch(epoch)).unwrap()?;
-                    Some(Link { block, finalization, next: read_members(&self.database, epoch + 1).unwrap().unwrap() })
-                };
-                PeerMessage::Boundaries(Height(0), *first, (first.0..).map_while(link).collect())
+                let links = self.blocks.links(*first, 64).unwrap();
+                let links = links.into_iter().map(|link| Link::decode(link).unwrap()).collect();
+                PeerMessage::Boundaries(Height(0), *first, links)
             }
             PeerMessage::FetchManifest(cutoff) => {
                 PeerMessage::Manifest(*cutoff, self.store.manifest(cutoff.0).unwrap().hashes.clone())
@@ -148,7 +150,7 @@ impl Holder {
 }
 
 fn joiner(data_dir: &std::path::Path, empty: bool) -> Joiner {
-    let rules = ChainRules { genesis_hash: HASH, epoch_blocks: Some(EPOCH_BLOCKS) };
+    let rules = ChainRules { genesis_hash: HASH, epoch_blocks: Some(EPOCH_BLOCKS), version: Version(1) };
     let genesis = Block::genesis(HASH, 0);
     let chain = Chain { rules, genesis, members: members(), epoch_blocks: EPOCH_BLOCKS };
     let policy = Policy { behind_blocks: 20, replaceable: empty, empty };
@@ -192,7 +194,7 @@ fn check_joined(data_dir: &std::path::Path, holder: &Holder) {
     }
     let reader = LedgerReader::new(holder.database.clone());
     assert_eq!(ledger.checkpoint(80).unwrap(), reader.checkpoint(80).unwrap());
-    assert_eq!(read_members(&database, 2).unwrap(), Some(members()));
+    assert_eq!(blocks.links(Epoch(0), 64).unwrap().len(), 2, "it can show others the way");
 }
 
 #[test]

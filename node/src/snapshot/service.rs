@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use bizra_driver::light::Link;
 use bizra_driver::wire::{BOUNDARIES_MAX, PeerMessage};
-use bizra_simplex::types::{Digest, Epoch, Height, Millis};
+use bizra_simplex::types::{Digest, Height, Millis};
 use tokio::sync::oneshot;
 
 use super::folders::DatabaseFolders;
 use super::join::{Chain, Joiner, Policy, Progress, Surroundings};
 use super::store::SnapshotStore;
 use crate::block::BlockStore;
-use crate::blockchain::{LedgerReader, read_members};
+use crate::blockchain::LedgerReader;
 use crate::configuration::{LoadedGenesis, SyncConfiguration};
 use crate::network::{NetworkHandle, PeerId};
 use crate::storage::{Database, StorageError};
@@ -162,7 +162,7 @@ impl Worker {
         };
         let epoch_blocks = genesis.genesis.parameters.epoch_blocks;
         let chain = Chain {
-            rules: bizra_driver::light::ChainRules { genesis_hash: genesis.hash, epoch_blocks: Some(epoch_blocks) },
+            rules: crate::light::chain_rules(genesis),
             genesis: bizra_simplex::Block::genesis(genesis.hash, genesis.genesis.time_milliseconds),
             members: genesis.validators.iter().map(member).collect(),
             epoch_blocks,
@@ -266,9 +266,8 @@ impl Worker {
                 answers.push((*peer, frame));
             }
         }
-        for (peer, frame) in answers {
-            self.setup.network.send(peer, frame);
-        }
+        let peers = self.setup.network.senders();
+        answers.into_iter().for_each(|(peer, frame)| peers.answer(peer, frame));
         Ok(())
     }
 }
@@ -278,15 +277,13 @@ fn answer(setup: &SnapshotSetup, request: &PeerMessage) -> Result<Option<PeerMes
         PeerMessage::FetchBoundaries(first) => {
             let oldest = Height(LedgerReader::new(setup.database.clone()).oldest()?);
             let (mut links, mut bytes) = (Vec::new(), 0);
-            for epoch in (first.0..).map(Epoch).take(BOUNDARIES_MAX) {
-                let Some((block, finalization)) = setup.blocks.boundary(epoch)? else { break };
-                let Some(next) = read_members(&setup.database, epoch.next().0)? else { break };
-                let link = Link { block, finalization, next };
-                bytes += link.encode().len();
+            for encoded in setup.blocks.links(first, BOUNDARIES_MAX)? {
+                bytes += encoded.len();
                 if bytes > BOUNDARIES_BYTES_MAX && !links.is_empty() {
                     break;
                 }
-                links.push(link);
+                let link = Link::decode(encoded);
+                links.push(link.map_err(|error| StorageError::Corrupt(format!("a stored link: {error}")))?);
             }
             Some(PeerMessage::Boundaries(oldest, first, links))
         }

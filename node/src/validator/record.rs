@@ -1,15 +1,13 @@
 //! Stored forms of stakes, validators and validator sets: a version byte, then fixed-width big-endian fields and
 //! length-prefixed names. What does not decode is corruption.
 
-use bizra_driver::PublicKey;
-use bizra_simplex::types::{Digest, Power};
-use sha2::{Digest as _, Sha256};
+use bizra_driver::{PublicKey, validators_hash};
+use bizra_simplex::types::{Digest, Epoch, Power};
 
 use crate::storage::StorageError;
 use crate::transaction::Address;
 
 const VERSION: u8 = 1;
-const SET_DOMAIN: &[u8] = b"bizra/v1/validator-set\0";
 
 /// Whether a registered validator wants to be in the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,21 +206,21 @@ impl ValidatorSetRecord {
         self.members.iter().fold(0, |sum, member| sum.saturating_add(member.power))
     }
 
-    /// Keys and powers, as consensus knows them.
+    /// The member that belongs to an account.
+    pub fn of_owner(&self, owner: &Address) -> Option<&Member> {
+        self.members.iter().find(|member| member.owner == *owner)
+    }
+
+    /// The members as consensus knows them.
     pub fn voters(&self) -> Vec<bizra_driver::Member> {
         let voter =
             |member: &Member| bizra_driver::Member { key: PublicKey(member.consensus_key), power: Power(member.power) };
         self.members.iter().map(voter).collect()
     }
 
-    /// The member that belongs to an account.
-    pub fn of_owner(&self, owner: &Address) -> Option<&Member> {
-        self.members.iter().find(|member| member.owner == *owner)
-    }
-
-    /// What a boundary header names (PROTOCOL E1): SHA-256 over the stored form, in a domain of its own.
+    /// What a boundary header names (PROTOCOL E1).
     pub fn hash(&self) -> Digest {
-        Digest(Sha256::new().chain_update(SET_DOMAIN).chain_update(self.encode()).finalize().into())
+        validators_hash(Epoch(self.epoch), &self.voters())
     }
 
     /// The stored form.

@@ -1,6 +1,6 @@
 //! A chain of four epochs with changing validators, and everything a liar can do to the walk through it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{ValidatorIndex, View};
@@ -43,7 +43,7 @@ fn boundary(epoch: u64, next: &[Member]) -> Boundary {
 }
 
 fn rules() -> ChainRules {
-    ChainRules { genesis_hash: GENESIS, epoch_blocks: Some(EPOCH_BLOCKS) }
+    ChainRules { genesis_hash: GENESIS, epoch_blocks: Some(EPOCH_BLOCKS), version: Version(1) }
 }
 
 fn certify(block: &Block, members: &[Member], signers: impl IntoIterator<Item = usize>) -> Certificate {
@@ -75,7 +75,7 @@ fn last_block(epoch: u64, parent: Digest, next: &[Member]) -> Block {
         },
         boundary: Some(boundary(epoch + 1, next)),
         batches: vec![Digest([1; 32]), Digest([2; 32])],
-        ..Block::genesis(parent, 1_000 * (epoch + 1))
+        ..Block::genesis(parent, 0)
     }
 }
 
@@ -267,6 +267,8 @@ fn even_a_quorum_cannot_sign_what_the_rules_forbid() {
         link.block.boundary = Some(boundary(1, &link.next));
     };
     assert!(matches!(refusal(powerless, true), LightError::NoSet { .. }));
+    let unknown = |link: &mut Link| link.block.boundary.as_mut().unwrap().version = Version(77);
+    assert_eq!(refusal(unknown, true), LightError::Version { epoch: Epoch(1), version: Version(77) });
     let mut back = link(1, &POWERS);
     back.block.time_milliseconds = 1;
     back.finalization = certify(&back.block, &members(1, &POWERS), 0..5);
