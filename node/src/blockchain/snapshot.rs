@@ -17,8 +17,7 @@ use super::execution::RECEIPT_BLOCKS;
 use super::history::{decode_history, decode_log, log_key};
 use super::pruning::OLDEST_KEY;
 use super::record::{
-    Account, Fields, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, members_key,
-    superseded_key, totals_key,
+    Account, Fields, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
 };
 use super::sealing::{commitment, encode_lattice, recent_blocks, sum_entries};
 use crate::storage::{Database, Family, StorageError, View, Writes};

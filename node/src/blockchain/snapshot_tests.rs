@@ -48,7 +48,8 @@ fn a_snapshot_is_the_same_whenever_it_is_read() {
     assert!(items.is_sorted_by_key(|item| (item.section, item.key.clone())));
     let count = |section| items.iter().filter(|item| item.section == section).count();
     assert_eq!((count(Section::Checkpoint), count(Section::Totals), count(Section::Block)), (1, 1, 65));
-    assert_eq!(count(Section::Receipt), 64, "each block had one transaction");
+    let transactions = life.executed.iter().take(64).filter(|(block, _)| !block.batches.is_empty()).count();
+    assert_eq!(count(Section::Receipt), transactions, "a block has one transaction or none");
     assert!(snapshot(&life.database, 96) != items);
     assert!(read_snapshot(&life.database, 65, |_| Ok::<_, StorageError>(())).is_err(), "no cut-off");
 }
