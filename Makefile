@@ -46,6 +46,11 @@ sim: setup ## Simulate SEEDS=1000 networks under faults, or SECONDS=n long; SEED
 	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
 	@$(BIN)/bizra-sim $(if $(SEED),--seed $(SEED) --trace,$(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS)))
 
+.PHONY: sim-determinism
+sim-determinism: setup ## Simulate SEEDS=1000 networks twice, on other numbers of threads; every hash must be the same
+	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@$(BIN)/bizra-sim determinism --seeds $(SEEDS)
+
 .PHONY: sim-planted
 sim-planted: setup ## Plant bugs into the core one by one; the simulator must find each within 60 s
 	@tests/step.sh build-planted cargo build --release --locked --package bizra-simulator --features planted --bin bizra-planted
@@ -61,6 +66,10 @@ twins: setup ## Split four validators, one with a twin, in every way for four vi
 	@$(BIN)/bizra-sim twins
 	@$(BIN)/bizra-sim twins --validators 7 --twins 2 --sample 20000
 
+.PHONY: mutants
+mutants: setup ## Mutate core and signer; every mutant that no test kills must be explained in node/simplex/mutants.md
+	@tests/mutants.sh
+
 .PHONY: model
 model: setup ## Check the core in every order of messages and timeouts within VIEWS=2, CRASHES=0, at most SECONDS=600
 	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
@@ -75,6 +84,12 @@ bench-scale: setup ## Simulate 4 to 100 validators over five regions: finality a
 bench: build ## Measure four local validators, signed and opaque, at 10,000 a second and up to saturation (ten minutes); JSON in target/bench/
 	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node
+
+.PHONY: bench-peer
+bench-peer: build ## Measure ours next to CometBFT, both stock and tuned (15 minutes; QUICK=1: 4); JSON in target/bench/peer.json
+	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
+	@tests/step.sh build-peer tests/peer/build.sh
+	@$(BIN)/bizra-bench --node $(BIN)/bizra-node peer --programs "$$(tests/peer/build.sh)" $(if $(QUICK),--quick)
 
 .PHONY: cluster-up
 cluster-up: ## Start the embedded five-node Kubernetes (nothing to do with KUBECONFIG set)
@@ -99,7 +114,7 @@ generate: setup ## Write all generated files: CRDs in crds/ and in the chart
 .PHONY: fmt
 fmt: ## Format the code
 	@cargo fmt --all
-	@cd tests/e2e/cluster && gofmt -w .
+	@gofmt -w tests/e2e/cluster tests/peer
 
 .PHONY: lint
 lint: setup ## Check format, lints and licences

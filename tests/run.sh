@@ -29,7 +29,17 @@ export BIZRA_HELM=$cluster/helm
 
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
+counted simulation cargo run --release --locked --package bizra-simulator --bin bizra-sim -- \
+    --seeds "${SIM_SEEDS:-1300}" --require-views 1000000 --require-faults 100000
+sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
+# The rest of the bugs, and the slow ones, are for `make sim-planted`.
+counted planted cargo run --release --locked --package bizra-simulator --features planted --bin bizra-planted -- \
+    --bug quorum_of_two_thirds --bug duplicate_signers --bug gap_not_nullified --bug finalize_after_nullify \
+    --bug stale_certificate --bug cross_epoch_replay --bug vote_before_sync --bug write_error_ignored \
+    --bug record_not_written --bug future_views_unbounded
+sed -nE 's/^(found .*)/planted: \1/p' target/log/planted.log
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
+counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'
 counted e2e tests/e2e/test.sh
 
 echo "total: $((SECONDS - started)) s; logs in $root/target/log"

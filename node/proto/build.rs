@@ -7,7 +7,7 @@ fn main() -> std::io::Result<()> {
         .bytes(".bizra.node.v1.SubmitRequest")
         .file_descriptor_set_path(out.join("bizra.bin"))
         .compile_protos(
-            &["admin", "ledger", "peer"].map(|name| format!("proto/bizra/node/v1/{name}.proto")),
+            &["admin", "events", "ledger", "peer"].map(|name| format!("proto/bizra/node/v1/{name}.proto")),
             &["proto".to_owned()],
         )
 }

@@ -2,9 +2,12 @@
 
 pub mod block;
 pub mod blockchain;
+#[cfg(test)]
+mod chain_testing;
 pub mod cli;
 pub mod configuration;
 pub mod consensus;
+pub mod event_store;
 pub mod gateway;
 mod generations;
 #[cfg(test)]
@@ -14,6 +17,7 @@ pub mod light;
 pub mod monitoring;
 pub mod network;
 pub mod node;
+pub mod replay;
 pub mod retention;
 pub mod snapshot;
 pub mod storage;

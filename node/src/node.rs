@@ -17,6 +17,7 @@ use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger, LedgerError, LedgerMetrics, LedgerReader};
 use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis};
 use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup, Ended};
+use crate::event_store;
 use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
 use crate::identity::SignerFolder;
 use crate::monitoring::status::readiness;
@@ -124,6 +125,7 @@ impl Node {
         let reader = LedgerReader::new(database.clone());
         let pool = TransactionPool::start(chain, reader.clone(), outbound, transaction_metrics)?;
         let finality = pool.clone();
+        let (event_writer, event_log) = event_store::open(database.clone(), Arc::new(blocks.clone()))?;
         let pruner =
             Pruner::start(configuration.retention, database.clone(), blocks.clone()).map_err(ConsensusError::from)?;
         let consensus = Consensus::start(ConsensusSetup {
@@ -135,7 +137,10 @@ impl Node {
             database,
             blocks: blocks.clone(),
             ledger,
-            executed: Box::new(move |outcome: Arc<BlockOutcome>| finality.on_finalized(&outcome)),
+            executed: Box::new(move |outcome: Arc<BlockOutcome>| {
+                finality.on_finalized(&outcome);
+                event_writer.applied(outcome.height);
+            }),
             snapshots,
             folders,
             sync: configuration.sync,
@@ -148,7 +153,7 @@ impl Node {
             metrics,
         })?;
 
-        let gateway = Gateway::new(chain, genesis.hash, pool, reader, Arc::new(blocks), gateway_metrics);
+        let gateway = Gateway::new(chain, genesis.hash, pool, reader, Arc::new(blocks), event_log, gateway_metrics);
         let (shutdown, stopping) = watch::channel(false);
         let ready = follow_readiness(status.clone());
         let servers = vec![

@@ -1,7 +1,8 @@
 //! Forgetting the past on a thread of its own, in small steps, off the way of consensus.
 //!
 //! A node keeps the configured number of blocks, never fewer than [`EPOCHS_MIN`] epochs, so that peers a boundary behind and
-//! those who begin at a snapshot find what they need. What is older goes: bodies, blocks, certificates, receipts and former values. The state never goes.
+//! those who begin at a snapshot find what they need. What is older goes: bodies, blocks, certificates, receipts, events and
+//! former values. The state never goes.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use bizra_simplex::types::Height;
 use crate::block::BlockStore;
 use crate::blockchain::{LedgerReader, forget_history, prune_ledger};
 use crate::configuration::RetentionConfiguration;
+use crate::event_store::prune_events;
 use crate::storage::{Database, StorageError};
 
 /// Time between two looks.
@@ -94,6 +96,7 @@ pub(crate) fn step(keep: u64, database: &Database, blocks: &BlockStore) -> Resul
         blocks.prune(&mut writes, Height(height))?;
     }
     prune_ledger(&mut writes, before, oldest)?;
+    prune_events(&mut writes, before, oldest)?;
     writes.commit_unsynced()?;
     forget_history(database, oldest, epochs);
     Ok(oldest < wanted)
@@ -114,6 +117,7 @@ mod tests {
 
     use super::*;
     use crate::blockchain::{Ledger, LedgerMetrics};
+    use crate::event_store;
     use crate::transaction::{Address, ChainId, PayloadBuilder, TraceId, Transfer};
 
     const BLOCKS: u64 = 700;
@@ -170,7 +174,8 @@ mod tests {
             let mut writes = database.writes();
             blocks.put_batch(&mut writes, digest, &batch).unwrap();
             blocks.finalize(&mut writes, std::slice::from_ref(&block), &certificate).unwrap();
-            ledger.execute(&block, &[batch], &mut writes).unwrap();
+            let outcome = ledger.execute(&block, &[batch], &mut writes).unwrap();
+            event_store::append(&mut writes, &outcome).unwrap();
             writes.commit_unsynced().unwrap();
             blocks.finalized_to(&block);
             chain.push(block);
@@ -187,6 +192,7 @@ mod tests {
             let boundary = height % 160 == 0;
             assert_eq!(blocks.get(Height(height)).unwrap().is_some(), height >= 160 || boundary, "block {height}");
             assert_eq!(blocks.finalization(Height(height)).unwrap().is_some(), height >= 160 || boundary);
+            assert_eq!(event_store::stored_record(&database, height).unwrap().is_some(), height >= 160);
         }
         // What is left is enough to start from, and to go on.
         let metrics = LedgerMetrics::new(&prometheus::Registry::new()).unwrap();

@@ -86,19 +86,12 @@ fn a_validator_under_another_name_is_known_by_its_key_once_it_is_configured() {
         fs::write(&configuration.tls.certificate_file, certificate).unwrap();
     }
     // v2 never runs, so the others need each other: none may sign before two of them have answered it (S5).
-    let newcomer = |configuration: &Configuration| {
-        let peers = configuration.peers.iter().cloned();
-        peers.map(|mut peer| {
-            if peer.name == "v3" {
-                RENAMED.clone_into(&mut peer.name);
-            }
-            peer
-        })
-    };
-    let complete: Vec<Configuration> = configurations
-        .iter()
-        .map(|configuration| Configuration { peers: newcomer(configuration).collect(), ..configuration.clone() })
-        .collect();
+    let mut complete = configurations;
+    for peer in complete.iter_mut().flat_map(|configuration| &mut configuration.peers) {
+        if peer.name == "v3" {
+            RENAMED.clone_into(&mut peer.name);
+        }
+    }
     for (node, configuration) in complete.iter().enumerate() {
         let mut without = configuration.clone();
         without.peers.retain(|peer| peer.name != RENAMED);

@@ -108,9 +108,31 @@ fn get(port: u16, path: &str) -> Option<String> {
     Some(answer)
 }
 
-fn verify(folder: &Path, node: usize) -> serde_json::Value {
+/// All events of a node's blocks up to a height, as server-sent events.
+fn events(node: usize, height: u64) -> String {
+    let answer = get(BASE_PORT + 10 * node as u16 + 2, "/v1/events?from=1:0&follow=false").unwrap();
+    let (_, stream) = answer.split_once("\r\n\r\n").unwrap();
+    let (before, _) = stream.split_once(&format!("id: {}:0\n", height + 1)).expect("the node has more blocks");
+    before.to_owned()
+}
+
+/// What the command line prints of the same.
+fn printed_events(node: usize, height: u64) -> Vec<serde_json::Value> {
     let output = Command::new(BINARY)
-        .args(["verify", "--output", "json", "--data-dir"])
+        .args(["events", "--from", "1:0", "--output", "json", "--node"])
+        .arg(format!("http://127.0.0.1:{}", BASE_PORT + 10 * node as u16 + 1))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let events = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    events.filter(|event: &serde_json::Value| event["height"].as_u64().unwrap() <= height).collect()
+}
+
+/// Runs `verify` or `replay` on a stopped node.
+fn check(command: &str, folder: &Path, node: usize) -> serde_json::Value {
+    let output = Command::new(BINARY)
+        .args([command, "--output", "json", "--data-dir"])
         .arg(folder.join(format!("v{node}")))
         .arg("--genesis")
         .arg(folder.join("genesis.json"))
@@ -143,9 +165,22 @@ fn a_validator_killed_under_load_catches_up_and_every_database_verifies() {
     (0..4).for_each(|node| {
         Network::wait_height(node, again);
     });
+    // One log, whoever was killed and caught up, and over every interface.
+    let logs: Vec<String> = (0..4).map(|node| events(node, end)).collect();
+    assert!(logs.windows(2).all(|pair| pair[0] == pair[1]), "two nodes tell of different events");
+    let data: Vec<serde_json::Value> = logs[0]
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    assert!(data.iter().filter(|event| event["type"] == "Transferred").count() >= 4_000);
+    assert!(data == printed_events(3, end), "gRPC and HTTP tell of different events");
     network.stop_all();
     for node in 0..4 {
-        let report = verify(network.folder.path(), node);
+        let report = check("verify", network.folder.path(), node);
         assert!(report["blocks"].as_u64().unwrap() >= again, "{report}");
+        assert!(report["events"].as_u64().unwrap() >= data.len() as u64, "{report}");
     }
+    let report = check("replay", network.folder.path(), 3);
+    assert!(report["checkpoints"].as_u64().unwrap() >= again / 16, "{report}");
 }

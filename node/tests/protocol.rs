@@ -12,6 +12,7 @@ use bizra_node::block::BlockStore;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::consensus::Ended;
 use bizra_node::identity::SignerFolder;
+use bizra_node::monitoring::StatusHandle;
 use bizra_node::node::Node;
 use bizra_node::storage::Database;
 use bizra_proto::exit::{ExitReason, Termination};
@@ -107,6 +108,7 @@ impl Drop for Load {
 
 /// A node in this process, which can be told to be an old one.
 struct InProcess {
+    status: StatusHandle,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<Ended, Termination>>,
 }
@@ -115,6 +117,7 @@ impl InProcess {
     async fn start(file: &Path, supported: Protocol) -> Self {
         let configuration = Configuration::load(file).unwrap();
         let node = Node::start_supporting(configuration, file, supported).await.unwrap();
+        let status = node.status().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(node.run_until(async {
             // Told to stop, or never.
@@ -122,7 +125,7 @@ impl InProcess {
                 std::future::pending().await
             }
         }));
-        Self { stop, ended }
+        Self { status, stop, ended }
     }
 
     /// Waits until it ends by itself.
@@ -135,12 +138,20 @@ impl InProcess {
 
 /// A document of the REST interface.
 fn get(node: usize, path: &str) -> Option<serde_json::Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", BASE_PORT + 10 * node as u16 + 2)).ok()?;
+    serde_json::from_str(&fetch(BASE_PORT + 10 * node as u16 + 2, path)?).ok()
+}
+
+fn metrics(node: usize) -> Option<String> {
+    fetch(BASE_PORT + 10 * node as u16 + 4, "/metrics")
+}
+
+fn fetch(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
 }
 
 /// Asks again until the answer is as wanted. Blocking, but the nodes of this process have threads of their own.
@@ -171,11 +182,16 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
     assert_eq!(latest_set(0), Some((0, 1)));
     let load = devnet.load();
 
+    // It says beforehand that it will need an upgrade.
+    let warned = old.status.wait_for(|status| status.newer_protocol_power == 3);
+    let warned = tokio::time::timeout(PATIENCE, warned).await.expect("the others signal");
+    assert_eq!((warned.protocol_version, warned.supported_protocol_version, warned.total_power), (1, 1, 4));
     let termination = old.termination().await;
     assert_eq!(termination.reason, ExitReason::UpgradeRequired, "{termination:?}");
     assert!(termination.message.contains("version 2") && termination.message.contains("upgrade"), "{termination:?}");
     let (epoch, version) = latest_set(0).unwrap();
     assert!(epoch >= 1 && version == 2);
+    wait_for("waiting for the metric", || metrics(0)?.contains("\nbizra_consensus_protocol_version 2\n").then_some(()));
     // Started again it says the same, at once.
     let again = InProcess::start(&devnet.file(3), Protocol::V1).await;
     assert_eq!(again.termination().await.reason, ExitReason::UpgradeRequired);

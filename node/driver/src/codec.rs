@@ -29,25 +29,32 @@ pub enum DecodeError {
 
 /// Reads fields from the front of a buffer; payloads are slices of it, not copies.
 pub struct Reader {
-    rest: Bytes,
+    bytes: Bytes,
+    position: usize,
 }
 
 impl Reader {
     /// Starts at the front.
     pub fn new(bytes: Bytes) -> Self {
-        Self { rest: bytes }
+        Self { bytes, position: 0 }
     }
 
+    fn slice(&mut self, length: usize) -> Result<&[u8], DecodeError> {
+        let rest = &self.bytes[self.position..];
+        let slice = rest.get(..length).ok_or(DecodeError::Short)?;
+        self.position += length;
+        Ok(slice)
+    }
+
+    /// A payload, which shares the buffer. Fixed fields are read in place: sharing costs more than they do.
     fn take(&mut self, length: usize) -> Result<Bytes, DecodeError> {
-        if length > self.rest.len() {
-            return Err(DecodeError::Short);
-        }
-        Ok(self.rest.split_to(length))
+        let from = self.position;
+        self.slice(length)?;
+        Ok(self.bytes.slice(from..self.position))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let bytes = self.take(N)?;
-        <[u8; N]>::try_from(&bytes[..]).map_err(|_| DecodeError::Short)
+        self.slice(N)?.try_into().map_err(|_| DecodeError::Short)
     }
 
     /// One byte.
@@ -85,7 +92,10 @@ impl Reader {
 
     /// Nothing may follow.
     pub fn end(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.rest.len())) }
+        match self.bytes.len() - self.position {
+            0 => Ok(()),
+            trailing => Err(DecodeError::Trailing(trailing)),
+        }
     }
 
     /// This many bytes, without copying them.

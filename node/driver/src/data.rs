@@ -257,3 +257,24 @@ impl Data {
 fn ordered_by(blocks: &[Block]) -> BTreeSet<&Digest> {
     blocks.iter().flat_map(|block| &block.batches).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bizra_simplex::types::Signature;
+    use bytes::Bytes;
+
+    /// D3: a batch expires with the epoch after its own, and nobody orders one of an epoch to come.
+    #[test]
+    fn blocks_order_batches_of_their_own_epoch_and_the_one_before() {
+        let (epoch, origin, payload) = (Epoch(3), ValidatorIndex(1), Bytes::from_static(b"x"));
+        let batch = Batch { epoch, origin, sequence: 1, payload, signature: Signature([0; 64]) };
+        let digest = Digest([1; 32]);
+        let mut data = Data::default();
+        data.hold(digest, batch);
+        for (epoch, expected) in [(2, Bodies::Invalid), (3, Bodies::Held), (4, Bodies::Held), (5, Bodies::Invalid)] {
+            let block = Block { epoch: Epoch(epoch), batches: vec![digest], ..Block::genesis(Digest::default(), 0) };
+            assert_eq!(data.examine(Millis(0), &block, ValidatorIndex(0)), expected, "in epoch {epoch}");
+        }
+    }
+}

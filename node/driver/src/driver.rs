@@ -18,7 +18,7 @@ use crate::holding::{HELD_MAX, Holding};
 use crate::light::cutoff;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
 use crate::roster::Roster;
-use crate::signing_record::{RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
+use crate::signing_record::{BlockWrite, RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
 use crate::startup::Lock;
 use crate::wire::PeerMessage;
 
@@ -280,7 +280,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             changes: Vec::new(),
             to_sign: Vec::new(),
             held_back: Vec::new(),
-            must_sync: false,
+            // What the process before wrote may not be durable: nothing rests on it until it is.
+            must_sync: !planted(Bug::StartNotSynced),
             unsynced: true,
             output: Output::default(),
         };
@@ -385,7 +386,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             let seen = (self.data.version(), self.core.best_tip());
             if self.work_seen != Some(seen) {
                 self.work_seen = Some(seen);
-                let work = self.data.has_work(&self.core.best_chain());
+                let work = self.data.unordered_count() > 0 && self.data.has_work(&self.core.best_chain());
                 if work != self.work {
                     self.work = work;
                     self.events.push_back(Event::Work(work));
@@ -420,7 +421,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         // D2: a vote that is recorded already needs no slot, but its bodies may have come in this turn or a late one.
         let promises =
             votes.iter().any(|vote| vote.kind != VoteKind::Nullify) && (self.unsynced || !changes.is_empty());
-        if !changes.is_empty() || !signing.is_empty() || promises {
+        if !changes.is_empty() || !signing.is_empty() || promises || self.must_sync {
             let sync = self.must_sync || !signing.is_empty() || promises;
             let sync = sync && !planted(Bug::VoteBeforeSync);
             let signing = if planted(Bug::RecordNotWritten) { Vec::new() } else { signing };
@@ -428,10 +429,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             // rests on, and nobody else had that, the view might never end: the database goes first.
             let finalizes = votes.iter().any(|vote| vote.kind == VoteKind::Finalize);
             if finalizes && promises && !signing.is_empty() && !planted(Bug::FinalizeBeforeNotarization) {
-                self.disk.commit(changes, Vec::new(), sync)?;
-                self.disk.commit(Vec::new(), signing, sync)?;
+                self.write(changes, Vec::new(), sync)?;
+                self.write(Vec::new(), signing, sync)?;
             } else {
-                self.disk.commit(changes, signing, sync)?;
+                self.write(changes, signing, sync)?;
             }
             self.must_sync = false;
             self.unsynced = !sync;
@@ -447,6 +448,13 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             })
             .collect();
         Ok((signed, executed))
+    }
+
+    fn write(&mut self, changes: Vec<Change>, signing: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
+        match self.disk.commit(changes, signing, sync) {
+            Err(DiskError::Failed(_)) if planted(Bug::WriteErrorIgnored) => Ok(()),
+            result => result,
+        }
     }
 
     pub(crate) fn send(&mut self, to: Destination, message: PeerMessage) {

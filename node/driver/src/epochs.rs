@@ -216,7 +216,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.begin();
         let early = std::mem::take(&mut self.early);
         for (from, messages) in early {
-            messages.into_iter().for_each(|message| self.hear(from, message));
+            for message in messages {
+                self.hear(from, message);
+            }
         }
         Ok(true)
     }

@@ -1,5 +1,7 @@
 //! Contradictions of validators: kept, told once to everybody (V6), and reported in blocks until the chain has them (V7).
 
+use std::collections::BTreeSet;
+
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::Epoch;
 use bizra_simplex::{Block, CONTRADICTIONS_MAX, Contradiction, SignedVote};
@@ -46,12 +48,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if self.core.config().protocol.rules().contradictions_max == 0 {
             return Ok(chosen);
         }
-        let above = |told: &Contradiction| {
-            ancestors.iter().flat_map(|block| &block.contradictions).any(|known| known.of() == told.of())
-        };
+        let above = ancestors.iter().flat_map(|block| &block.contradictions);
+        let mut named: BTreeSet<PublicKey> = above.filter_map(|told| self.contradicting_key(told)).collect();
         for ((key, _), told) in &self.evidence {
             // One reported in the epoch before may be punished when that is executed: a leader waits to see.
-            if chosen.len() < CONTRADICTIONS_MAX && !above(told) && !self.is_reported(*key, true)? {
+            if chosen.len() < CONTRADICTIONS_MAX && !named.contains(key) && !self.is_reported(*key, true)? {
+                named.insert(*key);
                 chosen.push(*told);
             }
         }
@@ -59,30 +61,28 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         Ok(chosen)
     }
 
-    /// V7: whether everything that a block reports is true and new to the finalised chain. What it tells is kept: whoever
-    /// votes for the block can tell it again if the block does not become final.
+    /// V7: whether everything that a block reports is true, told once, and new to the finalised chain. What it tells is kept:
+    /// whoever votes for the block can tell it again if the block does not become final.
     pub(crate) fn contradictions_hold(&mut self, block: &Block) -> Result<bool, DiskError> {
-        let mut proven = Vec::new();
+        let mut proven: Vec<(PublicKey, Contradiction)> = Vec::new();
         for told in &block.contradictions {
             let Some(key) = self.contradicting_key(told) else { return Ok(false) };
             let known = self.evidence.get(&(key, told.of().0)) == Some(told);
-            if self.is_reported(key, false)?
-                || !(known || planted(Bug::ReportUnchecked) || self.is_signed_by(key, told))
-            {
+            let twice = proven.iter().any(|(other, _)| *other == key);
+            if twice || self.is_reported(key, false)? {
+                return Ok(false);
+            }
+            if !known && !self.is_signed_by(key, told) && !planted(Bug::ReportUnchecked) {
                 return Ok(false);
             }
             proven.push((key, *told));
         }
         for (key, told) in proven {
-            self.accuse_once(key, told);
+            if !self.evidence.contains_key(&(key, told.of().0)) {
+                self.accuse(key, told);
+            }
         }
         Ok(true)
-    }
-
-    fn accuse_once(&mut self, key: PublicKey, told: Contradiction) {
-        if !self.evidence.contains_key(&(key, told.of().0)) {
-            self.accuse(key, told);
-        }
     }
 
     /// True if a finalised block of the present epoch reports this key, or the ledger has punished it. The state tells of

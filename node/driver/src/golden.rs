@@ -33,7 +33,9 @@ fn assert_golden(name: &str, now: &str) {
 
 fn line(text: &mut String, name: &str, bytes: &[u8]) {
     write!(text, "{name} ").unwrap();
-    bytes.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
+    for byte in bytes {
+        write!(text, "{byte:02x}").unwrap();
+    }
     text.push('\n');
 }
 
@@ -244,7 +246,7 @@ fn the_signing_record_has_the_form_it_had() {
             if let Some(last) = block.iter().rposition(|byte| *byte != 0) {
                 line(text, &format!("{name}_{index}"), &block[..=last]);
             }
-            file[index as usize] = block;
+            *file[index as usize] = *block;
         }
     };
     write(&mut text, "header", SigningRecord::create(&binding));

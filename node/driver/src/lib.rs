@@ -14,7 +14,7 @@
 //! ## Data
 //! * **D1** (`peers`, `data`) A batch's digest does not cover its origin's signature, so a wrong signature says nothing about
 //!   the batch and is dropped. What its origin did sign is valid or not by itself: form, chain id, every transaction's
-//!   signature (ZIP-215). An invalid one is its origin's to answer for.
+//!   signature (ZIP-215). An invalid one is its origin's to answer for: its node is named in [`Output::blamed`].
 //! * **D2** (`driver`) Bodies are written in the turn that holds them and synced before a vote leaves. They stay until
 //!   executed and past retention; unordered ones until no block may order them.
 //! * **D3** A block that orders a batch of a finalised block, or one whose epoch is neither its own nor the one before, is
@@ -27,6 +27,7 @@
 //! * **H1**, **E1** (`epochs`) What a header says of state, next validators and next version is compared with what is executed
 //!   and committed here, before the vote; a final header that says something else stops the node ([`Halt::Diverged`]).
 //! * **E2** The next epoch begins once the boundary is final and its validators are known.
+//! * **E5** ([`light`]) Headers are followed from boundary to boundary by whoever does not execute.
 //! * **P3** An epoch whose version is above [`Settings::supported`] is not entered ([`Halt::UpgradeRequired`]): at the boundary
 //!   and at every start. Everything until then is durable.
 //!

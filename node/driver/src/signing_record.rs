@@ -6,6 +6,7 @@
 //! write. At or below the floor nothing new may be signed, so forgetting old slots is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch, View};
@@ -40,8 +41,8 @@ pub struct Binding {
     pub public_key: [u8; 32],
 }
 
-/// One block of the file to be written.
-pub type BlockWrite = (u64, Box<[u8; BLOCK_BYTES]>);
+/// One block of the file to be written. Both copies of a slot share the bytes.
+pub type BlockWrite = (u64, Arc<[u8; BLOCK_BYTES]>);
 
 /// Why a record refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,12 +89,16 @@ impl SigningRecord {
     pub fn create(binding: &Binding) -> Vec<BlockWrite> {
         let header = seal(&header(binding));
         let mut blocks = vec![(0, header.clone()), (1, header)];
-        blocks.extend((2..FILE_BLOCKS).map(|index| (index, Box::new([0; BLOCK_BYTES]))));
+        let zeros = Arc::new([0; BLOCK_BYTES]);
+        blocks.extend((2..FILE_BLOCKS).map(|index| (index, Arc::clone(&zeros))));
         blocks
     }
 
     /// Reads a record from all blocks of its file.
-    pub fn open(binding: &Binding, blocks: &[Box<[u8; BLOCK_BYTES]>]) -> Result<Self, RecordError> {
+    pub fn open(
+        binding: &Binding,
+        blocks: &[impl std::ops::Deref<Target = [u8; BLOCK_BYTES]>],
+    ) -> Result<Self, RecordError> {
         if blocks.len() as u64 != FILE_BLOCKS {
             return Err(RecordError::Size(blocks.len() as u64));
         }
@@ -212,7 +217,7 @@ fn moment(vote: &Vote) -> Moment {
 }
 
 /// A first write that was torn in both copies leaves no slot but noise in those two blocks; a fresh record not even that.
-fn only_first_slot_torn(blocks: &[Box<[u8; BLOCK_BYTES]>]) -> bool {
+fn only_first_slot_torn(blocks: &[impl std::ops::Deref<Target = [u8; BLOCK_BYTES]>]) -> bool {
     let first = 1 % SLOTS;
     blocks.iter().enumerate().skip(2).all(|(index, block)| {
         let index = index as u64;
@@ -257,12 +262,12 @@ fn read_slot(body: &[u8]) -> Option<Slot> {
 }
 
 /// Length, checksum, body, zeros.
-fn seal(body: &[u8]) -> Box<[u8; BLOCK_BYTES]> {
-    let mut block = Box::new([0; BLOCK_BYTES]);
+fn seal(body: &[u8]) -> Arc<[u8; BLOCK_BYTES]> {
+    let mut block = [0; BLOCK_BYTES];
     block[..2].copy_from_slice(&(body.len() as u16).to_be_bytes());
     block[2..6].copy_from_slice(&crc32fast::hash(body).to_be_bytes());
     block[6..6 + body.len()].copy_from_slice(body);
-    block
+    Arc::new(block)
 }
 
 fn open_seal(block: &[u8; BLOCK_BYTES]) -> Option<&[u8]> {
@@ -283,7 +288,7 @@ mod tests {
     const BINDING: Binding = Binding { genesis_hash: Digest([1; 32]), volume: Digest([2; 32]), public_key: [3; 32] };
 
     fn fresh() -> Vec<Box<[u8; BLOCK_BYTES]>> {
-        SigningRecord::create(&BINDING).into_iter().map(|(_, block)| block).collect()
+        SigningRecord::create(&BINDING).into_iter().map(|(_, block)| Box::new(*block)).collect()
     }
 
     fn vote(view: u64) -> Vote {
@@ -299,7 +304,7 @@ mod tests {
 
     fn write(file: &mut [Box<[u8; BLOCK_BYTES]>], writes: Vec<BlockWrite>) {
         for (index, block) in writes {
-            file[index as usize] = block;
+            *file[index as usize] = *block;
         }
     }
 
@@ -342,9 +347,9 @@ mod tests {
             write(&mut file, writes);
         }
         let torn = record.reserve(&[vote(SLOTS + 4)]).unwrap();
-        for (index, mut block) in torn {
-            block[20] ^= 0xff;
-            file[index as usize] = block;
+        for (index, block) in torn {
+            *file[index as usize] = *block;
+            file[index as usize][20] ^= 0xff;
         }
         let again = SigningRecord::open(&BINDING, &file).unwrap();
         assert_eq!(again.latest(), (Epoch(0), View(SLOTS + 3)));

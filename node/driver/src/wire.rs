@@ -78,6 +78,31 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
+    /// Room that the encoding takes, nearly: growing on the way would copy it.
+    fn usual_bytes(&self) -> usize {
+        let certificate = |certificate: &Certificate| 64 + 66 * certificate.signatures.len();
+        let block = |block: &Block| 192 + 32 * block.batches.len();
+        match self {
+            Self::Consensus(Message::Vote(_)) => 128,
+            Self::Consensus(Message::Certificate(held)) => 16 + certificate(held),
+            Self::Consensus(Message::Proposal(proposal)) => {
+                96 + block(&proposal.block) + proposal.justification.as_ref().map_or(0, certificate)
+            }
+            Self::Batch(batch) => 128 + batch.payload.len(),
+            Self::Block(held) => 16 + block(held),
+            Self::Range(blocks, held) => 16 + certificate(held) + blocks.iter().map(block).sum::<usize>(),
+            Self::FetchHeld(digests) | Self::Held(digests) => 16 + 32 * digests.len(),
+            Self::Evidence(..) => 256,
+            Self::HighestVote(..) => 160,
+            Self::FetchBlock(_)
+            | Self::FetchView(_)
+            | Self::FetchBatch(_)
+            | Self::FetchRange(_)
+            | Self::FetchHighestVote(_)
+            | Self::Status(_) => 40,
+        }
+    }
+
     /// True if the receiver is to look something up and answer. Whoever limits what peers may cost starts here.
     pub fn is_question(&self) -> bool {
         match self {
@@ -106,7 +131,7 @@ impl PeerMessage {
 
     /// The canonical bytes.
     pub fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(256);
+        let mut bytes = Vec::with_capacity(self.usual_bytes());
         bytes.push(WIRE_VERSION);
         match self {
             Self::Consensus(message) => {
@@ -114,7 +139,6 @@ impl PeerMessage {
                 bytes.put_message(message);
             }
             Self::Batch(batch) => {
-                bytes.reserve(batch.payload.len() + 96);
                 bytes.push(2);
                 bytes.put_batch(batch);
             }

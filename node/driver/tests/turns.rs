@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
-use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
+use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
     Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered, Settings,
@@ -40,15 +40,19 @@ impl Keys for IndexKeys {
     }
 }
 
-/// Remembers nothing but what it was given at the start.
-struct FixedDisk(Recovered);
+/// Remembers nothing but what it was given at the start, and counts syncs.
+struct FixedDisk {
+    recovered: Recovered,
+    syncs: u64,
+}
 
 impl Disk for FixedDisk {
     fn recover(&mut self) -> Result<Recovered, DiskError> {
-        Ok(self.0.clone())
+        Ok(self.recovered.clone())
     }
 
-    fn commit(&mut self, _: Vec<Change>, _: Vec<BlockWrite>, _: bool) -> Result<(), DiskError> {
+    fn commit(&mut self, _: Vec<Change>, _: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
+        self.syncs += u64::from(sync);
         Ok(())
     }
 
@@ -95,29 +99,23 @@ impl Disk for FixedDisk {
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start(records, Protocol::LATEST).unwrap()
+    start(records, Protocol::LATEST, everybody()).unwrap()
 }
 
-fn start(records: Vec<Record>, supported: Protocol) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    start_among((0..4).map(|index| (key(index), u16::from(index))).collect(), records, supported)
+fn everybody() -> BTreeMap<PublicKey, NodeIndex> {
+    (0..4).map(|index| (key(index), u16::from(index))).collect()
 }
 
-fn validator_among(nodes: BTreeMap<PublicKey, NodeIndex>, records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start_among(nodes, records, Protocol::LATEST).unwrap()
-}
-
-fn start_among(
-    nodes: BTreeMap<PublicKey, NodeIndex>,
+fn start(
     records: Vec<Record>,
     supported: Protocol,
+    nodes: BTreeMap<PublicKey, NodeIndex>,
 ) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    let timing = Timing::default();
-    let settings = Settings { genesis_hash: GENESIS, timing, epoch_blocks: None, supported, nodes };
+    let settings = Settings { genesis_hash: GENESIS, timing: Timing::default(), epoch_blocks: None, supported, nodes };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
-    let file: Vec<Box<[u8; BLOCK_BYTES]>> =
-        SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
+    let file: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
     let record = SigningRecord::open(&binding, &file).unwrap();
-    let disk = FixedDisk(Recovered {
+    let recovered = Recovered {
         anchor: Anchor::first(Block::genesis(GENESIS, 0)),
         anchor_certificate: None,
         records,
@@ -125,7 +123,8 @@ fn start_among(
         executed: Height(0),
         highest_votes: Vec::new(),
         evidence: Vec::new(),
-    });
+    };
+    let disk = FixedDisk { recovered, syncs: 0 };
     Driver::start(settings, disk, IndexKeys, Some(record), Millis(0), 0).map(|(driver, _)| driver)
 }
 
@@ -162,7 +161,7 @@ fn an_origin_has_no_more_under_way_than_its_share() {
     let mut driver = validator(Vec::new());
     let payload = Bytes::from(vec![0; BATCH_PAYLOAD_MAX_BYTES]);
     let full = UNORDERED_BYTES_PER_ORIGIN_MAX / BATCH_PAYLOAD_MAX_BYTES;
-    let batches: Vec<Batch> = (0..full as u64 + 1).map(|sequence| batch(sequence, payload.clone())).collect();
+    let batches: Vec<Batch> = (0..=full as u64).map(|sequence| batch(sequence, payload.clone())).collect();
     let pushes = batches.iter().map(|batch| Input::Message(2, PeerMessage::Batch(batch.clone())));
     let output = driver.turn(Millis(1), 0, pushes).unwrap();
     assert_eq!(output.verify.len(), full);
@@ -215,10 +214,18 @@ fn a_leader_reports_the_contradictions_it_holds() {
 /// P3: rules that this node does not know.
 #[test]
 fn an_epoch_of_an_unknown_version_is_not_entered() {
-    let halt = start(Vec::new(), Protocol::V1).map(|_| ()).unwrap_err();
+    let halt = start(Vec::new(), Protocol::V1, everybody()).map(|_| ()).unwrap_err();
     let (needed, supported) = (Protocol::V2.version(), Protocol::V1.version());
     assert_eq!(halt, Halt::UpgradeRequired { epoch: Epoch(0), needed, supported });
     assert!(halt.to_string().contains("upgrade the node"), "{halt}");
+}
+
+#[test]
+fn what_the_process_before_wrote_is_synced_before_anything_is_said() {
+    let mut driver = validator(Vec::new());
+    assert_eq!(driver.disk().syncs, 1);
+    driver.turn(Millis(1), 0, [Input::Tick]).unwrap();
+    assert_eq!(driver.disk().syncs, 1, "nothing was written since");
 }
 
 #[test]
@@ -261,7 +268,7 @@ fn who_is_far_behind_signs_nothing_though_a_quorum_has_answered() {
 
 #[test]
 fn a_validator_is_the_node_that_proved_its_key_last_and_nobody_before() {
-    let mut driver = validator_among(BTreeMap::new(), Vec::new());
+    let mut driver = start(Vec::new(), Protocol::LATEST, BTreeMap::new()).unwrap();
     let status = |node: u16| Input::Message(node, PeerMessage::Status(Height(7)));
     let answer = |node: u16| Input::Message(node, PeerMessage::HighestVote(key(0), None));
     driver.turn(Millis(1), 0, (11..14).map(status)).unwrap();

@@ -54,6 +54,8 @@ bugs! {
     CrossChainReplay = "cross_chain_replay",
     /// R1: certificates are not persisted.
     CertificateNotPersisted = "certificate_not_persisted",
+    /// R4: votes of all future views are kept.
+    FutureViewsUnbounded = "future_views_unbounded",
     /// R3: nothing is sent again.
     NoResend = "no_resend",
     /// T3: the timer does not back off.
@@ -90,6 +92,10 @@ bugs! {
     BatchNotServed = "batch_not_served",
     /// S2: votes leave before the disk has synced.
     VoteBeforeSync = "vote_before_sync",
+    /// S2: the driver goes on after a failed write.
+    WriteErrorIgnored = "write_error_ignored",
+    /// A process takes for durable what the one before it wrote.
+    StartNotSynced = "start_not_synced",
     /// S4: a finalize vote is recorded beside the notarization it rests on, not after it.
     FinalizeBeforeNotarization = "finalize_before_notarization",
     /// S2: the signing record is not written.

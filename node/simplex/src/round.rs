@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::certificate::Certificate;
 use crate::planted::{Bug, planted};
 use crate::proposal::Proposal;
-use crate::types::{Digest, Epoch, Signature, ValidatorIndex, View};
+use crate::types::{Digest, Signature, ValidatorIndex};
 use crate::validators::ValidatorSet;
 use crate::vote::{SignedVote, Vote, VoteKind};
 
@@ -72,31 +72,17 @@ impl Round {
         }
     }
 
-    /// The certificate that the counted votes make for `kind`, if a quorum agrees.
-    pub(crate) fn quorum(
-        &self,
-        epoch: Epoch,
-        view: View,
-        kind: VoteKind,
-        validators: &ValidatorSet,
-    ) -> Option<Certificate> {
-        let of_kind = || {
-            let range = (kind, ValidatorIndex(0))..=(kind, ValidatorIndex(u16::MAX));
-            self.votes.range(range).map(|(&(_, signer), &(digest, signature))| (signer, digest, signature))
+    /// The certificate that the counted votes make for `vote`, if a quorum agrees on it.
+    pub(crate) fn quorum(&self, vote: Vote, validators: &ValidatorSet) -> Option<Certificate> {
+        let equal = || {
+            let range = (vote.kind, ValidatorIndex(0))..=(vote.kind, ValidatorIndex(u16::MAX));
+            let equal = self.votes.range(range).filter(|(_, (digest, _))| *digest == vote.digest);
+            equal.map(|(&(_, signer), &(_, signature))| (signer, signature))
         };
-        let mut digests: Vec<Digest> = of_kind().map(|(_, digest, _)| digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        digests.into_iter().find_map(|digest| {
-            let signatures: Vec<_> = of_kind()
-                .chain(of_kind().filter(|_| planted(Bug::VoterCountedTwice)))
-                .filter(|(_, of, _)| *of == digest)
-                .map(|(signer, _, signature)| (signer, signature))
-                .collect();
-            validators
-                .is_quorum(signatures.iter().map(|(signer, _)| *signer))
-                .then_some(Certificate { vote: Vote { epoch, view, kind, digest }, signatures })
-        })
+        let counted = || equal().chain(equal().filter(|_| planted(Bug::VoterCountedTwice)));
+        validators
+            .is_quorum(counted().map(|(signer, _)| signer))
+            .then(|| Certificate { vote, signatures: counted().collect() })
     }
 
     /// The certificate of a kind, if held.

@@ -5,8 +5,9 @@ use crate::certificate::Certificate;
 use crate::event::{Effect, Message, Record, Verdict, Want};
 use crate::planted::{Bug, planted};
 use crate::proposal::Proposal;
+use crate::safety::Safety;
 use crate::state::{State, WALK_BLOCKS_MAX};
-use crate::tree::{Anchor, Path};
+use crate::tree::{Anchor, Path, Reach};
 use crate::types::{Digest, Millis, Signature, View};
 use crate::vote::{SignedVote, Vote, VoteKind};
 
@@ -70,7 +71,7 @@ impl State {
             return true;
         }
         let Some(highest) = highest else { return false };
-        let Path::Missing(digest) = self.tree.path(highest.vote.digest) else { return false };
+        let Reach::Missing(digest) = self.tree.reach(highest.vote.digest) else { return false };
         let gap = self.tree.get(highest.vote.digest).map(|block| block.height);
         match gap.filter(|height| height.0.saturating_sub(self.tree.anchor.height().0) > WALK_BLOCKS_MAX) {
             Some(height) => self.effects.push(Effect::CatchUp(height)),
@@ -267,8 +268,12 @@ impl State {
                 certified.or(proposed).map(|digest| (*view, digest))
             })
             .chain(
-                self.unsaid.iter().filter(|vote| vote.kind != VoteKind::Nullify).map(|vote| (vote.view, vote.digest)),
+                self.unsaid
+                    .iter()
+                    .filter(|vote| vote.kind != VoteKind::Nullify && self.is_open(vote))
+                    .map(|vote| (vote.view, vote.digest)),
             )
+            .filter(|(_, digest)| !self.tree.is_examined(*digest))
             .collect();
         for (view, digest) in candidates {
             let leader = self.config.validators.leader(view);
@@ -301,15 +306,18 @@ impl State {
     /// never kept.
     fn say_again(&mut self) {
         let (tree, safety, anchor) = (&self.tree, &self.safety, self.tree.anchor.view);
-        let ready = |vote: &mut Vote| match vote.kind {
+        let ready = |vote: &Vote| match vote.kind {
             VoteKind::Nullify => true,
             VoteKind::Propose => tree.holds(vote.digest),
             VoteKind::Notarize | VoteKind::Finalize => tree.verdict(vote.digest) == Some(Verdict::Held),
         };
-        // V1, as the others see it: nothing is said for a block of a view that was nullified since.
-        let open = |vote: &Vote| vote.kind == VoteKind::Nullify || !safety.votes(vote.view).nullified;
-        self.unsaid.retain(|vote| vote.view > anchor && open(vote));
-        self.effects.extend(self.unsaid.extract_if(.., ready).map(Effect::Sign));
+        self.unsaid.retain(|vote| vote.view > anchor);
+        let again = self.unsaid.extract_if(.., |vote| is_open(safety, vote) && ready(vote));
+        self.effects.extend(again.map(Effect::Sign));
+    }
+
+    fn is_open(&self, vote: &Vote) -> bool {
+        is_open(&self.safety, vote)
     }
 
     /// V1, V4, D2: notarize the leader's block once its parent is certified, the gap nullified and its bodies held.
@@ -360,10 +368,10 @@ impl State {
         } else if certified != proposal.block.parent && !planted(Bug::ParentUnchecked) {
             return Judgement::Unsound;
         }
-        match self.tree.path(proposal.block.parent) {
-            Path::Complete(_) => {}
-            Path::Missing(_) => return Judgement::Undecided,
-            Path::Foreign => return Judgement::Unsound,
+        match self.tree.reach(proposal.block.parent) {
+            Reach::Complete => {}
+            Reach::Missing(_) => return Judgement::Undecided,
+            Reach::Foreign => return Judgement::Unsound,
         }
         let Some(parent) = self.tree.get(proposal.block.parent) else { return Judgement::Undecided };
         // E2: nothing but itself comes after the last block of this epoch.
@@ -434,8 +442,8 @@ impl State {
             let Some(round) = self.rounds.get(&view) else { continue };
             for (kind, digest) in votes.votes() {
                 let vote = self.vote(view, kind, digest);
-                // A peer may have sent it back before the bodies are here again.
-                let said = !self.unsaid.contains(&vote);
+                // A peer may have sent it back before this node may sign, or before the bodies are here again.
+                let said = self.signing_allowed && !self.unsaid.contains(&vote);
                 let signed = round.vote(&vote, me).filter(|signed| said && signed.vote == vote);
                 match (kind, signed, &round.proposal) {
                     (VoteKind::Propose, Some(_), Some(proposal)) if proposal.vote() == vote => {
@@ -488,6 +496,11 @@ impl State {
             self.effects.push(Effect::SetTimer(at));
         }
     }
+}
+
+/// V1, as the others see it: nothing is said again for a block of a view that was nullified since.
+fn is_open(safety: &Safety, vote: &Vote) -> bool {
+    vote.kind == VoteKind::Nullify || !safety.votes(vote.view).nullified
 }
 
 /// Own votes of this many of the latest views are sent again: older ones are settled by certificates.

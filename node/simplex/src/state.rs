@@ -175,6 +175,11 @@ impl State {
         self.rounds.get(&view).and_then(|round| round.proposal.as_ref()).map(|proposal| &proposal.block)
     }
 
+    /// The highest view above the last finalised one of which anything is kept (R4).
+    pub fn highest_view_kept(&self) -> View {
+        self.rounds.keys().next_back().copied().unwrap_or_default()
+    }
+
     /// The certificates held for a view above the last finalised one, strongest first, for a peer that wants them.
     pub fn certificates(&self, view: View) -> impl Iterator<Item = &Certificate> {
         self.rounds.get(&view).into_iter().flat_map(Round::certificates)
@@ -204,8 +209,17 @@ impl State {
             Event::Started => self.start(),
             Event::Tick => self.timer = None,
             Event::SigningAllowed => self.allow_signing(),
-            Event::Received(message) => self.receive(message),
-            Event::Verified(token, valid) => self.verified(token, valid),
+            Event::Received(message) => {
+                // Nothing is believed yet. A rule that became due meanwhile has its own tick.
+                self.receive(message);
+                return std::mem::take(&mut self.effects);
+            }
+            Event::Verified(token, valid) => {
+                if !self.verified(token, valid) {
+                    // One more vote that makes no certificate: no rule looks at those.
+                    return std::mem::take(&mut self.effects);
+                }
+            }
             Event::Signed(vote) => self.signed(vote),
             Event::Work(true) => {
                 self.work_since.get_or_insert(self.now);
@@ -269,7 +283,8 @@ impl State {
 
     /// True if votes of this view are worth keeping (R4).
     fn in_window(&self, view: View) -> bool {
-        view > self.tree.anchor.view && view.0 <= self.view.0.saturating_add(FUTURE_VIEWS_MAX)
+        let near = view.0 <= self.view.0.saturating_add(FUTURE_VIEWS_MAX) || planted(Bug::FutureViewsUnbounded);
+        view > self.tree.anchor.view && near
     }
 
     fn receive(&mut self, message: Message) {
@@ -354,13 +369,14 @@ impl State {
         }
     }
 
-    fn verified(&mut self, token: Token, valid: bool) {
+    /// True if something is known now that a rule may follow from.
+    fn verified(&mut self, token: Token, valid: bool) -> bool {
         let Some(pending) = self.pending.remove(&token).filter(|_| valid) else {
-            return;
+            return false;
         };
         match pending {
-            Pending::Vote(vote) => self.count(&vote),
-            Pending::Certificate(certificate) => self.accept_certificate(certificate),
+            Pending::Vote(vote) => return self.count(&vote),
+            Pending::Certificate(certificate) => return self.accept_certificate(certificate),
             Pending::Proposal(proposal) => self.accept_proposal(proposal),
             Pending::Range(blocks, certificate) => {
                 for block in blocks {
@@ -369,19 +385,21 @@ impl State {
                 self.accept_certificate(certificate);
             }
         }
+        true
     }
 
     fn accept_proposal(&mut self, proposal: Proposal) {
         if !self.in_window(proposal.view) {
             return;
         }
-        self.count(&proposal.signed_vote(self.config.validators.leader(proposal.view)));
+        let vote = proposal.signed_vote(self.config.validators.leader(proposal.view));
+        self.count(&vote);
         if let Some(certificate) = proposal.justification.clone()
             && certificate.view() > self.tree.anchor.view
         {
             self.accept_certificate(certificate);
         }
-        let digest = proposal.vote().digest;
+        let digest = vote.vote.digest;
         if self.tree.len() < TREE_BLOCKS_MAX && self.tree.insert(digest, proposal.block.clone()) {
             self.effects.push(Effect::Persist(Record::Block(proposal.block.clone())));
         }
@@ -392,36 +410,39 @@ impl State {
         }
     }
 
-    pub(crate) fn count(&mut self, vote: &SignedVote) {
+    /// Counts a verified vote; true if it makes a certificate.
+    pub(crate) fn count(&mut self, vote: &SignedVote) -> bool {
         if !self.in_window(vote.vote.view) {
-            return;
+            return false;
         }
         let round = self.rounds.entry(vote.vote.view).or_default();
         match round.count(vote) {
             Counted::Known => {}
             // V6.
             Counted::Conflict(earlier) => self.effects.push(Effect::Evidence(earlier, *vote)),
+            Counted::New if vote.vote.kind == VoteKind::Propose || round.certificate(vote.vote.kind).is_some() => {}
             Counted::New => {
-                let certificate =
-                    round.quorum(self.config.epoch, vote.vote.view, vote.vote.kind, &self.config.validators);
-                if let Some(certificate) = certificate.filter(|_| vote.vote.kind != VoteKind::Propose) {
-                    self.accept_certificate(certificate);
+                if let Some(certificate) = round.quorum(vote.vote, &self.config.validators) {
+                    return self.accept_certificate(certificate);
                 }
             }
         }
+        false
     }
 
-    /// R1: a certificate formed or first received is persisted, and forwarded once to all.
-    fn accept_certificate(&mut self, certificate: Certificate) {
+    /// R1: a certificate formed or first received is persisted, and forwarded once to all. True if it is new.
+    fn accept_certificate(&mut self, certificate: Certificate) -> bool {
         if certificate.view() <= self.tree.anchor.view {
-            return;
+            return false;
         }
-        if self.rounds.entry(certificate.view()).or_default().hold(certificate.clone()) {
+        let new = self.rounds.entry(certificate.view()).or_default().hold(certificate.clone());
+        if new {
             if !planted(Bug::CertificateNotPersisted) {
                 self.effects.push(Effect::Persist(Record::Certificate(certificate.clone())));
             }
             self.effects.push(Effect::Broadcast(Message::Certificate(certificate)));
         }
+        new
     }
 
     /// S2: the vote exists now, after its record was synced.

@@ -47,6 +47,16 @@ pub(crate) enum Path {
     Foreign,
 }
 
+/// Whether such a path exists.
+pub(crate) enum Reach {
+    /// It does.
+    Complete,
+    /// This block is missing.
+    Missing(Digest),
+    /// The block does not descend from the anchor.
+    Foreign,
+}
+
 /// The tree of candidate blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
@@ -104,26 +114,50 @@ impl Tree {
         }
     }
 
-    /// Walks from the anchor to `digest`. Heights must fall by one at each step, which also ends the walk.
+    /// True if there is nothing to ask about this block any more: its check was requested or decided, or it is final.
+    pub(crate) fn is_examined(&self, digest: Digest) -> bool {
+        let examined = |entry: &Entry| entry.check_requested || entry.verdict.is_some();
+        digest == self.anchor.digest || self.entries.get(&digest).is_some_and(examined)
+    }
+
+    /// The path from the anchor to `digest`.
     pub(crate) fn path(&self, digest: Digest) -> Path {
         let mut blocks = Vec::new();
+        match self.walk(digest, |block| blocks.push(block.clone())) {
+            Reach::Complete => {
+                blocks.reverse();
+                Path::Complete(blocks)
+            }
+            Reach::Missing(digest) => Path::Missing(digest),
+            Reach::Foreign => Path::Foreign,
+        }
+    }
+
+    /// The same without the blocks.
+    pub(crate) fn reach(&self, digest: Digest) -> Reach {
+        self.walk(digest, |_| {})
+    }
+
+    /// Walks from `digest` down to the anchor. Heights must fall by one at each step, which also ends the walk.
+    fn walk(&self, digest: Digest, mut visit: impl FnMut(&Block)) -> Reach {
         let mut at = digest;
+        let mut child: Option<Height> = None;
         loop {
             if at == self.anchor.digest {
-                blocks.reverse();
-                return Path::Complete(blocks);
+                return Reach::Complete;
             }
-            let Some(entry) = self.entries.get(&at) else {
-                return Path::Missing(at);
+            let Some(Entry { block, .. }) = self.entries.get(&at) else {
+                return Reach::Missing(at);
             };
-            let follows = blocks.last().is_none_or(|child: &Block| child.height == entry.block.height.next());
+            let follows = child.is_none_or(|child| child == block.height.next());
             // At the anchor's next height the parent can only be the anchor.
-            let foreign = entry.block.height == self.anchor.height().next() && entry.block.parent != self.anchor.digest;
-            if !follows || foreign || entry.block.height <= self.anchor.height() {
-                return Path::Foreign;
+            let foreign = block.height == self.anchor.height().next() && block.parent != self.anchor.digest;
+            if !follows || foreign || block.height <= self.anchor.height() {
+                return Reach::Foreign;
             }
-            blocks.push(entry.block.clone());
-            at = entry.block.parent;
+            visit(block);
+            child = Some(block.height);
+            at = block.parent;
         }
     }
 

@@ -3,8 +3,10 @@
 
 mod cluster;
 
-use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
-use bizra_simplex::{Block, Certificate, Event, Message, Vote, VoteKind};
+use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
+use bizra_simplex::{
+    Block, Certificate, Effect, Event, FUTURE_VIEWS_MAX, Message, Safety, SignedVote, State, Verdict, Vote, VoteKind,
+};
 use cluster::{Cluster, by, certificate, child, genesis};
 
 #[test]
@@ -203,4 +205,73 @@ fn a_proposal_for_a_later_view_does_not_hold_up_the_present_leader() {
     cluster.now = 1_000;
     cluster.feed(leader, Event::Tick);
     assert!(cluster.nodes[leader].signed.iter().any(|vote| vote.kind == VoteKind::Propose && vote.view == View(1)));
+}
+
+/// A validator that restarted with this vote in its record and nothing else, and hears the vote from a peer.
+fn reminded_of(vote: Vote) -> (State, SignedVote) {
+    let safety = Safety::restore(View(0), [vote]);
+    let mut state = State::recover(cluster::config(0), genesis(), None, Vec::new(), safety);
+    state.step(Millis(0), Event::Started);
+    let signed = SignedVote { vote, signer: ValidatorIndex(0), signature: Signature([0; 64]) };
+    hear(&mut state, Message::Vote(signed));
+    (state, signed)
+}
+
+fn hear(state: &mut State, message: Message) {
+    for effect in state.step(Millis(1), Event::Received(message)) {
+        if let Effect::Verify(token, _) = effect {
+            state.step(Millis(1), Event::Verified(token, true));
+        }
+    }
+}
+
+fn says(effects: &[Effect], signed: &SignedVote) -> bool {
+    effects.iter().any(|effect| match effect {
+        Effect::Broadcast(Message::Vote(said)) => said == signed,
+        Effect::Sign(vote) => *vote == signed.vote,
+        _ => false,
+    })
+}
+
+#[test]
+fn a_recorded_vote_that_a_peer_repeats_is_not_said_before_signing_is_allowed_and_bodies_are_held() {
+    let block = child(&genesis().block, Vec::new());
+    let vote = Vote { epoch: Epoch(0), view: View(1), kind: VoteKind::Finalize, digest: block.digest() };
+    let (mut state, signed) = reminded_of(vote);
+    let effects = state.step(Millis(5_000), Event::Tick);
+    assert!(!says(&effects, &signed), "before a quorum has answered (S5): {effects:?}");
+    let mut effects = state.step(Millis(5_001), Event::SigningAllowed);
+    effects.extend(state.step(Millis(10_000), Event::Tick));
+    assert!(!says(&effects, &signed), "without the block and its bodies (R3, D2): {effects:?}");
+    state.step(Millis(10_001), Event::Fetched(block.clone()));
+    let effects = state.step(Millis(10_002), Event::Checked(block.digest(), Verdict::Held));
+    assert!(says(&effects, &signed), "{effects:?}");
+}
+
+#[test]
+fn a_recorded_vote_in_a_view_nullified_since_is_not_said_again() {
+    let digest = child(&genesis().block, Vec::new()).digest();
+    let notarize = Vote { epoch: Epoch(0), view: View(1), kind: VoteKind::Notarize, digest };
+    let nullify = Vote { kind: VoteKind::Nullify, digest: Digest::default(), ..notarize };
+    let safety = Safety::restore(View(0), [notarize, nullify]);
+    let mut state = State::recover(cluster::config(0), genesis(), None, Vec::new(), safety);
+    state.step(Millis(0), Event::Started);
+    let mut effects = state.step(Millis(0), Event::SigningAllowed);
+    let signed = SignedVote { vote: notarize, signer: ValidatorIndex(0), signature: Signature([0; 64]) };
+    hear(&mut state, Message::Vote(signed));
+    effects.extend(state.step(Millis(5_000), Event::Tick));
+    assert!(!says(&effects, &signed), "{effects:?}");
+    assert!(says(&effects, &SignedVote { vote: nullify, ..signed }), "{effects:?}");
+}
+
+#[test]
+fn votes_far_ahead_are_not_kept() {
+    let mut state = State::recover(cluster::config(0), genesis(), None, Vec::new(), Safety::default());
+    state.step(Millis(0), Event::Started);
+    let vote = |view| Vote { epoch: Epoch(0), view: View(view), kind: VoteKind::Notarize, digest: Digest([1; 32]) };
+    for view in [2, 1 + FUTURE_VIEWS_MAX, 2 + FUTURE_VIEWS_MAX, u64::MAX] {
+        let signed = SignedVote { vote: vote(view), signer: ValidatorIndex(1), signature: Signature([0; 64]) };
+        hear(&mut state, Message::Vote(signed));
+    }
+    assert_eq!(state.highest_view_kept(), View(1 + FUTURE_VIEWS_MAX));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, Destination};
-use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
 use bizra_simplex::{Block, Certificate, Message, Proposal, SignedVote, Version, Vote, VoteKind};
 use bytes::Bytes;
 
@@ -37,6 +37,8 @@ pub enum Behaviour {
     Silence,
     /// Proposes batches and does not hand them out.
     Withhold,
+    /// Keeps certificates to itself.
+    WithholdCertificates,
     /// Spreads batches of others with another content or signature.
     Forge,
     /// Makes batches that no application accepts.
@@ -45,6 +47,10 @@ pub enum Behaviour {
     Lie,
     /// Repeats what anybody said long ago.
     Replay,
+    /// Asks and votes without end.
+    Spam,
+    /// Forgets everything now and then, its signing record too, and begins again.
+    Amnesia,
     /// Sends noise.
     Noise,
 }
@@ -61,16 +67,22 @@ impl Behaviour {
         Self::NullifyAndFinalize,
         Self::Silence,
         Self::Withhold,
+        Self::WithholdCertificates,
         Self::Forge,
         Self::MakeInvalid,
         Self::Lie,
         Self::Replay,
+        Self::Spam,
+        Self::Amnesia,
         Self::Noise,
     ];
 }
 
 /// Views whose proposals are remembered.
 const VIEWS_REMEMBERED: usize = 8;
+
+/// Messages of one burst of spam.
+const SPAM_MESSAGES: usize = 40;
 
 /// Frames remembered for replays.
 const ARCHIVE_MAX: usize = 400;
@@ -92,7 +104,8 @@ pub(crate) struct Adversary {
     pub(crate) proposed: BTreeMap<View, Vec<Digest>>,
     /// Blocks that were notarized lately, each with its proof: old parents to build upon.
     pub(crate) parents: VecDeque<(Block, Certificate)>,
-    pub(crate) blocks: VecDeque<Block>,
+    /// Blocks proposed lately, with their digests.
+    pub(crate) blocks: VecDeque<(Digest, Block)>,
     /// Batches that were or will be ordered, to order them again.
     pub(crate) ordered: VecDeque<Digest>,
     archive: VecDeque<Bytes>,
@@ -196,13 +209,14 @@ impl Adversary {
             self.epoch = proposal.block.epoch;
             self.proposed.clear();
         }
+        let digest = proposal.block.digest();
         let digests = self.proposed.entry(proposal.view).or_default();
-        digests.push(proposal.block.digest());
+        digests.push(digest);
         digests.truncate(4);
         while self.proposed.len() > VIEWS_REMEMBERED {
             self.proposed.pop_first();
         }
-        self.blocks.push_back(proposal.block.clone());
+        self.blocks.push_back((digest, proposal.block.clone()));
         if self.blocks.len() > 16 {
             self.blocks.pop_front();
         }
@@ -216,9 +230,9 @@ impl Adversary {
     }
 
     fn remember_parent(&mut self, certificate: &Certificate) {
-        let block = self.blocks.iter().find(|block| block.digest() == certificate.vote.digest);
         let known = self.parents.iter().any(|(_, known)| known.vote == certificate.vote);
-        if let Some(block) = block.filter(|_| !known && certificate.vote.kind == VoteKind::Notarize) {
+        let block = self.blocks.iter().find(|(digest, _)| *digest == certificate.vote.digest);
+        if let Some((_, block)) = block.filter(|_| !known && certificate.vote.kind == VoteKind::Notarize) {
             self.parents.push_back((block.clone(), certificate.clone()));
             if self.parents.len() > 8 {
                 self.parents.pop_front();
@@ -286,6 +300,12 @@ impl Adversary {
                 }
                 PeerMessage::Batch(_) if self.does(random, Behaviour::Withhold, 700) => {
                     faults.count(Fault::WithheldBatch);
+                    continue;
+                }
+                PeerMessage::Consensus(Message::Certificate(_))
+                    if self.does(random, Behaviour::WithholdCertificates, 900) =>
+                {
+                    faults.count(Fault::WithheldCertificate);
                     continue;
                 }
                 PeerMessage::Batch(batch) if self.does(random, Behaviour::Forge, 300) => {
@@ -403,6 +423,43 @@ impl Adversary {
         batch
     }
 
+    /// True if it is time to forget everything.
+    pub(crate) fn forgets(&self, random: &mut Random) -> bool {
+        self.does(random, Behaviour::Amnesia, 20)
+    }
+
+    /// What it lets its driver hear: who has forgotten everything does not want to be reminded.
+    pub(crate) fn hears(&self, message: PeerMessage) -> PeerMessage {
+        match message {
+            PeerMessage::HighestVote(key, Some(_)) if self.behaviours.contains(&Behaviour::Amnesia) => {
+                PeerMessage::HighestVote(key, None)
+            }
+            other => other,
+        }
+    }
+
+    /// Many messages at once that all have to be looked at: votes for views to come, and questions.
+    fn spam(&self, random: &mut Random, sends: &mut Sends) {
+        let newest = self.proposed.keys().next_back().copied().unwrap_or_default();
+        for _ in 0..SPAM_MESSAGES {
+            let digest = Digest([random.number() as u8; 32]);
+            let message = match random.below(8) {
+                0 => PeerMessage::FetchRange(Height(random.below(newest.0 + 2))),
+                1 => PeerMessage::FetchBlock(digest),
+                2 => PeerMessage::FetchBatch(digest),
+                3 => PeerMessage::FetchView(View(random.below(newest.0 + 2))),
+                4 => PeerMessage::FetchHeld(vec![digest; 8]),
+                _ => {
+                    // Half of them beyond what anybody keeps.
+                    let view = View(newest.0 + random.between(1, 150));
+                    let vote = Vote { epoch: self.epoch, view, kind: VoteKind::Notarize, digest };
+                    self.vote(vote, vote.kind, digest)
+                }
+            };
+            self.to_some(random, &message, sends);
+        }
+    }
+
     /// What it says of itself, every now and then.
     pub(crate) fn act(&mut self, random: &mut Random, faults: &mut Faults) -> Sends {
         let mut sends = Sends::new();
@@ -412,6 +469,10 @@ impl Adversary {
                 let frame = self.archive[random.index(self.archive.len())].clone();
                 sends.extend(self.others().filter(|_| random.chance(500)).map(|node| (node, frame.clone())));
             }
+        }
+        if self.does(random, Behaviour::Spam, 100) {
+            faults.count(Fault::Spam);
+            self.spam(random, &mut sends);
         }
         if self.does(random, Behaviour::Noise, 600) {
             faults.count(Fault::Garbage);

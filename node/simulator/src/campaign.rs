@@ -19,8 +19,10 @@ pub const COVERING_SEEDS: u64 = 200;
 pub struct Campaign {
     /// Seeds run.
     pub seeds: u64,
-    /// Sum over the runs.
+    /// Blocks finalised, each in a view of its own; sum over the runs.
     pub blocks: u64,
+    /// Those of them that order something.
+    pub loaded_blocks: u64,
     /// Sum over the runs.
     pub epochs: u64,
     /// Sum over the runs.
@@ -43,6 +45,8 @@ pub struct Campaign {
     pub violations: Vec<(u64, Violation)>,
     /// Every run's hash, folded in the order of seeds.
     pub hash: u64,
+    /// The hash of each seed.
+    pub hashes: Vec<(u64, u64)>,
     /// Real time.
     pub elapsed: Duration,
     /// Processor time of all threads; real time where the system does not tell.
@@ -53,7 +57,12 @@ pub struct Campaign {
 
 /// Runs one seed. A panic of the core or the driver is a violation like any other.
 pub fn run_seed(seed: u64, trace: Trace) -> Report {
-    let scenario = Scenario::new(seed);
+    run_scenario(Scenario::new(seed), trace)
+}
+
+/// The same for any scenario.
+pub fn run_scenario(scenario: Scenario, trace: Trace) -> Report {
+    let seed = scenario.seed;
     let run = || World::new(scenario, trace).run();
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(report) => return report,
@@ -68,6 +77,7 @@ pub fn run_seed(seed: u64, trace: Trace) -> Report {
         hash: 0,
         steps: 0,
         blocks: 0,
+        loaded_blocks: 0,
         epochs: 0,
         payloads: 0,
         evidence: 0,
@@ -128,6 +138,7 @@ fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> 
     Campaign {
         seeds: reports.len() as u64,
         blocks: sum(|report| report.blocks),
+        loaded_blocks: sum(|report| report.loaded_blocks),
         epochs: sum(|report| report.epochs),
         payloads: sum(|report| report.payloads),
         steps: sum(|report| report.steps),
@@ -143,10 +154,19 @@ fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> 
         faults,
         violations: all.collect(),
         hash: reports.iter().fold(0, |hash, report| fold(fold(hash, report.seed), report.hash)),
+        hashes: reports.iter().map(|report| (report.seed, report.hash)).collect(),
         elapsed,
         busy,
         jobs,
     }
+}
+
+/// Runs seeds twice, on other numbers of threads. Hands back the campaign and the seeds that differed.
+pub fn run_twice(start: u64, seeds: u64, jobs: u64) -> (Campaign, Vec<u64>) {
+    let (once, again) = (run(start, seeds, jobs), run(start, seeds, jobs + 1));
+    let pairs = once.hashes.iter().zip(&again.hashes);
+    let different = pairs.filter(|(left, right)| left != right).map(|((seed, _), _)| *seed).collect();
+    (once, different)
 }
 
 impl Campaign {
@@ -170,6 +190,28 @@ impl Campaign {
     /// True if nothing was broken, the simulator's own duties included.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty() && self.missing_faults().is_empty()
+    }
+
+    /// Virtual time of all runs, in hours.
+    pub fn virtual_hours(&self) -> f64 {
+        self.virtual_milliseconds as f64 / 3_600_000.0
+    }
+
+    /// All of it in one line.
+    pub fn totals(&self) -> String {
+        let kinds = self.faults.by_kind().filter(|(_, count)| *count > 0).count();
+        format!(
+            "{} views finalised ({} % with transactions), {} faults of {kinds} kinds, {:.1} virtual hours, {} seeds, \
+             {} times real time on one core, {} violations, hash {:016x}",
+            self.blocks,
+            self.loaded_blocks * 100 / self.blocks.max(1),
+            self.faults_injected(),
+            self.virtual_hours(),
+            self.seeds,
+            self.times_real_time(),
+            self.violations.len(),
+            self.hash
+        )
     }
 
     /// All faults injected.

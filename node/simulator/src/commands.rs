@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bizra_simulator::campaign;
 use bizra_simulator::model::{self, Bounds};
 use bizra_simulator::scale::{self, Case, Row};
 use bizra_simulator::twins::{self, Selection};
@@ -27,6 +28,18 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Threads. The result does not depend on it.
+        #[arg(long, default_value_t = 2)]
+        jobs: u64,
+    },
+    /// Run seeds twice, on other numbers of threads, and compare the hash over every event of each.
+    Determinism {
+        /// Number of seeds.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// First seed.
+        #[arg(long, default_value_t = 1)]
+        start: u64,
+        /// Threads the first time; one more the second time.
         #[arg(long, default_value_t = 2)]
         jobs: u64,
     },
@@ -65,6 +78,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Model { views, byzantine, crashes, seconds, jobs } => {
             run_model(Bounds { views, byzantine, crashes }, jobs, Duration::from_secs(seconds))
         }
+        Command::Determinism { seeds, start, jobs } => run_twice(start, seeds, jobs),
         Command::Scale { out, blocks } => run_scale(out, blocks),
     };
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -101,6 +115,16 @@ fn run_twins(validators: usize, twins: usize, sample: Option<u64>, seed: u64, jo
     summary.violations.is_empty()
 }
 
+fn run_twice(start: u64, seeds: u64, jobs: u64) -> bool {
+    let (campaign, different) = campaign::run_twice(start, seeds, jobs);
+    for seed in different.iter().take(10) {
+        println!("DIFFERENT         seed {seed}");
+    }
+    println!("twice             {} seeds, {} of them different", campaign.seeds, different.len());
+    println!("totals            {}", campaign.totals());
+    different.is_empty() && campaign.violations.is_empty() && campaign.seeds == seeds
+}
+
 fn run_model(bounds: Bounds, jobs: usize, limit: Duration) -> bool {
     println!("bounds            4 validators, {bounds:?}");
     let summary = match model::check(bounds, jobs, limit) {
@@ -130,6 +154,7 @@ fn run_scale(out: Option<PathBuf>, blocks: u64) -> bool {
     );
     println!("   n case          blocks    p50    p99 delays  dissemination p50   consensus B      batch B");
     let mut rows = Vec::new();
+    let mut inexact = Vec::new();
     for validators in [4, 7, 10, 16, 31, 61, 100] {
         for case in [Case::Equal(50), Case::Regions, Case::Down, Case::SlowRegion] {
             let row = match scale::run(validators, case, blocks) {
@@ -139,6 +164,9 @@ fn run_scale(out: Option<PathBuf>, blocks: u64) -> bool {
                     return false;
                 }
             };
+            if matches!(case, Case::Equal(delay) if row.finality.iter().any(|finality| *finality != 3 * delay)) {
+                inexact.push(validators);
+            }
             let [median, late] = [50, 99].map(|percent| Row::percentile(&row.finality, percent));
             let dissemination = Row::percentile(&row.dissemination, 50);
             let delays = median as f64 / row.mean_delay;
@@ -164,6 +192,9 @@ fn run_scale(out: Option<PathBuf>, blocks: u64) -> bool {
         }
     }
     let complete = rows.iter().all(|row| row["blocks"].as_u64().is_some_and(|finalised| finalised >= blocks));
+    if !inexact.is_empty() {
+        eprintln!("with equal delays, finality is not three delays after the proposal for {inexact:?} validators");
+    }
     if let Some(path) = out {
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         if let Err(error) = written.and_then(|()| std::fs::write(&path, format!("{:#}\n", json!(rows)))) {
@@ -171,5 +202,5 @@ fn run_scale(out: Option<PathBuf>, blocks: u64) -> bool {
             return false;
         }
     }
-    complete
+    complete && inexact.is_empty()
 }

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite};
 use bizra_driver::{Batch, Change, Disk, DiskError, Member, PublicKey, Recovered};
@@ -13,7 +14,7 @@ use bizra_simplex::{Block, Certificate, Checkpoint, Version};
 use crate::faults::{Fault, Faults};
 use crate::random::Random;
 use crate::schedule::Schedule;
-use crate::store::Store;
+use crate::store::{Store, Written};
 
 /// Blocks by which an old copy of a volume lags when it is used: S5 promises nothing about votes that no peer has seen.
 const OLD_COPY_BLOCKS: u64 = 12;
@@ -21,7 +22,7 @@ const OLD_COPY_BLOCKS: u64 = 12;
 /// One commit whose sync is not known to have finished.
 #[derive(Debug)]
 struct Commit {
-    changes: Vec<Change>,
+    changes: Vec<Written>,
     signing: Vec<BlockWrite>,
     sync: bool,
 }
@@ -33,14 +34,25 @@ struct Inner {
     /// What survives a crash for sure.
     durable: Store,
     journal: Vec<Commit>,
-    /// The commit, counted from now, in which power fails.
-    fails_at: Option<u64>,
+    /// What fails, and after how many operations of its kind from now.
+    failing: Option<(Failure, u64)>,
     /// What was committed since it was last taken, for the oracle.
     seen: Vec<Change>,
     syncs: u64,
     /// An old copy of the volume, and the volume while the copy is used in its place.
     copy: Option<Store>,
     aside: Option<Store>,
+}
+
+/// What can go wrong in one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Power fails inside a commit.
+    Power,
+    /// A write or sync fails.
+    Write,
+    /// A read fails.
+    Read,
 }
 
 /// A handle on a node's volume, which outlives the node's process.
@@ -60,7 +72,7 @@ impl SimulatedDisk {
             live: store.clone(),
             durable: store,
             journal: Vec::new(),
-            fails_at: None,
+            failing: None,
             seen: Vec::new(),
             syncs: 0,
             copy: None,
@@ -68,14 +80,19 @@ impl SimulatedDisk {
         })))
     }
 
-    /// Power fails inside the commit that follows `after` others.
-    pub(crate) fn fail_commit(&self, after: u64) {
-        self.0.borrow_mut().fails_at = Some(after);
+    /// The operation that follows `after` others of its kind will fail.
+    pub(crate) fn fail(&self, failure: Failure, after: u64) {
+        self.0.borrow_mut().failing = Some((failure, after));
     }
 
-    /// No power failure is to come.
+    /// Nothing is to fail any more.
     pub(crate) fn disarm(&self) {
-        self.0.borrow_mut().fails_at = None;
+        self.0.borrow_mut().failing = None;
+    }
+
+    /// What failed, if anything did, and forgets it.
+    pub(crate) fn take_failure(&self) -> Option<Failure> {
+        self.0.borrow_mut().failing.take_if(|(_, after)| *after == u64::MAX).map(|(failure, _)| failure)
     }
 
     /// Syncs asked for since this was asked last.
@@ -93,7 +110,7 @@ impl SimulatedDisk {
         let inner = &mut *self.0.borrow_mut();
         let Some(last) = inner.journal.iter().rposition(|commit| commit.sync) else { return };
         for commit in inner.journal.drain(..=last) {
-            commit.changes.into_iter().for_each(|change| inner.durable.apply(change));
+            commit.changes.iter().for_each(|change| inner.durable.apply(change));
             commit.signing.into_iter().for_each(|write| inner.durable.write(write));
         }
     }
@@ -101,7 +118,7 @@ impl SimulatedDisk {
     /// Power fails: decides what is left.
     pub(crate) fn crash(&self, random: &mut Random, faults: &mut Faults) {
         let inner = &mut *self.0.borrow_mut();
-        inner.fails_at = None;
+        inner.failing = None;
         inner.seen.clear();
         let journal = std::mem::take(&mut inner.journal);
         // Commits follow one another: nothing of one is written before the sync of the one before has finished.
@@ -111,7 +128,7 @@ impl SimulatedDisk {
         for commit in journal {
             if syncs < finished {
                 syncs += u64::from(commit.sync);
-                commit.changes.into_iter().for_each(|change| inner.durable.apply(change));
+                commit.changes.iter().for_each(|change| inner.durable.apply(change));
                 commit.signing.into_iter().for_each(|write| inner.durable.write(write));
                 continue;
             }
@@ -123,7 +140,7 @@ impl SimulatedDisk {
             if database_ended {
                 faults.count(Fault::LostWrites);
             } else {
-                commit.changes.into_iter().for_each(|change| inner.durable.apply(change));
+                commit.changes.iter().for_each(|change| inner.durable.apply(change));
             }
             if commit.sync {
                 break;
@@ -146,7 +163,7 @@ impl SimulatedDisk {
         let sound = inner.durable.signing.contains_key(&other)
             && inner.durable.signing.get(&index) == inner.durable.signing.get(&other);
         if let Some(block) = inner.durable.signing.get_mut(&index).filter(|_| sound) {
-            block[random.index(BLOCK_BYTES)] ^= 1 << random.below(8);
+            Arc::make_mut(block)[random.index(BLOCK_BYTES)] ^= 1 << random.below(8);
             inner.live = inner.durable.clone();
         }
         sound
@@ -200,6 +217,29 @@ impl SimulatedDisk {
         block.batches.iter().find(|digest| !durable.batches.contains_key(*digest)).copied()
     }
 
+    /// The volume is as on the first day.
+    pub(crate) fn wipe(&self, record: Vec<BlockWrite>) {
+        let inner = &mut *self.0.borrow_mut();
+        inner.journal.clear();
+        inner.seen.clear();
+        inner.failing = None;
+        inner.durable.lose_database();
+        inner.durable.signing.clear();
+        for (index, block) in record.into_iter().filter(|(_, block)| block.iter().any(|byte| *byte != 0)) {
+            inner.durable.write((index, block));
+        }
+        inner.live = inner.durable.clone();
+    }
+
+    /// A read by the process, which may fail.
+    fn read<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, DiskError> {
+        let inner = &mut *self.0.borrow_mut();
+        if inner.fails(Failure::Read) {
+            return Err(DiskError::Failed("a read failed".into()));
+        }
+        Ok(read(&inner.live))
+    }
+
     /// Reads what is on the disk now.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.0.borrow().live)
@@ -213,7 +253,7 @@ fn tear(store: &mut Store, (index, block): BlockWrite, random: &mut Random, faul
         4..8 => faults.count(Fault::LostSigningBlock),
         _ => {
             faults.count(Fault::TornSigningBlock);
-            let mut torn = store.signing.get(&index).cloned().unwrap_or_else(|| Box::new([0; BLOCK_BYTES]));
+            let mut torn = store.signing.get(&index).map_or([0; BLOCK_BYTES], |block| **block);
             if random.chance(500) {
                 // The front of the new block over the rest of the old one.
                 let cut = random.index(120);
@@ -223,60 +263,83 @@ fn tear(store: &mut Store, (index, block): BlockWrite, random: &mut Random, faul
                     *byte = random.number() as u8;
                 }
             }
-            store.write((index, torn));
+            store.write((index, Arc::new(torn)));
+        }
+    }
+}
+
+impl Inner {
+    /// Counts an operation; true if it is the one that fails. The failure is kept until it is taken.
+    fn fails(&mut self, kind: Failure) -> bool {
+        match &mut self.failing {
+            Some((failure, after)) if *failure == kind && *after != u64::MAX => {
+                *after = after.wrapping_sub(1);
+                *after == u64::MAX
+            }
+            _ => false,
         }
     }
 }
 
 impl Disk for SimulatedDisk {
     fn recover(&mut self) -> Result<Recovered, DiskError> {
-        Ok(self.with(Store::recover))
+        self.read(Store::recover)
     }
 
     fn commit(&mut self, changes: Vec<Change>, signing: Vec<BlockWrite>, sync: bool) -> Result<(), DiskError> {
         let inner = &mut *self.0.borrow_mut();
-        let fails = inner.fails_at == Some(0);
-        inner.fails_at = inner.fails_at.and_then(|commits| commits.checked_sub(1));
-        for change in &changes {
-            if !matches!(change, Change::HighestVote(..)) {
-                inner.seen.push(change.clone());
+        let power_fails = inner.fails(Failure::Power);
+        let write_fails = inner.fails(Failure::Write);
+        // The write itself, or the sync after it: then whatever reached the disk may be there.
+        let reached = !write_fails || changes.len().is_multiple_of(2);
+        if reached {
+            let told = changes.iter().filter(|change| !matches!(change, Change::HighestVote(..)));
+            inner.seen.extend(told.cloned());
+        }
+        let changes: Vec<Written> = changes.into_iter().map(Written::from).collect();
+        if write_fails {
+            if reached {
+                inner.journal.push(Commit { changes, signing, sync });
             }
-            inner.live.apply(change.clone());
+            return Err(DiskError::Failed("a write or sync failed".into()));
+        }
+        for change in &changes {
+            inner.live.apply(change);
         }
         for write in &signing {
             inner.live.write(write.clone());
         }
         inner.syncs += u64::from(sync);
         inner.journal.push(Commit { changes, signing, sync });
-        if fails { Err(DiskError::Failed("power failed".into())) } else { Ok(()) }
+        if power_fails { Err(DiskError::Failed("power failed".into())) } else { Ok(()) }
     }
 
     fn finalized_block(&self, height: Height) -> Result<Option<Block>, DiskError> {
-        Ok(self.with(|store| store.block(height).cloned()))
+        self.read(|store| store.block(height).cloned())
     }
 
     fn height_of(&self, block: Digest) -> Result<Option<Height>, DiskError> {
-        Ok(self.with(|store| store.height_of(block)))
+        self.read(|store| store.height_of(block))
     }
 
     fn finalization(&self, height: Height) -> Result<Option<Certificate>, DiskError> {
-        Ok(self.with(|store| store.finalization(height).cloned()))
+        self.read(|store| store.finalization(height).cloned())
     }
 
     fn batch(&self, digest: Digest) -> Result<Option<Batch>, DiskError> {
-        Ok(self.with(|store| store.batches.get(&digest).cloned()))
+        self.read(|store| store.batches.get(&digest).cloned())
     }
 
     fn is_ordered(&self, batch: Digest) -> Result<bool, DiskError> {
-        Ok(self.with(|store| store.is_ordered(batch)))
+        self.read(|store| store.is_ordered(batch))
     }
 
     fn checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError> {
-        Ok(self.with(|store| store.checkpoint(height)))
+        self.read(|store| store.checkpoint(height))
     }
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
-        Ok(self.with(|store| store.validators(epoch)))
+        self.read(|store| store.validators(epoch))
     }
 
     fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
@@ -284,10 +347,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
-        Ok(self.with(|store| store.version(epoch)))
+        self.read(|store| store.version(epoch))
     }
 
     fn is_reported(&self, key: PublicKey, _: Epoch) -> Result<bool, DiskError> {
-        Ok(self.with(|store| store.is_reported(key)))
+        self.read(|store| store.is_reported(key))
     }
 }

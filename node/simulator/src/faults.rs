@@ -23,6 +23,10 @@ faults! {
     Crash = "crash",
     /// A node lost power inside a commit: nothing of that turn left it.
     CrashInCommit = "crash_in_commit",
+    /// A node lost power while its messages went out: some had left, some had not.
+    CrashInSend = "crash_in_send",
+    /// A process was killed; what it had written is still there, synced or not.
+    Kill = "kill",
     /// All honest nodes lost power at once.
     CrashOfAll = "crash_of_all",
     /// Unsynced database writes were lost in a crash.
@@ -35,6 +39,10 @@ faults! {
     RottenSigningBlock = "rotten_signing_block",
     /// A disk took long to sync.
     SlowDisk = "slow_disk",
+    /// A write or sync failed, and the process stopped.
+    WriteError = "write_error",
+    /// A read failed, and the process stopped.
+    ReadError = "read_error",
     /// A node lost its database and kept its signing record.
     DatabaseLost = "database_lost",
     /// A node was started from an old copy of its whole volume.
@@ -45,6 +53,10 @@ faults! {
     OldBinary = "old_binary",
     /// A node's wall clock is wrong by minutes.
     ClockSkew = "clock_skew",
+    /// A node's clocks run too fast or too slow.
+    ClockDrift = "clock_drift",
+    /// A node's wall clock was set by minutes, forwards or backwards.
+    ClockStep = "clock_step",
     /// A message was lost.
     Loss = "loss",
     /// A message was delivered twice.
@@ -79,6 +91,8 @@ faults! {
     Silence = "silence",
     /// A Byzantine validator did not hand out a batch.
     WithheldBatch = "withheld_batch",
+    /// A Byzantine validator kept a certificate to itself.
+    WithheldCertificate = "withheld_certificate",
     /// A Byzantine validator changed a batch or its signature.
     ForgedBatch = "forged_batch",
     /// A Byzantine validator made a batch that no application accepts.
@@ -87,6 +101,10 @@ faults! {
     LyingAnswer = "lying_answer",
     /// A Byzantine validator repeated an old message.
     Replay = "replay",
+    /// A Byzantine validator sent many questions and votes at once, all well-formed.
+    Spam = "spam",
+    /// A Byzantine validator restarted without its database and its signing record.
+    Amnesia = "amnesia",
     /// A Byzantine validator sent bytes that mean nothing, or a damaged message.
     Garbage = "garbage",
 }

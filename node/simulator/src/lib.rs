@@ -5,6 +5,23 @@
 //! and Byzantine validators below a third of the power. Faults last until `heal_at`; then all nodes are up, the network
 //! is calm, and everything owed must be finalised and executed within [`LIVENESS_BOUND`]. The [`oracle`] judges safety
 //! at every commit and send, and liveness at the end. The same seed gives the same run on every machine.
+//!
+//! # Faults
+//!
+//! Each kind is counted ([`Fault`]), and a campaign of [`campaign::COVERING_SEEDS`] seeds or more in which one never
+//! happened fails: what is not injected is not tested.
+//!
+//! * *Power* goes between two turns, inside a commit with any part of it on the disk and blocks of the signing record
+//!   torn, after it, and in the middle of a sending; for one node or for all. A killed process leaves what it wrote, which
+//!   a power cut soon after may still take.
+//! * *Disks* are slow, fail to write, sync or read (the process stops), rot one copy of a slot, lose the database, or are
+//!   old copies.
+//! * *Clocks* are wrong by minutes, are set by minutes, and run up to five percent too fast or too slow.
+//! * *Processes* stand still.
+//! * *Links* lose, repeat, delay and reorder; they part in two, or in one direction only.
+//! * *Byzantine validators* below a third of the power: see [`Behaviour`].
+//!
+//! Half of the seeds are short and full of faults; the others run for up to twenty minutes with few.
 
 mod adversary;
 pub mod campaign;

@@ -34,6 +34,12 @@ struct Arguments {
     /// Threads. The result does not depend on it.
     #[arg(long, default_value_t = 2)]
     jobs: u64,
+    /// Fail if fewer views were finalised.
+    #[arg(long, default_value_t = 0)]
+    require_views: u64,
+    /// Fail if fewer faults were injected.
+    #[arg(long, default_value_t = 0)]
+    require_faults: u64,
     /// Form of the report.
     #[arg(long, value_enum, default_value_t = Form::Text)]
     output: Form,
@@ -69,20 +75,22 @@ fn main() -> ExitCode {
         Form::Text => print_text(&campaign, start),
         Form::Json => println!("{:#}", to_json(&campaign, start)),
     }
-    if campaign.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn virtual_hours(campaign: &Campaign) -> f64 {
-    campaign.virtual_milliseconds as f64 / 3_600_000.0
+    let (views, faults) = (campaign.blocks, campaign.faults_injected());
+    let enough = views >= arguments.require_views && faults >= arguments.require_faults;
+    if !enough {
+        let Arguments { require_views, require_faults, .. } = arguments;
+        eprintln!("{views} views and {faults} faults; {require_views} and {require_faults} were required");
+    }
+    if campaign.is_clean() && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn print_text(campaign: &Campaign, start: u64) {
     let (recovery, slowest) = campaign.slowest_recovery;
     println!("seeds             {} (from {start})", campaign.seeds);
-    println!("views finalised   {}", campaign.blocks);
+    println!("views finalised   {}, {} with transactions", campaign.blocks, campaign.loaded_blocks);
     println!("epochs ended      {}", campaign.epochs);
     println!("payloads executed {}", campaign.payloads);
-    println!("virtual hours     {:.2}", virtual_hours(campaign));
+    println!("virtual hours     {:.2}", campaign.virtual_hours());
     println!("times real time   {} on one core", campaign.times_real_time());
     println!("steps             {}", campaign.steps);
     println!("steps per second  {} a core", campaign.steps_per_second());
@@ -107,6 +115,7 @@ fn print_text(campaign: &Campaign, start: u64) {
     println!("replay one seed   make sim SEED={replay}   (or bizra-sim --seed {replay} --trace)");
     let (real, busy) = (campaign.elapsed.as_secs_f64(), campaign.busy.as_secs_f64());
     println!("time              {real:.1} s on {} threads, {busy:.1} s of processor", campaign.jobs);
+    println!("totals            {}", campaign.totals());
 }
 
 fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
@@ -125,7 +134,8 @@ fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
         "views_finalised": campaign.blocks,
         "epochs_ended": campaign.epochs,
         "payloads_executed": campaign.payloads,
-        "virtual_hours": virtual_hours(campaign),
+        "views_with_transactions": campaign.loaded_blocks,
+        "virtual_hours": campaign.virtual_hours(),
         "times_real_time_per_core": campaign.times_real_time(),
         "steps": campaign.steps,
         "steps_per_second_per_core": campaign.steps_per_second(),

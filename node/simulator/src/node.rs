@@ -15,6 +15,18 @@ use crate::schedule::{Schedule, key_of};
 /// Wall clock at virtual time 0, in milliseconds since 1970.
 const EPOCH_START: i64 = 1_700_000_000_000;
 
+/// Millionths of a whole.
+const MILLION: i64 = 1_000_000;
+
+/// What is wrong with a machine's clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// How much the wall clock is ahead, in milliseconds.
+    pub(crate) skew: i64,
+    /// How much too fast all of them run, in millionths.
+    pub(crate) drift: i64,
+}
+
 /// A machine.
 pub(crate) struct Node {
     settings: Settings,
@@ -34,7 +46,9 @@ pub(crate) struct Node {
     pub(crate) wake: Option<u64>,
     pub(crate) slow_until: u64,
     pub(crate) slow_milliseconds: u64,
-    pub(crate) skew: i64,
+    pub(crate) clocks: Clocks,
+    /// Power fails in the middle of its next sending.
+    pub(crate) dies_sending: bool,
 }
 
 impl Node {
@@ -45,7 +59,7 @@ impl Node {
         book: Arc<KeyBook>,
         genesis: &Block,
         genesis_hash: Digest,
-        skew: i64,
+        clocks: Clocks,
     ) -> Self {
         let settings = Settings {
             genesis_hash,
@@ -72,7 +86,8 @@ impl Node {
             wake: None,
             slow_until: 0,
             slow_milliseconds: 0,
-            skew,
+            clocks,
+            dies_sending: false,
         }
     }
 
@@ -85,8 +100,25 @@ impl Node {
         self.driver.is_some()
     }
 
+    /// Its own clock, in milliseconds since the start.
+    fn clock(&self, now: u64) -> u64 {
+        (now.cast_signed() + now.cast_signed() * self.clocks.drift / MILLION).cast_unsigned()
+    }
+
+    /// When its own clock shows this.
+    pub(crate) fn moment(&self, clock: u64) -> u64 {
+        let rate = (MILLION + self.clocks.drift).cast_unsigned();
+        if self.clocks.drift == 0 { clock } else { clock.saturating_mul(MILLION.cast_unsigned()).div_ceil(rate) + 1 }
+    }
+
     fn wall(&self, now: u64) -> u64 {
-        (EPOCH_START + now.cast_signed() + self.skew).cast_unsigned()
+        (EPOCH_START + self.clock(now).cast_signed() + self.clocks.skew).cast_unsigned()
+    }
+
+    /// Everything on its volume is gone, the signing record too: what no honest machine is ever started with.
+    pub(crate) fn forget_everything(&mut self) {
+        self.stop();
+        self.disk.wipe(SigningRecord::create(&self.binding));
     }
 
     /// The node's binary from the next start on.
@@ -102,10 +134,11 @@ impl Node {
     /// Starts a process from what the disk holds.
     pub(crate) fn start(&mut self, now: u64) -> Result<Output, Halt> {
         self.incarnation += 1;
-        let open = || SigningRecord::open(&self.binding, &self.disk.with(crate::store::Store::signing_file));
+        let open = || self.disk.with(|store| SigningRecord::open(&self.binding, &store.signing_file()));
         let record = self.votes.then(open).transpose()?;
         let (settings, disk, keys) = (self.settings.clone(), self.disk.clone(), self.keys.clone());
-        let (driver, output) = Driver::start(settings, disk, keys, record, Millis(now), self.wall(now))?;
+        let (clock, wall) = (Millis(self.clock(now)), self.wall(now));
+        let (driver, output) = Driver::start(settings, disk, keys, record, clock, wall)?;
         self.driver = Some(driver);
         Ok(output)
     }
@@ -117,12 +150,13 @@ impl Node {
         self.busy = None;
         self.pending = Output::default();
         self.wake = None;
+        self.dies_sending = false;
     }
 
     /// One turn with everything that waits.
     pub(crate) fn turn(&mut self, now: u64) -> Option<Result<Output, Halt>> {
-        let wall = self.wall(now);
-        let inputs = std::mem::take(&mut self.inbox);
-        self.driver.as_mut().map(|driver| driver.turn(Millis(now), wall, inputs))
+        let (clock, wall) = (Millis(self.clock(now)), self.wall(now));
+        let driver = self.driver.as_mut()?;
+        Some(driver.turn(clock, wall, self.inbox.drain(..)))
     }
 }

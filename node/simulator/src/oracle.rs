@@ -76,6 +76,8 @@ pub struct Oracle {
     states: Vec<Digest>,
     /// Header of the last block of `chain`.
     last: Block,
+    /// Blocks of it that order something.
+    loaded: u64,
     /// Height that ordered each executed batch.
     batches: BTreeMap<Digest, u64>,
     nodes: Vec<Watched>,
@@ -115,6 +117,7 @@ impl Oracle {
             chain: vec![block_digest(genesis)],
             states: vec![Digest::default()],
             last: genesis.clone(),
+            loaded: 0,
             batches: BTreeMap::new(),
             nodes,
             witnesses,
@@ -133,6 +136,11 @@ impl Oracle {
     /// Blocks finalised by anybody honest.
     pub fn height(&self) -> u64 {
         self.chain.len() as u64 - 1
+    }
+
+    /// Those of them that order something.
+    pub fn loaded(&self) -> u64 {
+        self.loaded
     }
 
     /// Epochs whose last block anybody honest has finalised.
@@ -185,6 +193,7 @@ impl Oracle {
                     self.chain.push(digest);
                     self.states.push(next_state(self.states[tip as usize], digest));
                     self.last = block.clone();
+                    self.loaded += u64::from(!block.batches.is_empty());
                     if block.boundary.is_some() {
                         self.beginnings.insert((block.epoch.0 + 1, digest));
                     }
@@ -323,13 +332,13 @@ impl Oracle {
             self.evidence(time, node, &told.first, &told.second);
             let epoch = told.first.vote.epoch;
             let Some(signer) = self.schedule.node(epoch, told.first.signer.0) else { continue };
-            let signed = [told.first, told.second]
+            let sound = [told.first, told.second]
                 .iter()
-                .all(|signed| self.keys.verify(signer, &vote_bytes(self.genesis_hash, &signed.vote), signed.signature));
+                .all(|vote| self.keys.verify(signer, &vote_bytes(self.genesis_hash, &vote.vote), vote.signature));
             let new = self.reported.insert((epoch.0, signer));
             let in_time = epoch <= block.epoch && epoch.0 + 2 >= block.epoch.0;
-            if !signed || !new || !in_time || told.first.vote == told.second.vote {
-                let what = format!("block {} reports {signer}, signed: {signed}, new: {new}: {told:?}", block.height);
+            if !sound || !new || !in_time || told.first.vote == told.second.vote {
+                let what = format!("block {} reports {signer}, signed: {sound}, new: {new}: {told:?}", block.height);
                 self.accuse(time, node, what);
             }
         }
@@ -445,7 +454,8 @@ impl Oracle {
         if self.chain.get(tip.0 as usize) != Some(&tip.1) || executed > tip.0 {
             self.accuse(time, node, format!("restarted at {} (executed {executed}) off the chain", tip.0));
         }
-        self.nodes[node] = Watched { tip: tip.0, promised: tip.0, executed };
+        // What a killed process wrote and did not sync is there, and may still be lost.
+        self.nodes[node] = Watched { tip: tip.0, promised, executed };
     }
 
     /// An honest node sends a message.
@@ -524,7 +534,8 @@ impl Oracle {
 
 /// SHA-256 of a block as the specification lays it out.
 pub fn block_digest(block: &Block) -> Digest {
-    let mut bytes = b"bizra/v1/block\0".to_vec();
+    let mut bytes = Vec::with_capacity(256 + 32 * block.batches.len());
+    bytes.extend(b"bizra/v1/block\0");
     bytes.extend(block.epoch.0.to_be_bytes());
     bytes.extend(block.height.0.to_be_bytes());
     bytes.extend(block.parent.0);
@@ -559,7 +570,8 @@ pub fn block_digest(block: &Block) -> Digest {
 
 /// SHA-256 of a batch as the specification lays it out.
 pub fn batch_digest(genesis_hash: Digest, batch: &Batch) -> Digest {
-    let mut bytes = b"bizra/v1/batch\0".to_vec();
+    let mut bytes = Vec::with_capacity(80 + batch.payload.len());
+    bytes.extend(b"bizra/v1/batch\0");
     bytes.extend(genesis_hash.0);
     bytes.extend(batch.epoch.0.to_be_bytes());
     bytes.extend(batch.origin.0.to_be_bytes());
@@ -570,7 +582,8 @@ pub fn batch_digest(genesis_hash: Digest, batch: &Batch) -> Digest {
 
 /// The bytes of a vote as the specification lays them out.
 pub fn vote_bytes(genesis_hash: Digest, vote: &Vote) -> Vec<u8> {
-    let mut bytes = b"bizra/v1/vote\0".to_vec();
+    let mut bytes = Vec::with_capacity(96);
+    bytes.extend(b"bizra/v1/vote\0");
     bytes.extend(genesis_hash.0);
     bytes.extend(vote.epoch.0.to_be_bytes());
     bytes.extend(vote.view.0.to_be_bytes());

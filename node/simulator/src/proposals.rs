@@ -15,8 +15,8 @@ impl Adversary {
         let mut proposal = proposal.clone();
         let stranger = Digest([random.number() as u8; 32]);
         let block = &mut proposal.block;
-        let parent = self.blocks.iter().find(|known| known.digest() == block.parent);
-        if parent.is_some_and(|parent| parent.checkpoint.height < block.checkpoint.height) && random.chance(500) {
+        let parent = self.blocks.iter().find(|(digest, _)| *digest == block.parent);
+        if parent.is_some_and(|(_, parent)| parent.checkpoint.height < block.checkpoint.height) && random.chance(500) {
             // The one moment at which a new state is named.
             block.checkpoint.state = stranger;
             return self.signed(proposal);
@@ -74,7 +74,7 @@ impl Adversary {
     /// Reports of what nobody signed, of an old report once more, or of more than a block may tell.
     fn told(&self, random: &mut Random, block: &Block) -> Vec<Contradiction> {
         let told_before: Vec<Contradiction> =
-            self.blocks.iter().flat_map(|block| block.contradictions.iter().copied()).collect();
+            self.blocks.iter().flat_map(|(_, block)| block.contradictions.iter().copied()).collect();
         if !told_before.is_empty() && random.chance(500) {
             return vec![random.pick(&told_before)];
         }
@@ -94,7 +94,7 @@ impl Adversary {
         let mut proposal = proposal.clone();
         let certificate = proposal.justification.as_mut()?;
         let of_view = |digest: &Digest| self.proposed.iter().find(|(_, digests)| digests.contains(digest));
-        let others = self.blocks.iter().rev().map(|block| (block, block.digest()));
+        let others = self.blocks.iter().rev().map(|(digest, block)| (block, *digest));
         let candidates: Vec<(&Block, Digest, View)> = others
             .filter(|(_, digest)| *digest != certificate.vote.digest)
             .filter_map(|(block, digest)| Some((block, digest, *of_view(&digest)?.0)))

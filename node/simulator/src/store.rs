@@ -1,6 +1,8 @@
 //! What a database and a signing record contain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
 use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
@@ -11,18 +13,49 @@ use sha2::{Digest as _, Sha256};
 
 use crate::schedule::{Schedule, key_of};
 
+/// A change as all copies of a volume share it.
+#[derive(Debug)]
+pub(crate) enum Written {
+    Block(Digest, Rc<Block>),
+    Certificate(Rc<Certificate>),
+    Batch(Digest, Batch),
+    Finalize(Vec<(Digest, Rc<Block>)>, Rc<Certificate>),
+    Execute(Digest, Block, Vec<Batch>),
+    Forget(Vec<Digest>),
+    Evidence(PublicKey, Contradiction),
+    HighestVote(PublicKey, SignedVote),
+}
+
+impl From<Change> for Written {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Record(Record::Block(block)) => Self::Block(block.digest(), Rc::new(block)),
+            Change::Record(Record::Certificate(certificate)) => Self::Certificate(Rc::new(certificate)),
+            Change::Batch(digest, batch) => Self::Batch(digest, batch),
+            Change::Finalize(blocks, certificate) => {
+                let blocks = blocks.into_iter().map(|block| (block.digest(), Rc::new(block)));
+                Self::Finalize(blocks.collect(), Rc::new(certificate))
+            }
+            Change::Execute(block, batches) => Self::Execute(block.digest(), block, batches),
+            Change::Forget(digests) => Self::Forget(digests),
+            Change::Evidence(key, first, second) => Self::Evidence(key, Contradiction { first, second }),
+            Change::HighestVote(key, vote) => Self::HighestVote(key, vote),
+        }
+    }
+}
+
 /// Contents of one volume.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     genesis: Block,
     anchor: Anchor,
-    anchor_certificate: Option<Certificate>,
+    anchor_certificate: Option<Rc<Certificate>>,
     /// Block at height h is at position h - 1.
-    pub(crate) finalized: Vec<Block>,
+    pub(crate) finalized: Vec<Rc<Block>>,
     heights: BTreeMap<Digest, Height>,
-    finalizations: BTreeMap<Height, Certificate>,
-    blocks: BTreeMap<Digest, Block>,
-    certificates: BTreeMap<(View, VoteKind), Certificate>,
+    finalizations: BTreeMap<Height, Rc<Certificate>>,
+    blocks: BTreeMap<Digest, Rc<Block>>,
+    certificates: BTreeMap<(View, VoteKind), Rc<Certificate>>,
     pub(crate) batches: BTreeMap<Digest, Batch>,
     ordered: BTreeSet<Digest>,
     executed: Height,
@@ -39,7 +72,7 @@ pub(crate) struct Store {
     /// Keys that finalised blocks report.
     reported: BTreeSet<PublicKey>,
     /// Written blocks of the signing record; the others are zeros.
-    pub(crate) signing: BTreeMap<u64, Box<[u8; BLOCK_BYTES]>>,
+    pub(crate) signing: BTreeMap<u64, Arc<[u8; BLOCK_BYTES]>>,
 }
 
 impl Store {
@@ -74,57 +107,56 @@ impl Store {
         *self = Self { signing, ..Self::new(self.genesis.clone(), self.schedule.clone()) };
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
+    pub(crate) fn apply(&mut self, change: &Written) {
         match change {
-            Change::Record(Record::Block(block)) => {
-                self.blocks.insert(block.digest(), block);
+            Written::Block(digest, block) => {
+                self.blocks.insert(*digest, Rc::clone(block));
             }
-            Change::Record(Record::Certificate(certificate)) => {
-                self.certificates.insert((certificate.view(), certificate.vote.kind), certificate);
+            Written::Certificate(certificate) => {
+                self.certificates.insert((certificate.view(), certificate.vote.kind), Rc::clone(certificate));
             }
-            Change::Batch(digest, batch) => {
-                self.batches.insert(digest, batch);
+            Written::Batch(digest, batch) => {
+                self.batches.insert(*digest, batch.clone());
             }
-            Change::Finalize(blocks, certificate) => {
-                let Some(last) = blocks.last().cloned() else { return };
-                for block in blocks {
+            Written::Finalize(blocks, certificate) => {
+                let Some((_, last)) = blocks.last() else { return };
+                for (digest, block) in blocks {
                     self.ordered.extend(block.batches.iter().copied());
-                    self.heights.insert(block.digest(), block.height);
-                    self.finalized.push(block);
+                    self.heights.insert(*digest, block.height);
+                    self.finalized.push(Rc::clone(block));
                 }
                 let (height, view) = (last.height, certificate.view());
-                let ends_epoch = last.boundary.is_some();
-                self.anchor = Anchor { view, digest: certificate.vote.digest, block: last };
-                self.finalizations.insert(height, certificate.clone());
-                self.anchor_certificate = Some(certificate);
+                self.anchor = Anchor { view, digest: certificate.vote.digest, block: Block::clone(last) };
+                self.finalizations.insert(height, Rc::clone(certificate));
+                self.anchor_certificate = Some(Rc::clone(certificate));
                 self.blocks.retain(|_, block| block.height > height);
                 self.certificates = self.certificates.split_off(&(view.next(), VoteKind::Propose));
-                if ends_epoch {
+                if last.boundary.is_some() {
                     self.blocks.clear();
                     self.certificates.clear();
                 }
             }
-            Change::Execute(block, batches) => {
+            Written::Execute(digest, block, batches) => {
                 self.executed = block.height;
-                self.state = next_state(self.state, block.digest());
+                self.state = next_state(self.state, *digest);
                 if block.height.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                     self.checkpoints.insert(block.height, checkpoint(block.height, self.state));
                 }
-                self.note_signal(&block);
+                self.note_signal(block);
                 for told in &block.contradictions {
                     let (epoch, signer) = told.of();
                     self.reported.extend(self.schedule.node(epoch, signer.0).map(key_of));
                 }
                 for (digest, batch) in block.batches.iter().zip(batches) {
-                    self.batches.insert(*digest, batch);
+                    self.batches.insert(*digest, batch.clone());
                 }
             }
-            Change::Forget(digests) => digests.iter().for_each(|digest| drop(self.batches.remove(digest))),
-            Change::Evidence(key, first, second) => {
-                self.evidence.insert((key, first.vote.epoch), Contradiction { first, second });
+            Written::Forget(digests) => digests.iter().for_each(|digest| drop(self.batches.remove(digest))),
+            Written::Evidence(key, told) => {
+                self.evidence.insert((*key, told.first.vote.epoch), *told);
             }
-            Change::HighestVote(key, vote) => {
-                self.highest_votes.insert(key, vote);
+            Written::HighestVote(key, vote) => {
+                self.highest_votes.insert(*key, *vote);
             }
         }
     }
@@ -134,18 +166,18 @@ impl Store {
     }
 
     /// All blocks of the signing record's file.
-    pub(crate) fn signing_file(&self) -> Vec<Box<[u8; BLOCK_BYTES]>> {
-        let zeros = || Box::new([0; BLOCK_BYTES]);
-        (0..FILE_BLOCKS).map(|index| self.signing.get(&index).cloned().unwrap_or_else(zeros)).collect()
+    pub(crate) fn signing_file(&self) -> Vec<&[u8; BLOCK_BYTES]> {
+        const ZEROS: &[u8; BLOCK_BYTES] = &[0; BLOCK_BYTES];
+        (0..FILE_BLOCKS).map(|index| self.signing.get(&index).map_or(ZEROS, |block| &**block)).collect()
     }
 
     pub(crate) fn recover(&self) -> Recovered {
-        let blocks = self.blocks.values().cloned().map(Record::Block);
-        let certificates = self.certificates.values().cloned().map(Record::Certificate);
+        let blocks = self.blocks.values().map(|block| Record::Block(Block::clone(block)));
+        let certificates = self.certificates.values().map(|held| Record::Certificate(Certificate::clone(held)));
         let unordered = self.batches.iter().filter(|(digest, _)| !self.ordered.contains(*digest));
         Recovered {
             anchor: self.anchor.clone(),
-            anchor_certificate: self.anchor_certificate.clone(),
+            anchor_certificate: self.anchor_certificate.as_deref().cloned(),
             records: blocks.chain(certificates).collect(),
             batches: unordered.map(|(_, batch)| batch.clone()).collect(),
             executed: self.executed,
@@ -155,7 +187,7 @@ impl Store {
     }
 
     pub(crate) fn block(&self, height: Height) -> Option<&Block> {
-        height.0.checked_sub(1).and_then(|position| self.finalized.get(position as usize))
+        height.0.checked_sub(1).and_then(|position| self.finalized.get(position as usize)).map(Rc::as_ref)
     }
 
     pub(crate) fn height_of(&self, block: Digest) -> Option<Height> {
@@ -163,7 +195,7 @@ impl Store {
     }
 
     pub(crate) fn finalization(&self, height: Height) -> Option<&Certificate> {
-        self.finalizations.get(&height)
+        self.finalizations.get(&height).map(Rc::as_ref)
     }
 
     pub(crate) fn is_ordered(&self, batch: Digest) -> bool {

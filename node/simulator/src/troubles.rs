@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bizra_driver::Input;
 use bizra_simplex::Protocol;
 
+use crate::disk::Failure;
 use crate::faults::Fault;
 use crate::oracle::VALID_PAYLOAD;
 use crate::queue::Happening;
@@ -13,9 +14,13 @@ use crate::world::World;
 
 impl World {
     pub(crate) fn crash(&mut self, node: usize) {
-        if !self.nodes[node].is_up() {
-            return;
+        if self.nodes[node].is_up() {
+            self.lose_power(node);
         }
+    }
+
+    /// The same while the node starts, when there is no process yet.
+    pub(crate) fn lose_power(&mut self, node: usize) {
         self.note(4, node, 0);
         self.say(node, || "loses power".into());
         self.nodes[node].stop();
@@ -24,6 +29,10 @@ impl World {
             self.faults.count(Fault::RottenSigningBlock);
         }
         self.note_held(node);
+        self.restart_later(node);
+    }
+
+    fn restart_later(&mut self, node: usize) {
         // Now and then long enough to miss more than one range of blocks.
         let longest = self.random.pick(&[300, 3_000, 6_000, 60_000]);
         let down = self.random.between(10, longest);
@@ -69,14 +78,32 @@ impl World {
                 self.faults.count(Fault::Crash);
                 self.crash(node);
             }
-            Trouble::CrashInCommit => self.nodes[node].disk.fail_commit(self.random.below(8)),
+            Trouble::CrashInCommit => self.nodes[node].disk.fail(Failure::Power, self.random.below(8)),
+            Trouble::WriteError => self.nodes[node].disk.fail(Failure::Write, self.random.below(8)),
+            Trouble::ReadError => self.nodes[node].disk.fail(Failure::Read, self.random.below(8)),
+            Trouble::CrashInSend => self.nodes[node].dies_sending = self.nodes[node].is_up(),
+            Trouble::Kill if self.nodes[node].is_up() => {
+                self.faults.count(Fault::Kill);
+                self.nodes[node].stop();
+                self.note_held(node);
+                let delay = self.random.between(1, 40);
+                self.schedule(delay, Happening::Restart { node });
+                if self.random.chance(500) {
+                    let delay = self.random.between(1, 200);
+                    self.schedule(delay, Happening::PowerLoss { node });
+                }
+            }
+            Trouble::ClockStep => {
+                self.faults.count(Fault::ClockStep);
+                self.nodes[node].clocks.skew = self.random.between(0, 600_000).cast_signed() - 300_000;
+            }
             Trouble::CrashOfAll => {
                 self.faults.count(Fault::CrashOfAll);
                 // Half of the time inside their commits: signing records may be ahead of databases everywhere.
                 let in_commit = self.random.chance(500);
                 for node in 0..self.nodes.len() {
                     if in_commit {
-                        self.nodes[node].disk.fail_commit(self.random.below(3));
+                        self.nodes[node].disk.fail(Failure::Power, self.random.below(3));
                     } else {
                         self.crash(node);
                     }
@@ -127,7 +154,7 @@ impl World {
                     }
                 }
             }
-            Trouble::Pause | Trouble::LoseDatabase | Trouble::OldVolume => {}
+            Trouble::Kill | Trouble::Pause | Trouble::LoseDatabase | Trouble::OldVolume => {}
             Trouble::Reconnect => self.network.reconnect(),
         }
         let delay = self.random.between(1, 2 * self.scenario.trouble_interval);
@@ -202,6 +229,7 @@ impl World {
         self.network.weather = self.scenario.calm;
         for node in 0..self.nodes.len() {
             self.nodes[node].slow_until = 0;
+            self.nodes[node].dies_sending = false;
             self.nodes[node].disk.disarm();
             self.nodes[node].install(Protocol::LATEST);
             self.start(node);

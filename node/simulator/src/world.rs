@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Change, Destination, DiskError, Halt, Input, Output};
+use bizra_driver::{Change, Destination, DiskError, Driver, Halt, Input, Output};
 use bizra_simplex::types::Digest;
 use bizra_simplex::{Block, Message, Protocol, VoteKind};
 use bytes::Bytes;
 
 use crate::adversary::{Adversary, Sends};
+use crate::disk::Failure;
 use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
 use crate::network::Network;
-use crate::node::Node;
+use crate::node::{Clocks, Node};
 use crate::oracle::{Oracle, Violation};
 use crate::queue::{Happening, Queue};
 use crate::random::{Random, fold, fold_bytes};
@@ -24,6 +25,9 @@ pub const LIVENESS_BOUND: u64 = 60_000;
 
 /// Blocks that every honest node must finalise and execute after the end of faults.
 pub const LIVENESS_BLOCKS: u64 = 5;
+
+/// Views ahead of its own of which a node keeps votes at most, by the specification (R4).
+const FUTURE_VIEWS_KEPT: u64 = 64;
 
 /// Turns after which a run is given up: honest nodes that talk without end are a violation too.
 const STEPS_MAX: u64 = 2_000_000;
@@ -50,6 +54,8 @@ pub struct Report {
     pub steps: u64,
     /// Blocks finalised.
     pub blocks: u64,
+    /// Those of them that order something.
+    pub loaded_blocks: u64,
     /// Epochs ended.
     pub epochs: u64,
     /// Payloads of clients executed.
@@ -102,9 +108,9 @@ impl World {
         let count = scenario.nodes();
         let (mut nodes, mut upgrades) = (Vec::with_capacity(count), Vec::new());
         for index in 0..count {
-            let skew = scenario.skews[index];
+            let clocks = Clocks { skew: scenario.skews[index], drift: scenario.drifts[index] };
             let (book, schedule) = (Arc::clone(&book), &scenario.schedule);
-            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, skew);
+            let mut node = Node::new(index, count, schedule, Arc::clone(&book), &genesis, genesis_hash, clocks);
             if let Some(binary) = scenario.upgrades.get(index).copied().flatten() {
                 node.install(Protocol::V1);
                 upgrades.push((index, binary));
@@ -119,6 +125,7 @@ impl World {
         let network = Network::new(count, scenario.weather);
         let mut faults = Faults::default();
         scenario.skews.iter().filter(|skew| **skew != 0).for_each(|_| faults.count(Fault::ClockSkew));
+        scenario.drifts.iter().filter(|drift| **drift != 0).for_each(|_| faults.count(Fault::ClockDrift));
         let mut queue = Queue::default();
         for (node, at) in upgrades {
             queue.push(at, Happening::Upgrade { node });
@@ -187,6 +194,7 @@ impl World {
             hash: fold(self.hash, self.oracle.height()),
             steps: self.steps,
             blocks: self.oracle.height(),
+            loaded_blocks: self.oracle.loaded(),
             epochs: self.oracle.epochs(),
             payloads: self.oracle.payloads_executed(),
             evidence: self.evidence,
@@ -268,12 +276,18 @@ impl World {
                 }
             }
             Happening::Restart { node } => self.start(node),
+            Happening::PowerLoss { node } => self.crash(node),
             Happening::Upgrade { node } => self.upgrade(node),
             Happening::Reconnect => self.network.reconnect(),
             Happening::Deafen { node } => self.deafen(node),
             Happening::Trouble => self.trouble(),
             Happening::Payload => self.inject(),
             Happening::Mischief { node } => {
+                if self.nodes[node].adversary.as_ref().is_some_and(|adversary| adversary.forgets(&mut self.random)) {
+                    self.faults.count(Fault::Amnesia);
+                    self.nodes[node].forget_everything();
+                    self.schedule(10, Happening::Restart { node });
+                }
                 if let Some(adversary) = &mut self.nodes[node].adversary {
                     let sends = adversary.act(&mut self.random, &mut self.faults);
                     self.transmit(node, sends);
@@ -289,10 +303,11 @@ impl World {
             return;
         }
         self.note(1, to, fold_bytes(from as u64, frame));
-        let Ok(message) = PeerMessage::decode(frame.clone()) else { return };
+        let Ok(mut message) = PeerMessage::decode(frame.clone()) else { return };
         self.say(to, || format!("<- {from} {message:?}"));
         if let Some(adversary) = &mut self.nodes[to].adversary {
             let sends = adversary.hear(&mut self.random, &mut self.faults, frame, &message);
+            message = adversary.hears(message);
             self.transmit(to, sends);
         }
         self.give(to, Input::Message(from as u16, message));
@@ -349,13 +364,19 @@ impl World {
             }
         }
         let syncs = self.nodes[node].disk.take_syncs();
+        if honest {
+            self.check_bounds(node);
+        }
         match result {
             Ok(output) => {
                 let slow = self.now < self.nodes[node].slow_until;
                 let longest = if slow { self.nodes[node].slow_milliseconds } else { 2 };
                 let delay: u64 = (0..syncs).map(|_| self.random.between(0, longest)).sum();
                 if delay == 0 {
-                    self.nodes[node].disk.synced();
+                    // Without a sync of its own, a turn may rest on what a killed process has left unsynced.
+                    if syncs > 0 {
+                        self.nodes[node].disk.synced();
+                    }
                     self.release(node, output);
                 } else {
                     self.nodes[node].pending = output;
@@ -363,8 +384,13 @@ impl World {
                 }
             }
             Err(Halt::Disk(DiskError::Failed(_))) => {
-                self.faults.count(Fault::CrashInCommit);
-                self.crash(node);
+                // What was in flight when a write failed is there or not, as after a crash (S2).
+                self.faults.count(match self.nodes[node].disk.take_failure() {
+                    Some(Failure::Write) => Fault::WriteError,
+                    Some(Failure::Read) => Fault::ReadError,
+                    Some(Failure::Power) | None => Fault::CrashInCommit,
+                });
+                self.lose_power(node);
             }
             Err(Halt::SignedElsewhere(..)) if self.nodes[node].disk.put_back() => {
                 // S5 at work: peers have seen what the old copy does not know. Its own volume comes back.
@@ -419,10 +445,16 @@ impl World {
                 }
             }
         }
-        let frames = match &mut self.nodes[node].adversary {
+        let mut frames = match &mut self.nodes[node].adversary {
             Some(adversary) => adversary.twist(&mut self.random, &mut self.faults, sends),
             None => self.frames(node, &sends),
         };
+        if self.nodes[node].dies_sending && frames.len() > 1 {
+            frames.truncate(self.random.index(frames.len()));
+            self.transmit(node, frames);
+            self.faults.count(Fault::CrashInSend);
+            return self.crash(node);
+        }
         self.transmit(node, frames);
         let incarnation = self.nodes[node].incarnation;
         for batch in verify {
@@ -430,9 +462,19 @@ impl World {
             self.schedule(delay, Happening::Verified { node, incarnation, batch });
         }
         if let Some(wake) = wake {
-            let at = wake.0.max(self.now + 1);
-            self.nodes[node].wake = Some(at);
-            self.schedule_at(at, Happening::Wake { node, incarnation });
+            let at = self.nodes[node].moment(wake.0).max(self.now + 1);
+            if self.nodes[node].wake.replace(at) != Some(at) {
+                self.schedule_at(at, Happening::Wake { node, incarnation });
+            }
+        }
+    }
+
+    /// R4: nobody can make a node keep votes of views without end.
+    fn check_bounds(&mut self, node: usize) {
+        let Some(core) = self.nodes[node].driver.as_ref().map(Driver::core) else { return };
+        let (view, kept) = (core.view().0, core.highest_view_kept().0);
+        if kept > view + FUTURE_VIEWS_KEPT {
+            self.oracle.accuse(self.now, node, format!("R4: keeps votes of view {kept} in view {view}"));
         }
     }
 

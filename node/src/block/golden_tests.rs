@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use bizra_driver::PublicKey;
 use bizra_driver::batch::Batch;
-use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
+use bizra_driver::light::Link;
+use bizra_driver::{Member, PublicKey};
+use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
     Block, Boundary, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, Vote, VoteKind,
 };
@@ -67,7 +68,9 @@ fn version_1_of_every_stored_form_of_consensus_never_changes() {
         }
     };
     let mut writes = database.writes();
-    records.iter().for_each(|record| store.put_record(&mut writes, record).unwrap());
+    for record in &records {
+        store.put_record(&mut writes, record).unwrap();
+    }
     store.put_batch(&mut writes, Digest([0x66; 32]), &batch(1)).unwrap();
     store.put_vote(&mut writes, key, &signed(VoteKind::Finalize, block.digest())).unwrap();
     store.put_evidence(&mut writes, key, &contradiction.first, &contradiction.second).unwrap();
@@ -82,6 +85,8 @@ fn version_1_of_every_stored_form_of_consensus_never_changes() {
     let finalization = certificate(VoteKind::Finalize, block.digest());
     let mut writes = database.writes();
     store.finalize(&mut writes, std::slice::from_ref(&block), &finalization).unwrap();
+    let next = vec![Member { key, power: Power(3) }];
+    store.put_link(&mut writes, &Link { block: block.clone(), finalization: finalization.clone(), next }).unwrap();
     writes.commit_unsynced().unwrap();
     store.finalized_to(&block);
     dump("final");

@@ -10,22 +10,26 @@ pub(super) const CERTIFICATE: u8 = b'c';
 pub(super) const UNORDERED: u8 = b'u';
 pub(super) const VOTE: u8 = b'v';
 pub(super) const EVIDENCE: u8 = b'e';
+pub(super) const FINALIZATION: u8 = b'f';
+pub(super) const HEIGHT_OF: u8 = b'h';
+pub(super) const ORDERED: u8 = b'o';
+pub(super) const LINK: u8 = b'l';
 
 pub(super) fn block(height: Height) -> Vec<u8> {
     numbered(BLOCK, height.0)
 }
 
 pub(super) fn finalization(height: Height) -> Vec<u8> {
-    numbered(b'f', height.0)
+    numbered(FINALIZATION, height.0)
 }
 
 /// The link from this epoch to the next.
 pub(super) fn link(epoch: Epoch) -> Vec<u8> {
-    numbered(b'l', epoch.0)
+    numbered(LINK, epoch.0)
 }
 
 pub(super) fn height_of(block: Digest) -> Vec<u8> {
-    named(b'h', block)
+    named(HEIGHT_OF, block)
 }
 
 pub(super) fn candidate(block: Digest) -> Vec<u8> {
@@ -55,7 +59,7 @@ pub(super) fn unordered(digest: Digest) -> Vec<u8> {
 }
 
 pub(super) fn ordered(digest: Digest) -> Vec<u8> {
-    named(b'o', digest)
+    named(ORDERED, digest)
 }
 
 fn numbered(kind: u8, number: u64) -> Vec<u8> {

@@ -6,10 +6,12 @@
 
 #[cfg(test)]
 mod golden_tests;
+mod indexes;
 mod keys;
 mod light;
 mod store;
 mod verify;
 
+pub use indexes::{IndexReport, verify_indexes};
 pub use store::{BlockStore, StoredBlock};
-pub use verify::{ChainReport, VerifyError, verify_chain};
+pub use verify::{ChainCheck, ChainReport, Sets, VerifyError};

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::keys;
 use crate::gateway::{BlockReader, BlockView};
-use crate::storage::{Database, Family, StorageError, Writes};
+use crate::storage::{Database, Entry, Family, StorageError, Writes};
 
 /// Version byte of every stored value.
 const FORMAT: u8 = 1;
@@ -139,6 +139,25 @@ impl BlockStore {
         value.map(|bytes| decode(bytes, Reader::batch)).transpose()
     }
 
+    /// Height of the finalised block that orders a batch.
+    pub(super) fn ordered_at(&self, batch: Digest) -> Result<Option<Height>, StorageError> {
+        let value = self.database.get(Family::Batches, &keys::ordered(batch))?;
+        value.map(|bytes| decode(bytes, |reader| reader.u64().map(Height))).transpose()
+    }
+
+    /// True if the batch is listed among those that no block orders.
+    pub(super) fn is_listed_unordered(&self, batch: Digest) -> Result<bool, StorageError> {
+        Ok(self.database.get(Family::Batches, &keys::unordered(batch))?.is_some())
+    }
+
+    /// Every entry of one of the store's families.
+    pub(super) fn entries(
+        &self,
+        family: Family,
+    ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + '_, StorageError> {
+        self.database.scan(family, &[])
+    }
+
     /// True if a finalised block orders this batch.
     pub fn is_ordered(&self, batch: Digest) -> Result<bool, StorageError> {
         Ok(self.database.get(Family::Batches, &keys::ordered(batch))?.is_some())
@@ -166,7 +185,7 @@ impl BlockStore {
 
     /// The highest vote seen of each key.
     pub fn highest_votes(&self) -> Result<Vec<(PublicKey, SignedVote)>, StorageError> {
-        self.values(Family::Consensus, keys::VOTE, |reader| Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?)))
+        self.values(Family::Consensus, keys::VOTE, read_vote)
     }
 
     /// Batches that no finalised block orders, in no particular order.
@@ -257,9 +276,7 @@ impl BlockStore {
 
     /// Contradictions kept, each with the key that signed both votes.
     pub fn evidence(&self) -> Result<Vec<(PublicKey, Contradiction)>, StorageError> {
-        self.values(Family::Consensus, keys::EVIDENCE, |reader| {
-            Ok((PublicKey(reader.digest()?.0), reader.contradiction()?))
-        })
+        self.values(Family::Consensus, keys::EVIDENCE, read_evidence)
     }
 
     /// Removes unordered batches that no block may order any more.
@@ -366,6 +383,30 @@ impl BlockReader for BlockStore {
     fn header_naming(&self, checkpoint: Height, oldest: Height) -> Result<Option<Height>, StorageError> {
         self.naming(checkpoint, oldest)
     }
+}
+
+fn read_vote(reader: &mut Reader) -> Result<(PublicKey, SignedVote), DecodeError> {
+    Ok((PublicKey(reader.digest()?.0), reader.signed_vote()?))
+}
+
+fn read_evidence(reader: &mut Reader) -> Result<(PublicKey, Contradiction), DecodeError> {
+    Ok((PublicKey(reader.digest()?.0), reader.contradiction()?))
+}
+
+/// Reads a record above the last finalised block, of the kind its key says.
+pub(super) fn decode_record(kind: u8, value: Vec<u8>) -> Result<Record, StorageError> {
+    decode(value, |reader| match kind {
+        keys::BLOCK => reader.block().map(Record::Block),
+        _ => reader.certificate().map(Record::Certificate),
+    })
+}
+
+pub(super) fn decode_vote(value: Vec<u8>) -> Result<(PublicKey, SignedVote), StorageError> {
+    decode(value, read_vote)
+}
+
+pub(super) fn decode_evidence(value: Vec<u8>) -> Result<(PublicKey, Contradiction), StorageError> {
+    decode(value, read_evidence)
 }
 
 fn number(number: u64) -> Vec<u8> {

@@ -17,6 +17,7 @@ use crate::validator::{self, RECENT_BLOCKS, Registry, Report, Turn, ValidatorSet
 use super::accounts::{AccountCache, BlockAccounts, Unwritten};
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::commitment::LtHash;
+use super::effect::{self, Effect, Moment};
 use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
@@ -65,6 +66,10 @@ pub struct BlockOutcome {
     pub receipts: Arc<Vec<Receipt>>,
     /// Transactions that were skipped because they already had a receipt.
     pub duplicates: Vec<TransactionId>,
+    /// Their positions among the transactions the block orders, ascending.
+    pub duplicate_positions: Vec<u32>,
+    /// What changed beyond what the transactions say, in the order in which it happened.
+    pub effects: Vec<(Moment, Effect)>,
     /// What came of the contradictions that it reports, before its transactions; in its order.
     pub reports: Vec<Report>,
 }
@@ -214,7 +219,8 @@ impl Ledger {
 
         let mut state = self.state;
         let mut receipts = Vec::with_capacity(planned.len());
-        let mut duplicates = Vec::new();
+        let (mut duplicates, mut duplicate_positions) = (Vec::new(), Vec::new());
+        let mut effects = Vec::new();
         let recent = &self.recent;
         let recent_block = |wanted: u64| {
             let below = height.checked_sub(wanted).filter(|below| (1..=RECENT_BLOCKS).contains(below))?;
@@ -237,23 +243,33 @@ impl Ledger {
         let mut reports = Vec::new();
         for told in &block.contradictions {
             let Ground { registry, money, turn, .. } = &mut ground;
-            reports.extend(registry.take_report(block.epoch.0, told, money, turn)?);
+            let report = registry.take_report(block.epoch.0, told, money, turn)?;
+            effects.extend(report.map(|report| (Moment::BeforeTransactions, effect::of_report(report))));
+            reports.extend(report);
         }
-        for Report { owner, failure } in &reports {
+        for Report { owner, failure, .. } in &reports {
             tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
         }
-        for (transaction, known) in planned.iter().zip(known) {
+        for (position, (transaction, known)) in (0..).zip(planned.iter().zip(known)) {
             if self.unwritten.has_executed(&transaction.id) || known.as_ref().is_some_and(|known| stands(known, height))
             {
                 duplicates.push(transaction.id);
+                duplicate_positions.push(position);
                 continue;
             }
             if let Some(known) = known {
                 // A snapshot at a cut-off below may have to hold it still.
                 writes.put(Family::Ledger, &superseded_key(height, &transaction.id), &known)?;
             }
+            let money = *ground.money;
             let failure = execution::apply(&transaction.step, height, &mut accounts, &mut ground)?;
             let index = receipts.len() as u32;
+            if failure.is_none()
+                && let StepAction::Operation(_, operation) = &transaction.step.action
+                && let Some(effect) = effect::of_operation(operation, money, *ground.money, ground.registry)
+            {
+                effects.push((Moment::With(index), effect));
+            }
             let receipt = Receipt { id: transaction.id, height, index, failure, trace: transaction.trace };
             let Planned { batch, offset, length, .. } = *transaction;
             let record = TransactionRecord { receipt, batch, offset, length };
@@ -264,10 +280,13 @@ impl Ledger {
         state.executed = height;
         state.transactions = state.transactions.saturating_add(receipts.len() as u64);
         if height == state.next_cutoff {
+            let before = *self.registry.parameters();
             let waiting = self.registry.cut_off(height, &mut self.entries)?;
             if !waiting.is_empty() {
                 tracing::info!(height, ?waiting, "changes of validators wait for a later epoch");
             }
+            let cutoff = effect::of_cutoff(&before, &self.registry, height, waiting);
+            effects.extend(cutoff.map(|effect| (Moment::AfterTransactions, effect)));
             state.next_cutoff = height.saturating_add(self.registry.parameters().epoch_blocks);
         }
 
@@ -308,6 +327,8 @@ impl Ledger {
             batches: block.batches.clone(),
             receipts: Arc::new(receipts),
             duplicates,
+            duplicate_positions,
+            effects,
             reports,
         })
     }

@@ -11,6 +11,7 @@ use crate::validator::{Domain, EntryKey, Money, Stake, Validator, ValidatorSetRe
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::history;
 use super::pruning::oldest_retained;
+use super::receipt::Receipt;
 use super::record::{Account, STATE_KEY, State, TransactionRecord};
 
 /// How often a read is repeated when a checkpoint is sealed while it runs: several times a second at most.
@@ -198,6 +199,18 @@ impl LedgerReader {
             value.map(|bytes| TransactionRecord::decode(*id, &bytes)).transpose()
         };
         ids.iter().zip(values).map(decode).collect()
+    }
+
+    /// True if these are the receipts of a block: by their root, and one by one, but for those that a transaction's later
+    /// execution replaced or that were pruned.
+    pub fn has_receipts(&self, height: u64, receipts: &[Receipt]) -> Result<bool, StorageError> {
+        let Some(summary) = self.block_summary(height)? else { return Ok(false) };
+        let ids: Vec<TransactionId> = receipts.iter().map(|receipt| receipt.id).collect();
+        let stored = self.transactions(&ids)?.into_iter().zip(receipts);
+        let alike = stored.into_iter().all(|(stored, receipt)| {
+            stored.is_none_or(|stored| stored.receipt == *receipt || stored.receipt.height > height)
+        });
+        Ok(alike && summary == BlockSummary::of(summary.hash, receipts))
     }
 
     /// Which of the transactions are finalised, in the order of the ids.

@@ -302,7 +302,8 @@ pub fn seal_snapshot(database: &Database, cutoff: u64) -> Result<Checkpoint, Sto
     }
     let mut writes = database.writes();
     writes.put(Family::Ledger, LATTICE_KEY, &encode_lattice(&lattice, &totals))?;
-    writes.put(Family::Ledger, OLDEST_KEY, &cutoff.to_be_bytes())?;
+    // What the block at the cut-off itself has done is not known here.
+    writes.put(Family::Ledger, OLDEST_KEY, &cutoff.saturating_add(1).to_be_bytes())?;
     writes.put(Family::Ledger, STATE_KEY, &totals.encode())?;
     writes.commit_synced()?;
     Ok(checkpoint)

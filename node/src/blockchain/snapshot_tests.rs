@@ -107,9 +107,9 @@ fn a_ledger_from_a_snapshot_goes_on_as_one_that_executed_everything() {
     verify_commitment(&database).unwrap();
     verify_conservation(&database).unwrap();
     let reader = LedgerReader::new(database.clone());
-    assert_eq!(reader.oldest().unwrap(), 64);
+    assert_eq!(reader.oldest().unwrap(), 65);
     assert_eq!(snapshot(&database, 96), snapshot(&life.database, 96), "its own snapshots are everybody's");
-    assert!(matches!(reader.account(&address(7), Some(63)).unwrap(), AtHeight::Pruned { oldest: 64 }));
+    assert!(matches!(reader.account(&address(7), Some(64)).unwrap(), AtHeight::Pruned { oldest: 65 }));
     assert_eq!(reader.account(&address(7), Some(70)).unwrap(), life.reader().account(&address(7), Some(70)).unwrap());
 }
 

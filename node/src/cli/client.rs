@@ -24,18 +24,26 @@ impl NodeArgs {
     pub async fn connect(&self) -> Result<LedgerClient<Channel>, CliError> {
         connect(&self.node).await
     }
+
+    /// Opens the channel to the node, for its other services.
+    pub(super) async fn channel(&self) -> Result<Channel, CliError> {
+        channel(&self.node).await
+    }
 }
 
 /// Connects to the node at `url`.
 pub(super) async fn connect(url: &str) -> Result<LedgerClient<Channel>, CliError> {
+    channel(url).await.map(LedgerClient::new)
+}
+
+async fn channel(url: &str) -> Result<Channel, CliError> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|error| CliError::Failed(format!("{url:?} is not a URL like http://host:7200: {error}")))?;
     let endpoint = endpoint.connect_timeout(CONNECT_TIME_MAX).tcp_nodelay(true);
-    let channel = endpoint
+    endpoint
         .connect()
         .await
-        .map_err(|error| CliError::Failed(format!("cannot reach a node at {url}: {}", root_cause(&error))))?;
-    Ok(LedgerClient::new(channel))
+        .map_err(|error| CliError::Failed(format!("cannot reach a node at {url}: {}", root_cause(&error))))
 }
 
 /// The chain a node is on.

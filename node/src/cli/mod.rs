@@ -5,6 +5,7 @@ pub mod blocks;
 mod client;
 pub mod completions;
 pub mod devnet;
+pub mod events;
 pub mod genesis;
 pub mod init;
 pub mod keygen;
@@ -13,6 +14,7 @@ pub mod load;
 pub mod output;
 mod owner_key;
 pub mod proof;
+pub mod replay;
 pub mod reset;
 pub mod run;
 pub mod signals;
@@ -55,6 +57,8 @@ pub enum Command {
     Account(account::AccountCommand),
     /// Look at finalised blocks.
     Blocks(blocks::BlocksCommand),
+    /// Print the events of finalised blocks, as they were and as they come.
+    Events(events::EventsCommand),
     /// Manage the stake of an account.
     #[command(subcommand)]
     Stake(validator::StakeCommand),
@@ -65,7 +69,9 @@ pub enum Command {
     Light(light::LightCommand),
     /// Fetch or check the proof that a transaction was executed.
     Proof(proof::ProofCommand),
-    /// Check a stopped node's database from the genesis up.
+    /// Execute a stopped node's blocks again and compare what they lead to.
+    Replay(replay::ReplayCommand),
+    /// Check everything in a stopped node's database.
     Verify(verify::VerifyCommand),
     /// Set a stopped node's database aside, to make it anew from peers.
     ResetDatabase(reset::ResetDatabaseCommand),
@@ -90,10 +96,12 @@ impl Command {
             Self::Tx(command) => command.run().await,
             Self::Account(command) => command.run().await,
             Self::Blocks(command) => command.run().await,
+            Self::Events(command) => command.run().await,
             Self::Stake(command) => command.run().await,
             Self::Validator(command) => command.run().await,
             Self::Light(command) => command.run().await,
             Self::Proof(command) => command.run().await,
+            Self::Replay(command) => command.run(),
             Self::Verify(command) => command.run(),
             Self::ResetDatabase(command) => command.run(),
             Self::Load(command) => command.run().await,

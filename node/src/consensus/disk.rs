@@ -12,6 +12,7 @@ use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
+use crate::event_store;
 use crate::snapshot::{SnapshotMaker, SnapshotStore};
 use crate::storage::{Database, StorageError, Writes};
 
@@ -79,7 +80,9 @@ impl NodeDisk {
                     }
                 }
                 Change::Execute(block, batches) => {
-                    outcomes.push(self.ledger.execute(&block, &batches, &mut writes)?);
+                    let outcome = self.ledger.execute(&block, &batches, &mut writes)?;
+                    event_store::append(&mut writes, &outcome)?;
+                    outcomes.push(outcome);
                     if block.boundary.is_some() {
                         self.put_link(&mut writes, block, &ends)?;
                     }

@@ -73,7 +73,9 @@ fn gather(waiting: &mut Waiting, receiver: &mpsc::Receiver<Batch>) -> Option<Vec
     let deadline = Instant::now() + GATHER_TIME;
     let (mut bytes, mut batches) = (0, Vec::new());
     loop {
-        receiver.try_iter().for_each(|batch| waiting.add(batch));
+        for batch in receiver.try_iter() {
+            waiting.add(batch);
+        }
         while bytes < BYTES_AT_ONCE
             && let Some(batch) = waiting.take()
         {

@@ -1,10 +1,11 @@
-//! gRPC: the Ledger service, health and reflection.
+//! gRPC: the Ledger service, health and reflection; the Events service is beside.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bizra_proto::v1;
+use bizra_proto::v1::events_server::EventsServer;
 use bizra_proto::v1::ledger_server::{Ledger, LedgerServer};
 use bizra_simplex::Checkpoint;
 use futures::{Stream, StreamExt as _, stream};
@@ -14,6 +15,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::grpc_events::EventsService;
 use super::light::{LINKS_MAX, Wanted};
 use super::queries::QueryError;
 use super::trace::{TRACEPARENT, trace_id};
@@ -25,6 +27,8 @@ use crate::transaction::{
 
 /// Largest message: 1,024 transactions of the longest kind.
 const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
+/// Largest request for events: a position and the names of all types, with room to spare.
+const EVENTS_REQUEST_MAX_BYTES: usize = 4 * 1024;
 /// Most concurrent calls on one connection.
 const CALLS_PER_CONNECTION_MAX: u32 = 256;
 /// A silent connection is asked whether it lives, and closed if it does not answer.
@@ -43,6 +47,8 @@ pub async fn serve_grpc(
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let events = EventsServer::new(EventsService { gateway: gateway.clone() })
+        .max_decoding_message_size(EVENTS_REQUEST_MAX_BYTES);
     let ledger = LedgerServer::new(LedgerService { gateway }).max_decoding_message_size(MESSAGE_MAX_BYTES);
     let (stop, mut stopped) = watch::channel(false);
     let mut stopping = stop.subscribe();
@@ -53,6 +59,7 @@ pub async fn serve_grpc(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(ledger)
+        .add_service(events)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             // An error means the sender is gone: then there is nobody left to serve for either.
             let _ = stopped.wait_for(|&stopped| stopped).await;

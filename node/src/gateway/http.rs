@@ -1,5 +1,5 @@
 //! REST: `/v1/transactions`, `/v1/accounts`, `/v1/validators`, `/v1/validator-sets`, `/v1/checkpoints`, `/v1/blocks`,
-//! `/v1/headers`, `/v1/epochs`, `/v1/chain`. Amounts are decimal strings, bytes are
+//! `/v1/headers`, `/v1/epochs`, `/v1/chain`, `/v1/events`. Amounts are decimal strings, bytes are
 //! lower-case hex, errors are problem details.
 
 use std::future::Future;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::http_events::events;
 use super::problem::Problem;
 use super::queries::{FinalizedBlock, WAIT_MAX};
 use super::trace::{TRACEPARENT, trace_id};
@@ -73,6 +74,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/blocks", get(blocks))
         .route("/v1/blocks/{height}", get(block))
         .route("/v1/chain", get(chain))
+        .route("/v1/events", get(events))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "NotFound", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path has other methods")

@@ -7,6 +7,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 pub struct GatewayMetrics {
     pub(super) requests: IntCounterVec,
     pub(super) streams: IntGauge,
+    pub(super) subscriptions: IntGauge,
 }
 
 impl GatewayMetrics {
@@ -18,13 +19,31 @@ impl GatewayMetrics {
                 &["interface", "method", "outcome"],
             )?,
             streams: IntGauge::new("bizra_gateway_submit_streams", "Open streams of submissions.")?,
+            subscriptions: IntGauge::new("bizra_gateway_event_subscriptions", "Open subscriptions of events.")?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.streams.clone()))?;
+        registry.register(Box::new(metrics.subscriptions.clone()))?;
         Ok(metrics)
     }
 
     pub(super) fn count(&self, interface: &str, method: &str, outcome: &str) {
         self.requests.with_label_values(&[interface, method, outcome]).inc();
+    }
+}
+
+/// Counts a subscription as open until it is dropped.
+pub(super) struct OpenSubscription(IntGauge);
+
+impl GatewayMetrics {
+    pub(super) fn open_subscription(&self) -> OpenSubscription {
+        self.subscriptions.inc();
+        OpenSubscription(self.subscriptions.clone())
+    }
+}
+
+impl Drop for OpenSubscription {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -1,10 +1,13 @@
-//! The edge: signed transactions in; receipts, blocks and accounts out, over gRPC and REST.
+//! The edge: signed transactions in; receipts, blocks, accounts and events out, over gRPC and REST.
 //!
 //! Every byte that arrives here is hostile until proven otherwise: bodies and messages are bounded, requests have
 //! deadlines, errors are typed, and nothing from outside stops the node. Owns no storage.
 
+mod events;
 mod grpc;
+mod grpc_events;
 mod http;
+mod http_events;
 mod light;
 mod metrics;
 mod problem;
@@ -25,9 +28,11 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::blockchain::LedgerReader;
+use crate::event_store::EventLog;
 use crate::storage::StorageError;
 use crate::transaction::{ChainId, TransactionPool};
 
+pub use events::event_json;
 pub use grpc::serve_grpc;
 pub use http::{read_transaction, router, serve_http};
 pub use metrics::GatewayMetrics;
@@ -99,6 +104,7 @@ pub struct Gateway {
     pool: TransactionPool,
     ledger: LedgerReader,
     blocks: Arc<dyn BlockReader>,
+    events: EventLog,
     metrics: GatewayMetrics,
     reads: Arc<Semaphore>,
 }
@@ -111,9 +117,10 @@ impl Gateway {
         pool: TransactionPool,
         ledger: LedgerReader,
         blocks: Arc<dyn BlockReader>,
+        events: EventLog,
         metrics: GatewayMetrics,
     ) -> Self {
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE_MAX));
-        Self { chain, genesis_hash, pool, ledger, blocks, metrics, reads }
+        Self { chain, genesis_hash, pool, ledger, blocks, events, metrics, reads }
     }
 }

@@ -17,7 +17,8 @@ use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::blockchain::{Ledger, LedgerMetrics};
+use crate::blockchain::{BlockOutcome, Ledger, LedgerMetrics};
+use crate::event_store;
 use crate::storage::Database;
 use crate::transaction::{PackedBatch, TransactionMetrics};
 use tokio::net::TcpListener;
@@ -92,10 +93,15 @@ impl OneNode {
         let pool = TransactionPool::start(chain, reader.clone(), Some(sender), metrics).unwrap();
         let blocks = Arc::new(Blocks::default());
         let metrics = GatewayMetrics::new(&registry).unwrap();
-        let gateway = Gateway::new(chain, Digest([6; 32]), pool.clone(), reader, blocks.clone(), metrics);
+        let (writer, events) = event_store::open(database.clone(), blocks.clone()).unwrap();
+        let gateway = Gateway::new(chain, Digest([6; 32]), pool.clone(), reader, blocks.clone(), events, metrics);
         let stopping = Arc::new(AtomicBool::new(false));
         let stopping_too = Arc::clone(&stopping);
-        let ordering = std::thread::spawn(move || order(&database, ledger, &pool, &blocks, batches, &stopping_too));
+        let executed = move |outcome: &BlockOutcome| {
+            pool.on_finalized(outcome);
+            writer.applied(outcome.height);
+        };
+        let ordering = std::thread::spawn(move || order(&database, ledger, &executed, &blocks, batches, &stopping_too));
 
         let (stop, stopped) = watch::channel(false);
         let shutdown = |mut stopped: watch::Receiver<bool>| async move {
@@ -131,7 +137,7 @@ impl Drop for OneNode {
 fn order(
     database: &Database,
     mut ledger: Ledger,
-    pool: &TransactionPool,
+    executed: &impl Fn(&BlockOutcome),
     blocks: &Blocks,
     mut batches: mpsc::Receiver<PackedBatch>,
     stopping: &AtomicBool,
@@ -164,10 +170,11 @@ fn order(
         let block = Block { height, batches: vec![digest], ..genesis };
         let mut writes = database.writes();
         let outcome = ledger.execute(&block, std::slice::from_ref(&batch), &mut writes).unwrap();
+        event_store::append(&mut writes, &outcome).unwrap();
         writes.commit_unsynced().unwrap();
         parent = outcome.hash;
         blocks.payloads.lock().unwrap().insert(digest, batch.payload);
         blocks.blocks.lock().unwrap().push(view(&block));
-        pool.on_finalized(&outcome);
+        executed(&outcome);
     }
 }

@@ -169,3 +169,139 @@ async fn health_is_served() {
     let status = health.check(request).await.unwrap().into_inner().status();
     assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving);
 }
+
+/// The text of an event stream that ends by itself, without its chunks' frames.
+async fn event_stream(node: &OneNode, query: &str, header: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(node.http).await.unwrap();
+    let request = format!("GET /v1/events{query} HTTP/1.0\r\nHost: node\r\n{header}\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+fn ids(stream: &str) -> Vec<&str> {
+    stream.lines().filter_map(|line| line.strip_prefix("id: ")).collect()
+}
+
+async fn finalize(node: &OneNode, nonce: u64) {
+    let transaction = transfer(nonce, 1);
+    assert_eq!(post(node, &transaction).await.0, 202);
+    let id = TransactionId::of(&transaction);
+    assert_eq!(get(node, &format!("/v1/transactions/{id}?waitMilliseconds=5000")).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_sent_events_begin_anywhere_and_go_on_behind_the_last_event_id() {
+    let node = node().await;
+    finalize(&node, 0).await;
+    finalize(&node, 1).await;
+    let (status, stream) = event_stream(&node, "?from=1:0&follow=false", "").await;
+    assert_eq!(status, 200);
+    assert!(stream.starts_with("retry: 1000\n\n"));
+    let expected: Vec<String> =
+        (1..=2).flat_map(|height| (0..7).map(move |index| format!("{height}:{index}"))).collect();
+    assert_eq!(ids(&stream), expected);
+    let types: Vec<&str> = stream.lines().filter_map(|line| line.strip_prefix("event: ")).take(7).collect();
+    assert_eq!(
+        types,
+        [
+            "TransactionSubmitted",
+            "BlockCreated",
+            "BlockValidated",
+            "ConsensusReached",
+            "TransactionApplied",
+            "Transferred",
+            "BlockFinalized"
+        ]
+    );
+    let data = stream.lines().filter_map(|line| line.strip_prefix("data: ")).nth(5).unwrap();
+    let data: Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&data["amount"], &data["height"], &data["index"]), (&json!("1"), &json!(1), &json!(5)));
+    assert_eq!(
+        (&data["account"], &data["recipient"]),
+        (&json!(address(1).to_string()), &json!(address(2).to_string()))
+    );
+
+    let (_, stream) = event_stream(&node, "?from=1:0&follow=false", "Last-Event-ID: 1:6\r\n").await;
+    assert_eq!(ids(&stream), expected[7..]);
+    let (_, stream) = event_stream(&node, "?from=1:3&types=Transferred,BlockFinalized&follow=false", "").await;
+    assert_eq!(ids(&stream), ["1:5", "1:6", "2:5", "2:6"]);
+
+    // Live: what is finalised after the subscription arrives, and the stream stays open.
+    let mut socket = TcpStream::connect(node.http).await.unwrap();
+    socket.write_all(b"GET /v1/events HTTP/1.1\r\nHost: node\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\n\n\r\n") {
+        seen.push(socket.read_u8().await.unwrap());
+    }
+    finalize(&node, 2).await;
+    while !String::from_utf8_lossy(&seen).contains("event: BlockFinalized") {
+        seen.push(socket.read_u8().await.unwrap());
+    }
+    // Nothing more happens: a sign of life comes by itself.
+    while !seen.ends_with(b"\n: heartbeat\n\n") {
+        seen.push(socket.read_u8().await.unwrap());
+    }
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert_eq!(ids(&seen).first().zip(ids(&seen).last()), Some((&"3:0", &"3:6")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_for_events_get_typed_problems() {
+    let node = node().await;
+    finalize(&node, 0).await;
+    for (query, status, title) in [
+        ("?from=1", 400, "BadRequest"),
+        ("?from=-1:0", 400, "BadRequest"),
+        ("?from=1:0&types=Nothing", 400, "BadRequest"),
+        ("?from=1:0&types=", 400, "BadRequest"),
+        ("?follow=perhaps", 400, "BadRequest"),
+        ("?colour=red", 400, "BadRequest"),
+        ("?from=3:0", 404, "FutureHeight"),
+        ("?from=1:9", 404, "NoSuchIndex"),
+    ] {
+        assert_eq!(problem(status, &get(&node, &format!("/v1/events{query}")).await), title, "{query}");
+    }
+    let (status, body) = event_stream(&node, "?from=1:0", "Last-Event-ID: \"x\"\r\n").await;
+    assert_eq!((status, body.contains("HEIGHT:INDEX")), (400, true), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_subscribers_get_every_event_once_and_errors_that_say_what_to_do() {
+    use bizra_proto::v1::events_client::EventsClient;
+    let node = node().await;
+    finalize(&node, 0).await;
+    let mut client = EventsClient::connect(node.grpc.clone()).await.unwrap();
+    let from = |height, index| Some(v1::EventPosition { height, index });
+    let request = v1::SubscribeRequest { from: from(1, 2), ..v1::SubscribeRequest::default() };
+    let mut events = client.subscribe(request).await.unwrap().into_inner();
+    finalize(&node, 1).await;
+    for (height, index) in (2..7).map(|index| (1, index)).chain((0..7).map(|index| (2, index))) {
+        let event = events.message().await.unwrap().unwrap();
+        assert_eq!((event.height, event.index), (height, index));
+    }
+    let request = v1::SubscribeRequest {
+        from: from(1, 5),
+        after: true,
+        types: vec!["Transferred".to_owned()],
+        history_only: true,
+    };
+    let mut events = client.subscribe(request).await.unwrap().into_inner();
+    let event = events.message().await.unwrap().unwrap();
+    assert_eq!((event.height, event.index, event.amount, event.r#type.as_str()), (2, 5, Some(1), "Transferred"));
+    assert_eq!(event.transaction_id, TransactionId::of(&transfer(1, 1)).0);
+    assert!(events.message().await.unwrap().is_none());
+
+    for (from, types, code) in [
+        (from(9, 0), vec![], tonic::Code::OutOfRange),
+        (from(1, 99), vec![], tonic::Code::OutOfRange),
+        (from(1, 0), vec!["Nothing".to_owned()], tonic::Code::InvalidArgument),
+        (from(1, 0), vec!["Transferred".repeat(1_000)], tonic::Code::OutOfRange),
+    ] {
+        let request = v1::SubscribeRequest { from, types, ..v1::SubscribeRequest::default() };
+        let status = client.subscribe(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+    }
+}

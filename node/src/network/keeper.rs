@@ -47,7 +47,7 @@ impl Keeper {
     pub(super) async fn apply(&mut self, peers: &[PeerConfiguration]) {
         let wanted = peers.iter().map(|peer| (peer.name.clone(), peer.address.clone()));
         let changes = self.directory.change(wanted);
-        self.metrics.peers.set(self.directory.table().len() as i64);
+        self.metrics.peers.set((self.directory.table().len() as u64).cast_signed());
         for name in &changes.refused {
             tracing::error!(peer = name, "too many different peers since the start; restart the node to add this one");
         }

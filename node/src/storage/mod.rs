@@ -1,6 +1,8 @@
 //! One RocksDB for the node. Every context owns its column families and is the only one to read or write them; the
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
+mod files;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +13,14 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
+pub use files::{FilesReport, check_files};
+
 /// Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption. RocksDB's default
 /// would forget everything after a damaged record without a word.
 const RECOVERY: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
 
 /// Column families, by the context that owns them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// consensus: certificates and proposals above the last finalised block, highest votes seen.
     Consensus,
@@ -34,10 +38,13 @@ pub enum Family {
     Transactions,
     /// blockchain: totals and the executed height.
     Ledger,
+    /// event store: what blocks and bodies do not say of a block's events, by height.
+    Events,
 }
 
 impl Family {
-    const ALL: [Self; 8] = [
+    /// Every family.
+    pub const ALL: [Self; 9] = [
         Self::Consensus,
         Self::Blocks,
         Self::Batches,
@@ -46,6 +53,7 @@ impl Family {
         Self::History,
         Self::Transactions,
         Self::Ledger,
+        Self::Events,
     ];
 
     fn name(self) -> &'static str {
@@ -58,6 +66,7 @@ impl Family {
             Self::History => "history",
             Self::Transactions => "transactions",
             Self::Ledger => "ledger",
+            Self::Events => "events",
         }
     }
 
@@ -91,7 +100,7 @@ impl Family {
                 options.set_min_blob_size(BLOB_BYTES_MIN);
                 options.set_enable_blob_gc(true);
             }
-            Self::Consensus | Self::Blocks | Self::State | Self::Ledger => {}
+            Self::Consensus | Self::Blocks | Self::State | Self::Ledger | Self::Events => {}
         }
         options
     }
@@ -242,6 +251,22 @@ impl Database {
     /// The database as it is now, whatever is written while it is read. Held long, it keeps what is deleted meanwhile.
     pub fn view(&self) -> View<'_> {
         View { database: self, snapshot: self.db.snapshot() }
+    }
+
+    /// Reads every entry of every family, past the cache; returns how many there are. Finds damaged tables and blobs.
+    pub fn read_all(&self) -> Result<u64, StorageError> {
+        let mut entries = 0;
+        for family in Family::ALL {
+            let mut options = ReadOptions::default();
+            options.set_total_order_seek(true);
+            options.set_verify_checksums(true);
+            options.fill_cache(false);
+            for item in self.db.iterator_cf_opt(self.family(family)?, options, rocksdb::IteratorMode::Start) {
+                item?;
+                entries += 1;
+            }
+        }
+        Ok(entries)
     }
 
     /// Lets compaction drop history whose key ends in, and receipts whose value begins with, a height at or below these.

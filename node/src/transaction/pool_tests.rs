@@ -66,6 +66,8 @@ fn outcome(height: u64, ids: &[TransactionId]) -> BlockOutcome {
         batches: Vec::new(),
         receipts: Arc::new((0..).zip(ids).map(receipt).collect()),
         duplicates: Vec::new(),
+        duplicate_positions: Vec::new(),
+        effects: Vec::new(),
         reports: Vec::new(),
     }
 }

@@ -21,13 +21,13 @@ use tokio_rustls::client::TlsStream;
 use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint};
 
-pub const CONSENSUS_LANE: u8 = 0;
-pub const DATA_LANE: u8 = 1;
+pub(crate) const CONSENSUS_LANE: u8 = 0;
+pub(crate) const DATA_LANE: u8 = 1;
 
 /// A connection on which nothing was said yet.
-pub struct Raw {
-    pub client: PeerClient<Channel>,
-    pub exporter: Exporter,
+pub(crate) struct Raw {
+    pub(crate) client: PeerClient<Channel>,
+    pub(crate) exporter: Exporter,
 }
 
 struct Once(Option<TokioIo<TlsStream<TcpStream>>>);
@@ -47,7 +47,7 @@ impl Service<Uri> for Once {
 }
 
 /// A client that trusts one authority and shows one certificate.
-pub fn client_config(
+pub(crate) fn client_config(
     authority_pem: &str,
     certificate_pem: &str,
     key_pem: &str,
@@ -66,7 +66,7 @@ pub fn client_config(
     Arc::new(config)
 }
 
-pub async fn connect(address: SocketAddr, server: &str, config: Arc<ClientConfig>) -> io::Result<Raw> {
+pub(crate) async fn connect(address: SocketAddr, server: &str, config: Arc<ClientConfig>) -> io::Result<Raw> {
     let socket = TcpStream::connect(address).await?;
     let name = ServerName::try_from(server.to_owned()).unwrap();
     let connection = TlsConnector::from(config).connect(name, socket).await?;
@@ -76,18 +76,18 @@ pub async fn connect(address: SocketAddr, server: &str, config: Arc<ClientConfig
     Ok(Raw { client: PeerClient::new(channel.map_err(io::Error::other)?), exporter })
 }
 
-pub fn hello(lane: u8, genesis: Digest, proof: &Proof, name: &str) -> Frame {
+pub(crate) fn hello(lane: u8, genesis: Digest, proof: &Proof, name: &str) -> Frame {
     let payload = [&[2, lane][..], &genesis.0, &proof.public_key, &proof.signature, name.as_bytes()].concat();
     Frame { payload: payload.into() }
 }
 
-pub fn frame(payload: impl Into<Bytes>) -> Frame {
+pub(crate) fn frame(payload: impl Into<Bytes>) -> Frame {
     Frame { payload: payload.into() }
 }
 
 impl Raw {
     /// Sends these frames as one stream, and waits for the answer.
-    pub async fn send(&mut self, frames: Vec<Frame>) -> Result<SendResponse, tonic::Status> {
+    pub(crate) async fn send(&mut self, frames: Vec<Frame>) -> Result<SendResponse, tonic::Status> {
         let sent = self.client.send(tokio_stream::iter(frames));
         tokio::time::timeout(std::time::Duration::from_secs(10), sent)
             .await

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::raw::{self, CONSENSUS_LANE, frame, hello};
+use crate::raw::{self, CONSENSUS_LANE, DATA_LANE, frame, hello};
 use crate::world::{GENESIS, Node, Setup, World, free_address, honest, proof, statement};
 
 const REFUSED: &str = "bizra_network_streams_refused_total";
@@ -209,7 +209,7 @@ async fn an_oversized_frame_ends_its_stream_and_nothing_else() {
     let (mut alpha, a) = alpha(&world).await;
     let key = ConsensusKey::generate().unwrap();
     let mut caller = world.caller("beta", a, "alpha").await;
-    let first = honest(&caller, CONSENSUS_LANE, &key, "beta", "alpha");
+    let first = honest(&caller, DATA_LANE, &key, "beta", "alpha");
     let oversized = frame(vec![0; bizra_node::network::FRAME_MAX_BYTES + 100]);
     let refusal = caller.send(vec![first.clone(), oversized]).await.unwrap_err();
     assert_eq!(refusal.code(), Code::OutOfRange, "{refusal}");

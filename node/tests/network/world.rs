@@ -18,24 +18,24 @@ use tokio::sync::mpsc;
 
 use crate::raw::{self, Raw};
 
-pub const GENESIS: Digest = Digest([7; 32]);
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const GENESIS: Digest = Digest([7; 32]);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Authorities and a folder for the certificates they sign.
-pub struct World {
-    pub folder: TempDir,
-    pub nodes: Authority,
-    pub operators: Authority,
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) nodes: Authority,
+    pub(crate) operators: Authority,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let nodes = Authority::generate("nodes").unwrap();
         let operators = Authority::generate("operators").unwrap();
         Self { folder: tempfile::tempdir().unwrap(), nodes, operators }
     }
 
-    pub fn files(&self, name: &str) -> CertificateFiles {
+    pub(crate) fn files(&self, name: &str) -> CertificateFiles {
         let file = |suffix: &str| self.folder.path().join(format!("{name}{suffix}"));
         CertificateFiles {
             certificate_file: file(".crt"),
@@ -45,14 +45,14 @@ impl World {
     }
 
     /// Has `signer` sign, and `trusted` written as the authorities of nodes.
-    pub fn issue(&self, name: &str, request: &str, signer: &Authority, trusted: &str) {
+    pub(crate) fn issue(&self, name: &str, request: &str, signer: &Authority, trusted: &str) {
         let files = self.files(name);
         fs::write(&files.ca_file, trusted).unwrap();
         fs::write(&files.operator_ca_file, self.operators.certificate_pem()).unwrap();
         fs::write(&files.certificate_file, signer.sign_request(request, &[name.to_owned()]).unwrap()).unwrap();
     }
 
-    pub fn tls(&self, name: &str) -> TlsMaterial {
+    pub(crate) fn tls(&self, name: &str) -> TlsMaterial {
         let key = TlsKey::generate().unwrap();
         let request = key.certificate_request(name).unwrap();
         self.issue(name, &request, &self.nodes, self.nodes.certificate_pem());
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// A connection to a node with a certificate of that name.
-    pub async fn caller(&self, name: &str, address: SocketAddr, server: &str) -> Raw {
+    pub(crate) async fn caller(&self, name: &str, address: SocketAddr, server: &str) -> Raw {
         let issued = self.nodes.issue(name).unwrap();
         let versions = &[&rustls::version::TLS13];
         let config =
@@ -69,33 +69,33 @@ impl World {
     }
 }
 
-pub struct Node {
-    pub network: Network,
-    pub events: mpsc::Receiver<NetworkEvent>,
-    pub registry: Registry,
-    pub key: Arc<ConsensusKey>,
+pub(crate) struct Node {
+    pub(crate) network: Network,
+    pub(crate) events: mpsc::Receiver<NetworkEvent>,
+    pub(crate) registry: Registry,
+    pub(crate) key: Arc<ConsensusKey>,
 }
 
 /// Everything that one node differs in from another.
-pub struct Setup<'a> {
-    pub name: &'a str,
-    pub genesis_hash: Digest,
-    pub key: Arc<ConsensusKey>,
-    pub tls: TlsMaterial,
-    pub listen: SocketAddr,
+pub(crate) struct Setup<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) genesis_hash: Digest,
+    pub(crate) key: Arc<ConsensusKey>,
+    pub(crate) tls: TlsMaterial,
+    pub(crate) listen: SocketAddr,
 }
 
 impl<'a> Setup<'a> {
-    pub fn new(world: &World, name: &'a str, listen: SocketAddr) -> Self {
+    pub(crate) fn new(world: &World, name: &'a str, listen: SocketAddr) -> Self {
         Self::with_tls(name, listen, world.tls(name))
     }
 
-    pub fn with_tls(name: &'a str, listen: SocketAddr, tls: TlsMaterial) -> Self {
+    pub(crate) fn with_tls(name: &'a str, listen: SocketAddr, tls: TlsMaterial) -> Self {
         let key = Arc::new(ConsensusKey::generate().unwrap());
         Self { name, genesis_hash: GENESIS, key, tls, listen }
     }
 
-    pub async fn start(self, peers: &[(&str, SocketAddr)]) -> Node {
+    pub(crate) async fn start(self, peers: &[(&str, SocketAddr)]) -> Node {
         let Self { name, genesis_hash, key, tls, listen } = self;
         let (sender, events) = mpsc::channel(64);
         let config = NetworkConfig {
@@ -111,7 +111,7 @@ impl<'a> Setup<'a> {
     }
 }
 
-pub fn configured(peers: &[(&str, SocketAddr)]) -> Vec<PeerConfiguration> {
+pub(crate) fn configured(peers: &[(&str, SocketAddr)]) -> Vec<PeerConfiguration> {
     let peer = |(name, address): &(&str, SocketAddr)| PeerConfiguration {
         name: (*name).to_owned(),
         address: address.to_string(),
@@ -120,22 +120,22 @@ pub fn configured(peers: &[(&str, SocketAddr)]) -> Vec<PeerConfiguration> {
 }
 
 impl Node {
-    pub async fn start(world: &World, name: &str, listen: SocketAddr, peers: &[(&str, SocketAddr)]) -> Self {
+    pub(crate) async fn start(world: &World, name: &str, listen: SocketAddr, peers: &[(&str, SocketAddr)]) -> Self {
         Setup::new(world, name, listen).start(peers).await
     }
 
-    pub async fn pair(world: &World) -> (Self, Self) {
+    pub(crate) async fn pair(world: &World) -> (Self, Self) {
         let (a, b) = (free_address(), free_address());
         let alpha = Self::start(world, "alpha", a, &[("beta", b)]).await;
         let beta = Self::start(world, "beta", b, &[("alpha", a)]).await;
         (alpha, beta)
     }
 
-    pub async fn next(&mut self) -> NetworkEvent {
+    pub(crate) async fn next(&mut self) -> NetworkEvent {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a running network")
     }
 
-    pub async fn next_inbound(&mut self) -> Inbound {
+    pub(crate) async fn next_inbound(&mut self) -> Inbound {
         loop {
             if let NetworkEvent::Frame(inbound) = self.next().await {
                 return inbound;
@@ -143,16 +143,16 @@ impl Node {
         }
     }
 
-    pub async fn next_frame(&mut self) -> Bytes {
+    pub(crate) async fn next_frame(&mut self) -> Bytes {
         self.next_inbound().await.frame
     }
 
-    pub async fn connected(&mut self, peer: u16) {
+    pub(crate) async fn connected(&mut self, peer: u16) {
         while !matches!(self.next().await, NetworkEvent::Connected(id) if id == PeerId(peer)) {}
     }
 
     /// Nothing of this kind comes for a while.
-    pub async fn quiet(&mut self, time: Duration, unwanted: impl Fn(&NetworkEvent) -> bool) {
+    pub(crate) async fn quiet(&mut self, time: Duration, unwanted: impl Fn(&NetworkEvent) -> bool) {
         let deadline = Instant::now() + time;
         while let Ok(event) = tokio::time::timeout(deadline - Instant::now().min(deadline), self.events.recv()).await {
             let event = event.expect("a running network");
@@ -161,7 +161,7 @@ impl Node {
     }
 
     /// Sum of a counter over the labels whose values include all these.
-    pub fn count(&self, metric: &str, labels: &[&str]) -> u64 {
+    pub(crate) fn count(&self, metric: &str, labels: &[&str]) -> u64 {
         let families = self.registry.gather();
         let family = families.iter().filter(|family| family.name() == metric).flat_map(|family| family.get_metric());
         let fits = |values: Vec<&str>| labels.iter().all(|label| values.contains(label));
@@ -172,7 +172,7 @@ impl Node {
     }
 
     /// Waits for a counter.
-    pub async fn counted(&self, metric: &str, labels: &[&str], at_least: u64) {
+    pub(crate) async fn counted(&self, metric: &str, labels: &[&str], at_least: u64) {
         let deadline = Instant::now() + PATIENCE;
         while self.count(metric, labels) < at_least {
             assert!(Instant::now() < deadline, "{metric} {labels:?} is {}", self.count(metric, labels));
@@ -182,20 +182,20 @@ impl Node {
 }
 
 /// Free a moment ago, which is good enough on a machine of ours.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
 /// What a caller signs for a connection to `server`.
-pub fn statement<'a>(exporter: &'a Exporter, caller: &'a str, server: &'a str) -> Statement<'a> {
+pub(crate) fn statement<'a>(exporter: &'a Exporter, caller: &'a str, server: &'a str) -> Statement<'a> {
     Statement { genesis_hash: GENESIS, role: Role::Dialer, exporter, signer: caller, other: server }
 }
 
 /// An honest Hello of that name on this connection.
-pub fn honest(raw: &Raw, lane: u8, key: &ConsensusKey, name: &str, server: &str) -> Frame {
+pub(crate) fn honest(raw: &Raw, lane: u8, key: &ConsensusKey, name: &str, server: &str) -> Frame {
     raw::hello(lane, GENESIS, &proof(raw, key, name, server), name)
 }
 
-pub fn proof(raw: &Raw, key: &ConsensusKey, name: &str, server: &str) -> Proof {
+pub(crate) fn proof(raw: &Raw, key: &ConsensusKey, name: &str, server: &str) -> Proof {
     key.prove(&statement(&raw.exporter, name, server))
 }

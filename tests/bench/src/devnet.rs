@@ -4,11 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::usage::{Syncs, Watch, children};
 use crate::{BenchError, Mode};
 
 /// Validators of a bench.
@@ -22,42 +20,13 @@ const MONITORING: u16 = 4;
 /// How long the validators may take to come up.
 const START: Duration = Duration::from_mins(1);
 
-/// How often memory is looked at.
-const SAMPLE: Duration = Duration::from_secs(1);
+/// Validators that nobody stopped, because the bench was killed, stop by themselves after so many seconds.
+const LIFE_SECONDS: u32 = 1_800;
 
 /// A running devnet; stopped when dropped.
 pub(crate) struct Devnet {
     child: Child,
     base_port: u16,
-}
-
-/// What the validators used during a run.
-pub(crate) struct Usage {
-    /// Seconds of CPU, all validators together.
-    pub(crate) cpu_seconds: f64,
-    /// Syncs of database and signing record, all validators together.
-    pub(crate) syncs: f64,
-    /// Bytes sent to the disk, all validators together.
-    pub(crate) written_bytes: f64,
-    /// Most memory one validator had resident at any look, bytes.
-    pub(crate) resident_bytes_max: f64,
-}
-
-/// Looks at the validators until [`Watch::finish`].
-pub(crate) struct Watch {
-    base_port: u16,
-    validators: Vec<u32>,
-    before: Totals,
-    stop: Arc<AtomicBool>,
-    sampler: JoinHandle<f64>,
-}
-
-/// What all validators together have used since they started.
-#[derive(Clone, Copy)]
-struct Totals {
-    cpu_seconds: f64,
-    syncs: f64,
-    written_bytes: f64,
 }
 
 impl Devnet {
@@ -74,7 +43,7 @@ impl Devnet {
             command.arg("--opaque");
         }
         let child = command
-            .args(["--base-port", &base_port.to_string(), "--dir"])
+            .args(["--duration", &LIFE_SECONDS.to_string(), "--base-port", &base_port.to_string(), "--dir"])
             .arg(folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -85,7 +54,7 @@ impl Devnet {
         while !network.is_ready() {
             if Instant::now() > deadline || network.child.try_wait().is_ok_and(|status| status.is_some()) {
                 let log = std::fs::read_to_string(folder.join("v0").join("node.log")).unwrap_or_default();
-                return Err(BenchError::Devnet(format!("the validators did not become ready\n{log}")));
+                return Err(BenchError::Network(format!("the validators did not become ready\n{log}")));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -102,21 +71,11 @@ impl Devnet {
 
     pub(crate) fn watch(&self) -> Result<Watch, BenchError> {
         let base_port = self.base_port;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let validators = children(self.child.id())?;
-        let before = Totals::read(base_port, &validators)?;
-        let sampler = std::thread::spawn(move || {
-            let mut most = 0.0_f64;
-            while !stopped.load(Ordering::Relaxed) {
-                let resident =
-                    monitoring_ports(base_port).filter_map(|port| metric(port, "process_resident_memory_bytes"));
-                most = resident.fold(most, f64::max);
-                std::thread::sleep(SAMPLE);
-            }
-            most
+        let syncs: Syncs = Box::new(move || {
+            let sum = |name: &str| monitoring_ports(base_port).map(|port| metric(port, name)).sum::<Option<f64>>();
+            Some(sum("bizra_consensus_syncs_total")? + sum("bizra_consensus_record_syncs_total")?)
         });
-        Ok(Watch { base_port, validators, before, stop, sampler })
+        Watch::start(children(self.child.id())?, Some(syncs))
     }
 
     /// Stops the validators as a user would: the end of their parent's standard input is the end of them.
@@ -138,67 +97,12 @@ impl Drop for Devnet {
     }
 }
 
-impl Watch {
-    pub(crate) fn finish(self) -> Result<Usage, BenchError> {
-        self.stop.store(true, Ordering::Relaxed);
-        let resident_bytes_max = self.sampler.join().unwrap_or_default();
-        let after = Totals::read(self.base_port, &self.validators)?;
-        Ok(Usage {
-            cpu_seconds: after.cpu_seconds - self.before.cpu_seconds,
-            syncs: after.syncs - self.before.syncs,
-            written_bytes: after.written_bytes - self.before.written_bytes,
-            resident_bytes_max,
-        })
-    }
-}
-
 fn node_ports(base_port: u16, offset: u16) -> impl Iterator<Item = u16> {
     (0..VALIDATORS as u16).map(move |node| base_port + node * PORTS_PER_NODE + offset)
 }
 
 fn monitoring_ports(base_port: u16) -> impl Iterator<Item = u16> {
     node_ports(base_port, MONITORING)
-}
-
-impl Totals {
-    fn read(base_port: u16, validators: &[u32]) -> Result<Self, BenchError> {
-        let sum = |name: &str| monitoring_ports(base_port).map(|port| metric(port, name)).sum::<Option<f64>>();
-        let read = || {
-            Some(Self {
-                cpu_seconds: validators.iter().map(|process| cpu_seconds(*process)).sum::<Option<f64>>()?,
-                syncs: sum("bizra_consensus_syncs_total")? + sum("bizra_consensus_record_syncs_total")?,
-                written_bytes: validators.iter().map(|process| written_bytes(*process)).sum::<Option<f64>>()?,
-            })
-        };
-        read().ok_or_else(|| BenchError::Devnet("a validator does not answer any more".to_owned()))
-    }
-}
-
-/// The processes a process has started.
-fn children(process: u32) -> Result<Vec<u32>, BenchError> {
-    let path = format!("/proc/{process}/task");
-    let failed = |error| BenchError::Io(path.clone(), error);
-    let mut children = Vec::new();
-    // A child belongs to the thread that started it.
-    for thread in std::fs::read_dir(&path).map_err(failed)? {
-        let list = std::fs::read_to_string(thread.map_err(failed)?.path().join("children")).map_err(failed)?;
-        children.extend(list.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-    }
-    Ok(children)
-}
-
-/// In hundredths; the metric of the same name counts whole seconds.
-fn cpu_seconds(process: u32) -> Option<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
-    let mut times = text.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || times.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / rustix::param::clock_ticks_per_second() as f64)
-}
-
-fn written_bytes(process: u32) -> Option<f64> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/io")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
 fn metric(port: u16, name: &str) -> Option<f64> {

@@ -7,13 +7,15 @@
 
 mod devnet;
 mod load;
+mod peer;
 mod report;
 mod signatures;
+mod usage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use devnet::Devnet;
@@ -32,7 +34,7 @@ pub(crate) enum BenchError {
     Io(String, std::io::Error),
     /// The validators did not come up, or stopped.
     #[error("{0}")]
-    Devnet(String),
+    Network(String),
     /// The load gave no figures.
     #[error("the load failed: {0}")]
     Load(String),
@@ -62,6 +64,9 @@ impl Mode {
 /// Measure throughput and latency of four local validators.
 #[derive(Parser, Clone, Debug)]
 struct Arguments {
+    /// Something else than measuring ours alone.
+    #[command(subcommand)]
+    action: Option<Action>,
     /// The `bizra-node` binary.
     #[arg(long, value_name = "FILE")]
     node: PathBuf,
@@ -91,8 +96,24 @@ struct Arguments {
     out: PathBuf,
 }
 
+/// What else can be measured.
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    Peer(peer::PeerArguments),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Action::Peer(peer)) = &arguments.action {
+        return match peer::compare(&arguments, peer) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let modes = arguments.mode.map_or(vec![Mode::Signed, Mode::Opaque], |mode| vec![mode]);
     for mode in modes {
         if let Err(error) = bench(&arguments, mode) {
@@ -143,14 +164,14 @@ fn bench(arguments: &Arguments, mode: Mode) -> Result<(), BenchError> {
     let document = json!({
         "mode": mode.name(),
         "validators": devnet::VALIDATORS,
-        "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        "cores": cores(),
         "runs": runs.iter().map(Run::json).collect::<Vec<_>>(),
         "spread": spreads(&runs),
         "bareCheckMicroseconds": check.map(|check| json!({ "node": check.node, "ed25519Zebra": check.zebra })),
         "steps": steps.iter().map(Run::json).collect::<Vec<_>>(),
         "saturation": { "keptUpAt": held, "finalisedPerSecondMax": most },
     });
-    write(arguments, mode, &document)
+    write(&arguments.out, mode.name(), &document)
 }
 
 /// Offers more and more until the network no longer keeps up.
@@ -165,6 +186,11 @@ fn saturate(first: &Run, measure: impl Fn(u32) -> Result<Run, BenchError>) -> Re
         steps.push(step);
     }
     Ok(steps)
+}
+
+/// Processors that validators and load share.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn mean(checks: &[CheckCost]) -> Option<CheckCost> {
@@ -183,13 +209,16 @@ fn spreads(runs: &[Run]) -> Value {
         "p99": range(&|run| run.number("/latencyMilliseconds/p99")),
         "finalisedPerSecond": range(&|run| run.number("/finalisedPerSecond")),
         "cpuMicrosecondsPerTransactionPerValidator": range(&Run::cpu_per_transaction),
+        "syncsPerTransactionPerValidator": range(&|run| run.syncs_per_transaction().unwrap_or_default()),
+        "bytesWrittenPerTransactionPerValidator": range(&Run::bytes_per_transaction),
+        "residentBytesMax": range(&|run| run.usage.resident_bytes_max),
     })
 }
 
-fn write(arguments: &Arguments, mode: Mode, document: &Value) -> Result<(), BenchError> {
-    let path = arguments.out.join(format!("{}.json", mode.name()));
+fn write(folder: &Path, name: &str, document: &Value) -> Result<(), BenchError> {
+    let path = folder.join(format!("{name}.json"));
     let text = format!("{document:#}\n");
-    std::fs::create_dir_all(&arguments.out)
+    std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&path, text))
         .map_err(|error| BenchError::Io(path.display().to_string(), error))?;
     println!("  written to {}", path.display());

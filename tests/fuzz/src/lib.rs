@@ -2,11 +2,12 @@
 //! if it does not hold. `tests/corpus.rs` runs all of them on the kept corpora; `make fuzz` looks for new inputs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, FILE_BLOCKS, RecordError, SigningRecord};
 use bizra_driver::wire::PeerMessage;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
+use bizra_node::event_store::{BlockRecord, EventFilter, Position};
 use bizra_node::gateway::read_transaction;
 use bizra_node::snapshot::chunk::{Chunker, decode_chunk};
 use bizra_node::transaction::{ChainId, Payload, PayloadVerifier, Transaction};
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("signing_record", signing_record),
     ("transaction", transaction),
     ("batch", batch),
+    ("event_record", event_record),
     ("grpc_requests", grpc_requests),
     ("rest_json", rest_json),
     ("configuration", configuration),
@@ -112,7 +114,7 @@ fn signing_record(data: &[u8]) {
         Ok::<_, RecordError>(blocks)
     };
     // Two megabytes: made once, patched, and mended afterwards.
-    static BLOCKS: Mutex<Vec<Box<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
+    static BLOCKS: Mutex<Vec<Arc<[u8; BLOCK_BYTES]>>> = Mutex::new(Vec::new());
     let mut blocks = BLOCKS.lock().unwrap_or_else(PoisonError::into_inner);
     if blocks.is_empty() {
         *blocks = written().expect("a fresh record can be written");
@@ -125,7 +127,7 @@ fn signing_record(data: &[u8]) {
         let offset = usize::from(u16::from_be_bytes([*at, *offset])) % BLOCK_BYTES;
         let length = usize::from(*length).min(tail.len()).min(BLOCK_BYTES - offset);
         sound.entry(block).or_insert_with(|| blocks[block].clone());
-        blocks[block][offset..offset + length].copy_from_slice(&tail[..length]);
+        Arc::make_mut(&mut blocks[block])[offset..offset + length].copy_from_slice(&tail[..length]);
         rest = &tail[length..];
     }
     if let Ok(record) = SigningRecord::open(&binding, &blocks) {
@@ -152,12 +154,26 @@ fn batch(data: &[u8]) {
     }
 }
 
+/// Records of events: what decodes is canonical. Positions and filters, as clients send them.
+fn event_record(data: &[u8]) {
+    if let Some(record) = BlockRecord::decode(data) {
+        assert_eq!(record.encode(), data, "two encodings of one record");
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Ok(position) = text.parse::<Position>() {
+            assert_eq!(position.to_string().parse(), Ok(position), "a position survives being written");
+        }
+        let _ = EventFilter::from_names(text.split(','));
+    }
+}
+
 /// Requests of the client and the admin interface.
 fn grpc_requests(data: &[u8]) {
     let _ = v1::SubmitRequest::decode(data);
     let _ = v1::GetTransactionRequest::decode(data);
     let _ = v1::GetAccountRequest::decode(data);
     let _ = v1::GetBlockRequest::decode(data);
+    let _ = v1::SubscribeRequest::decode(data);
 }
 
 /// Bodies of submitted transactions over HTTP.

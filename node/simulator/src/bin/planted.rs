@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bizra_simplex::planted::{Bug, plant};
-use bizra_simulator::campaign::{processor_nanoseconds, run_seed};
-use bizra_simulator::{Trace, Violation};
+use bizra_simulator::campaign::{processor_nanoseconds, run_scenario};
+use bizra_simulator::{Scenario, Trace, Violation};
 use clap::Parser;
 
 /// Bugs planted into core and driver; each must be found.
@@ -17,12 +17,17 @@ struct Arguments {
     /// Longest search for one bug, in seconds of one processor.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Search for this bug alone.
-    #[arg(long)]
-    bug: Option<String>,
+    /// Search for these bugs alone; all without.
+    #[arg(long = "bug", value_parser = bug_of)]
+    bugs: Vec<Bug>,
     /// Bugs searched for at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+}
+
+fn bug_of(name: &str) -> Result<Bug, String> {
+    let names = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+    Bug::ALL.iter().copied().find(|bug| bug.name() == name).ok_or_else(|| format!("one of: {}", names()))
 }
 
 struct Found {
@@ -41,11 +46,14 @@ fn search(bug: Bug, limit: Duration) -> Found {
         (Some(before), Some(now)) => Duration::from_nanos(now.saturating_sub(before)),
         _ => began.elapsed(),
     };
-    let mut seeds = 0;
+    let mut seeds = 0_u64;
     let mut violation = None;
     while violation.is_none() && elapsed() < limit {
         seeds += 1;
-        violation = run_seed(seeds, Trace::Off).violations.into_iter().next();
+        // Some bugs need many views to show.
+        let long = seeds.is_multiple_of(16);
+        let scenario = if long { Scenario::new(seeds) } else { Scenario::restless(seeds) };
+        violation = run_scenario(scenario, Trace::Off).violations.into_iter().next();
     }
     plant(None);
     Found { bug, seeds, after: elapsed(), violation }
@@ -54,8 +62,7 @@ fn search(bug: Bug, limit: Duration) -> Found {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let limit = Duration::from_secs(arguments.seconds);
-    let wanted = |bug: &&Bug| arguments.bug.as_ref().is_none_or(|name| name == bug.name());
-    let bugs: Vec<Bug> = Bug::ALL.iter().filter(wanted).copied().collect();
+    let bugs = if arguments.bugs.is_empty() { Bug::ALL.to_vec() } else { arguments.bugs };
     // A panic is an oracle too; its message is in the violation.
     std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicUsize::new(0);
