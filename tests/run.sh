@@ -31,13 +31,13 @@ bin=${CARGO_TARGET_DIR:-$root/target}/release
 
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
-counted build cargo build --release --locked --workspace --bins
+tests/step.sh build cargo build --release --locked --workspace --bins || failed=$((failed + 1))
 counted faults-node "$bin/bizra-faults" run --node "$bin/bizra-node" --kills 16 --cuts 5 --flips 24
 counted simulation "$bin/bizra-sim" \
     --seeds "${SIM_SEEDS:-1300}" --require-views 1000000 --require-faults 100000
 sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 # The rest of the bugs, and the slow ones, are for `make sim-planted`.
-counted build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted
+tests/step.sh build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted || failed=$((failed + 1))
 counted planted "$bin/bizra-planted" \
     --bug quorum_of_two_thirds --bug duplicate_signers --bug gap_not_nullified --bug finalize_after_nullify \
     --bug stale_certificate --bug cross_epoch_replay --bug vote_before_sync --bug write_error_ignored \
