@@ -161,12 +161,16 @@ impl Node {
     }
 
     /// Sum of a counter over the labels whose values include all these.
+    #[expect(clippy::cast_sign_loss, reason = "counters begin at zero and grow")]
     pub(crate) fn count(&self, metric: &str, labels: &[&str]) -> u64 {
         let families = self.registry.gather();
-        let family = families.iter().filter(|family| family.name() == metric).flat_map(|family| family.get_metric());
+        let family = families
+            .iter()
+            .filter(|family| family.name() == metric)
+            .flat_map(prometheus::proto::MetricFamily::get_metric);
         let fits = |values: Vec<&str>| labels.iter().all(|label| values.contains(label));
         family
-            .filter(|metric| fits(metric.get_label().iter().map(|label| label.value()).collect()))
+            .filter(|metric| fits(metric.get_label().iter().map(prometheus::proto::LabelPair::value).collect()))
             .map(|metric| metric.get_counter().get_value() as u64)
             .sum()
     }
