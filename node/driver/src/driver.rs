@@ -141,6 +141,7 @@ pub(crate) struct Awaited {
 }
 
 /// One node without its I/O.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Driver<D, K> {
     pub(crate) core: State,
     pub(crate) disk: D,

@@ -94,11 +94,21 @@ impl PeerMessage {
             Self::FetchHeld(digests) | Self::Held(digests) => 16 + 32 * digests.len(),
             Self::Evidence(..) => 256,
             Self::HighestVote(..) => 160,
+            Self::Boundaries(_, _, links) => {
+                let link =
+                    |link: &Link| 16 + block(&link.block) + certificate(&link.finalization) + 40 * link.next.len();
+                32 + links.iter().map(link).sum::<usize>()
+            }
+            Self::Manifest(_, hashes) => 16 + 32 * hashes.len(),
+            Self::Chunk(_, _, chunk) => 32 + chunk.len(),
             Self::FetchBlock(_)
             | Self::FetchView(_)
             | Self::FetchBatch(_)
             | Self::FetchRange(_)
             | Self::FetchHighestVote(_)
+            | Self::FetchBoundaries(_)
+            | Self::FetchManifest(_)
+            | Self::FetchChunk(..)
             | Self::Status(_) => 40,
         }
     }
@@ -207,18 +217,21 @@ impl PeerMessage {
                 bytes.extend_from_slice(&oldest.0.to_be_bytes());
                 bytes.extend_from_slice(&epoch.0.to_be_bytes());
                 bytes.push(links.len() as u8);
-                links.iter().for_each(|link| put_link(&mut bytes, link));
+                for link in links {
+                    put_link(&mut bytes, link);
+                }
             }
             Self::FetchManifest(cutoff) => {
                 bytes.push(34);
                 bytes.extend_from_slice(&cutoff.0.to_be_bytes());
             }
             Self::Manifest(cutoff, hashes) => {
-                bytes.reserve(32 * hashes.len());
                 bytes.push(35);
                 bytes.extend_from_slice(&cutoff.0.to_be_bytes());
                 bytes.extend_from_slice(&(hashes.len() as u32).to_be_bytes());
-                hashes.iter().for_each(|hash| bytes.extend_from_slice(&hash.0));
+                for hash in hashes {
+                    bytes.extend_from_slice(&hash.0);
+                }
             }
             Self::FetchChunk(cutoff, index) => {
                 bytes.push(36);
@@ -226,7 +239,6 @@ impl PeerMessage {
                 bytes.extend_from_slice(&index.to_be_bytes());
             }
             Self::Chunk(cutoff, index, chunk) => {
-                bytes.reserve(chunk.len());
                 bytes.push(37);
                 bytes.extend_from_slice(&cutoff.0.to_be_bytes());
                 bytes.extend_from_slice(&index.to_be_bytes());

@@ -105,6 +105,9 @@ fn merge<A: Iterator, B: Iterator>(first: A, second: B) -> Merge<A, B> {
 /// A value, or that there is none.
 type Stored = Option<Vec<u8>>;
 
+/// The id of a transaction and its stored record.
+type Receipt = ([u8; 32], Vec<u8>);
+
 /// What a snapshot reads from: the database at one moment, executed at or above the cut-off.
 struct Reading<'v> {
     view: &'v View<'v>,
@@ -193,7 +196,7 @@ impl Reading<'_> {
         Ok(height <= self.cutoff && height + RECEIPT_BLOCKS > self.cutoff)
     }
 
-    fn receipts(&self) -> Result<impl Iterator<Item = Result<([u8; 32], Vec<u8>), StorageError>> + '_, StorageError> {
+    fn receipts(&self) -> Result<impl Iterator<Item = Result<Receipt, StorageError>> + '_, StorageError> {
         Ok(self.view.scan(Family::Transactions, &[])?.filter_map(|item| {
             let read = || {
                 let (id, value) = item?;

@@ -81,7 +81,9 @@ fn a_ledger_from_a_snapshot_goes_on_as_one_that_executed_everything() {
     let database = Database::open(folder.path()).unwrap();
     let mut writes = database.writes();
     let items = snapshot(&life.database, 64);
-    items.iter().for_each(|item| put_item(&mut writes, item).unwrap());
+    for item in &items {
+        put_item(&mut writes, item).unwrap();
+    }
     writes.commit_unsynced().unwrap();
     let checkpoint = seal_snapshot(&database, 64).unwrap();
     assert_eq!(Some(checkpoint), life.reader().checkpoint(64).unwrap());
@@ -122,7 +124,9 @@ fn a_snapshot_with_another_value_is_not_sealed() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     let mut writes = database.writes();
-    items.iter().for_each(|item| put_item(&mut writes, item).unwrap());
+    for item in &items {
+        put_item(&mut writes, item).unwrap();
+    }
     writes.commit_unsynced().unwrap();
     assert!(seal_snapshot(&database, 64).is_err());
 }

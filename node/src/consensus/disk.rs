@@ -43,8 +43,7 @@ impl NodeDisk {
         record: Option<RecordFile>,
         executed: ExecutedBlocks,
         metrics: ConsensusMetrics,
-        snapshots: SnapshotStore,
-        maker: SnapshotMaker,
+        (snapshots, maker): (SnapshotStore, SnapshotMaker),
     ) -> std::io::Result<Self> {
         let epoch_blocks = ledger.parameters().epoch_blocks;
         let record = record.map(Recorder::start).transpose()?;

@@ -245,7 +245,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         network: network.clone(),
     };
     let service = SnapshotService::start(service, ready)?;
-    let disk = NodeDisk::new(database, blocks, ledger, Some(file), executed, metrics.clone(), snapshots, maker)?;
+    let disk = NodeDisk::new(database, blocks, ledger, Some(file), executed, metrics.clone(), (snapshots, maker))?;
 
     let (mut driver, mut output) = Driver::start(settings, disk, keys, Some(record), now(), wall_clock())?;
     tracing::info!(

@@ -336,7 +336,9 @@ impl Joiner {
         let manifest = !fetching.manifest.is_empty();
         let wanted: Vec<u32> = fetching.missing.iter().copied().collect();
         let mut flying = std::mem::take(&mut fetching.flying);
-        late.into_iter().for_each(|peer| self.pause(peer, now.plus(EMPTY_PAUSE)));
+        for peer in late {
+            self.pause(peer, now.plus(EMPTY_PAUSE));
+        }
         let mut asked_now = None;
         if sealed || !manifest {
             let peer = if asked { None } else { self.choose(now, connected, |_| true) };

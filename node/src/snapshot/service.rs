@@ -267,7 +267,9 @@ impl Worker {
             }
         }
         let peers = self.setup.network.senders();
-        answers.into_iter().for_each(|(peer, frame)| peers.answer(peer, frame));
+        for (peer, frame) in answers {
+            peers.answer(peer, frame);
+        }
         Ok(())
     }
 }
