@@ -10,7 +10,7 @@ use super::checkpoint::{checkpoint_key, decode_checkpoint, encode_checkpoint, su
 use super::commitment::LtHash;
 use super::history::{Value, decode_history, read_log};
 use super::pruning::OLDEST_KEY;
-use super::record::{LATTICE_KEY, STATE_KEY, State, TransactionRecord, corrupt};
+use super::record::{LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt};
 use super::sealing::{CommitmentError, commitment, encode_lattice};
 use super::state_entries;
 use crate::storage::{Database, Entry, Family, StorageError};
@@ -215,7 +215,10 @@ fn is_replayed(family: Family, key: &[u8], value: &[u8], base: u64) -> bool {
         Family::Transactions => TransactionRecord::height(value).map_or(true, |height| height > base),
         Family::Ledger if key == OLDEST_KEY => false,
         Family::Ledger => match key {
-            [b'c' | b'r', number @ ..] => number.try_into().map_or(true, |number| u64::from_be_bytes(number) > base),
+            // Checkpoints, summaries, totals at cut-offs, replaced receipts: each by its height.
+            [b'c' | b'r' | b't' | SUPERSEDED, rest @ ..] => {
+                rest.first_chunk().is_none_or(|number| u64::from_be_bytes(*number) > base)
+            }
             _ => true,
         },
         _ => true,
