@@ -87,7 +87,7 @@ impl Devnet {
     }
 
     /// Transfers at the first three validators until the load is dropped: blocks come as fast as they may.
-    fn load(&self) -> Load {
+    fn load() -> Load {
         let mut command = Command::new(BINARY);
         command.args(["load", "--count", "6000", "--rate", "50", "--accounts", "20", "--drain", "1"]);
         for node in 0..3 {
@@ -122,7 +122,7 @@ impl InProcess {
         let ended = tokio::spawn(node.run_until(async {
             // Told to stop, or never.
             if stopped.await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }));
         Self { status, stop, ended }
@@ -180,7 +180,7 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
     let old = InProcess::start(&devnet.file(3), Protocol::V1).await;
     wait_for("waiting for a chain", || get(0, "/v1/chain"));
     assert_eq!(latest_set(0), Some((0, 1)));
-    let load = devnet.load();
+    let load = Devnet::load();
 
     // It says beforehand that it will need an upgrade.
     let warned = old.status.wait_for(|status| status.newer_protocol_power == 3);
@@ -233,7 +233,7 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
         });
     }
     // It is out of the next set, which goes on without it.
-    let _load = devnet.load();
+    let _load = Devnet::load();
     let members = wait_for("waiting for a set without it", || {
         let set = get(1, "/v1/validator-sets/latest")?;
         let members = set["members"].as_array()?.clone();

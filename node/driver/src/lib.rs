@@ -24,7 +24,7 @@
 //! * **D5** Signatures of transactions are checked by whoever answers [`Output::verify`], once for each batch.
 //!
 //! ## Headers, epochs, versions
-//! * **H1**, **E1** (`epochs`) What a header says of state, next validators and next version is compared with what is executed
+//! * **H1**, **E1** (`epochs`) What a header says of state, next validators, next version and snapshot is compared with what is executed
 //!   and committed here, before the vote; a final header that says something else stops the node ([`Halt::Diverged`]).
 //! * **E2** The next epoch begins once the boundary is final and its validators are known.
 //! * **E5** ([`light`]) Headers are followed from boundary to boundary by whoever does not execute.

@@ -96,8 +96,8 @@
 //!
 //! ## Epochs
 //! * **E1** The last block of an epoch, its *boundary*, is the first whose checkpoint reaches the epoch's cut-off height
-//!   ([`Config::cutoff`]). It carries the hash of the next epoch's validators, which the state at the cut-off names, and
-//!   the version of its rules.
+//!   ([`Config::cutoff`]). It carries the hash of the next epoch's validators, which the state at the cut-off names, the
+//!   version of its rules, and the Merkle root over the canonical snapshot at the cut-off before.
 //! * **E2** The only valid child of a notarized boundary is that same block again, proposed anew until a view finalises
 //!   it ([`Proposal::is_repeated`]): the same digest, so the same maker and signal. The next epoch is a [`State`] of its
 //!   own: views from 1, and the boundary as the block below the first ([`Anchor::first`]).
