@@ -81,7 +81,9 @@ impl Network {
             let _ = load.kill();
             let _ = load.wait();
         }
-        let _ = Command::new("kill").arg(self.devnet.id().to_string()).status();
+        if matches!(self.devnet.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.devnet.id().to_string()).status();
+        }
         let _ = self.devnet.wait();
     }
 
