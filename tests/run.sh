@@ -30,7 +30,7 @@ export BIZRA_HELM=$cluster/helm
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 counted simulation cargo run --release --locked --package bizra-simulator --bin bizra-sim -- \
-    --seeds "${SIM_SEEDS:-1300}" --require-views 1000000 --require-faults 100000
+    --seeds "${SIM_SEEDS:-1600}" --require-views 1000000 --require-faults 100000
 sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 # The rest of the bugs, and the slow ones, are for `make sim-planted`.
 counted planted cargo run --release --locked --package bizra-simulator --features planted --bin bizra-planted -- \
