@@ -46,6 +46,10 @@ pub struct Devnet {
     /// Blocks of an epoch in a new devnet: a multiple of 16 between 32 and 1048576.
     #[arg(long, value_name = "COUNT", default_value_t = Parameters::default().epoch_blocks)]
     pub epoch_blocks: u64,
+    /// Keep this many of the last blocks, never fewer than two epochs, and forget what is older; without it nothing is
+    /// forgotten.
+    #[arg(long, value_name = "COUNT")]
+    pub keep_blocks: Option<u64>,
     /// Version of the protocol that a new devnet begins with; its nodes activate the latest one at the end of an epoch.
     #[arg(long, value_name = "VERSION", default_value_t = Protocol::LATEST.version().0, value_parser = clap::value_parser!(u32).range(1..=i64::from(Protocol::LATEST.version().0)))]
     pub protocol_version: u32,

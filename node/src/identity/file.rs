@@ -55,7 +55,9 @@ pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityErr
     Ok(content)
 }
 
-/// Reads a small text file.
+/// Reads a small text file. What is no text is damage, not a failure of the disk.
 pub(super) fn read_text(path: &Path) -> Result<String, IdentityError> {
-    fs::read_to_string(path).map_err(io("read", path))
+    let bytes = fs::read(path).map_err(io("read", path))?;
+    String::from_utf8(bytes)
+        .map_err(|_| IdentityError::Damaged { path: path.to_owned(), what: "it is not text".to_owned() })
 }

@@ -237,6 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_byte_is_damage_and_no_failing_disk() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = SignerFolder::open_or_create(data.path(), "uid-1").unwrap();
+        folder.pin_genesis(Digest([1; 32])).unwrap();
+        for name in [GENESIS, VOLUME] {
+            let path = folder.path().join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[0] ^= 0x80;
+            fs::write(&path, bytes).unwrap();
+            let error =
+                SignerFolder::open(data.path(), "uid-1").and_then(|folder| folder.pinned_genesis()).unwrap_err();
+            assert_eq!(error.reason(), ExitReason::SigningRecordRefused, "{error}");
+        }
+    }
+
+    #[test]
     fn a_record_may_be_made_once() {
         let data = tempfile::tempdir().unwrap();
         let folder = SignerFolder::open_or_create(data.path(), "uid-1").unwrap();

@@ -163,6 +163,12 @@ struct Own {
     key: Arc<ConsensusKey>,
 }
 
+/// Reads the first frame of a stream and writes it again; none if it introduces nobody. What a caller may send before
+/// anything is known of it, for whoever tries it with every input.
+pub fn read_hello(frame: &[u8]) -> Option<Bytes> {
+    hello::Hello::decode(frame).ok().map(|hello| hello.encode())
+}
+
 /// The running network of a node.
 pub struct Network {
     handle: NetworkHandle,

@@ -2,6 +2,7 @@
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
 mod files;
+mod logs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -169,6 +170,7 @@ pub struct Writes<'a> {
 impl Database {
     /// Opens or creates the database in `directory`.
     pub fn open(directory: &Path) -> Result<Self, StorageError> {
+        logs::check(directory)?;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -188,11 +190,26 @@ impl Database {
 
     /// Opens an existing database without changing anything in it.
     pub fn open_read_only(directory: &Path) -> Result<Self, StorageError> {
+        logs::check(directory)?;
         let names = Family::ALL.map(Family::name);
         let mut options = Options::default();
         options.set_wal_recovery_mode(RECOVERY);
         let db = DB::open_cf_for_read_only(&options, directory, names, false)?;
         Ok(Self { db: Arc::new(db), horizons: Arc::default() })
+    }
+
+    /// True if a process, this one included, has the database in `directory` open. RocksDB holds a lock on a file there.
+    pub fn is_in_use(directory: &Path) -> Result<bool, StorageError> {
+        let file = match std::fs::OpenOptions::new().read(true).write(true).open(directory.join("LOCK")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StorageError::Failed(format!("cannot open the database's lock: {error}"))),
+        };
+        match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(true),
+            Err(error) => Err(StorageError::Failed(format!("cannot test the database's lock: {error}"))),
+        }
     }
 
     fn family(&self, family: Family) -> Result<&ColumnFamily, StorageError> {
@@ -234,6 +251,11 @@ impl Database {
         Ok(iterator.map(|item| item.map_err(StorageError::from)))
     }
 
+    /// The database as it is now, whatever is written while it is read. Held long, it keeps what is deleted meanwhile.
+    pub fn view(&self) -> View<'_> {
+        View { database: self, snapshot: self.db.snapshot() }
+    }
+
     /// Reads every entry of every family, past the cache; returns how many there are. Finds damaged tables and blobs.
     pub fn read_all(&self) -> Result<u64, StorageError> {
         let mut entries = 0;
@@ -266,6 +288,34 @@ impl Database {
     /// Starts an empty set of writes.
     pub fn writes(&self) -> Writes<'_> {
         Writes { database: self, batch: WriteBatch::default() }
+    }
+}
+
+/// The database at one moment.
+pub struct View<'a> {
+    database: &'a Database,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl View<'_> {
+    /// Reads one value.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.snapshot.get_cf(self.database.family(family)?, key)?)
+    }
+
+    /// Iterates over keys at or after `from`, in key order.
+    pub fn scan<'s>(
+        &'s self,
+        family: Family,
+        from: &'s [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + 's, StorageError> {
+        let mode = rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward);
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        // Read once, front to back: what queries keep in the cache stays there.
+        options.fill_cache(false);
+        let iterator = self.snapshot.iterator_cf_opt(self.database.family(family)?, options, mode);
+        Ok(iterator.map(|item| item.map_err(StorageError::from)))
     }
 }
 

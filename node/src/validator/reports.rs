@@ -14,6 +14,10 @@ use crate::transaction::{Address, Equivocation};
 pub struct Report {
     /// The validator's owner.
     pub owner: Address,
+    /// The key that signed both votes.
+    pub consensus_key: [u8; 32],
+    /// What its stake lost, base units.
+    pub slashed: u64,
     /// Why it was not jailed; `None` if it was.
     pub failure: Option<Failure>,
 }
@@ -34,6 +38,7 @@ impl Registry {
         let Contradiction { first, second } = told;
         let evidence =
             Equivocation { public_key, first: (first.vote, first.signature), second: (second.vote, second.signature) };
+        let before = money.slashed;
         let failure = match self.report(&evidence, money, turn) {
             Ok(()) => None,
             Err(OperationError::Failed(failure)) => Some(failure),
@@ -41,7 +46,8 @@ impl Registry {
         };
         let reported = EntryKey::new(Domain::Reported, public_key);
         turn.entries.set(reported, failure.is_some().then(|| epoch.to_be_bytes().to_vec()))?;
-        Ok(Some(Report { owner, failure }))
+        let slashed = money.slashed.saturating_sub(before);
+        Ok(Some(Report { owner, consensus_key: public_key, slashed, failure }))
     }
 }
 

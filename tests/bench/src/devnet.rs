@@ -1,10 +1,10 @@
 //! The validators under test, as `bizra-node devnet` runs them, and what `/metrics` says of them.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use bizra_bench::http::{get, metric};
 
 use crate::usage::{Syncs, Watch, children};
 use crate::{BenchError, Mode};
@@ -103,22 +103,4 @@ fn node_ports(base_port: u16, offset: u16) -> impl Iterator<Item = u16> {
 
 fn monitoring_ports(base_port: u16) -> impl Iterator<Item = u16> {
     node_ports(base_port, MONITORING)
-}
-
-fn metric(port: u16, name: &str) -> Option<f64> {
-    let (_, text) = get(port, "/metrics")?;
-    let line = text.lines().find(|line| line.split_whitespace().next() == Some(name))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// A plain HTTP/1.0 GET: status and body.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split_whitespace().nth(1)?.parse().ok()?;
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    Some((status, body))
 }

@@ -1,16 +1,23 @@
 //! Fuzz targets: for each decoder that bytes from outside reach, what must hold whatever the bytes are. A target panics
 //! if it does not hold. `tests/corpus.rs` runs all of them on the kept corpora; `make fuzz` looks for new inputs.
 
+mod rest;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, FILE_BLOCKS, RecordError, SigningRecord};
 use bizra_driver::wire::PeerMessage;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::event_store::{BlockRecord, EventFilter, Position};
 use bizra_node::gateway::read_transaction;
+use bizra_node::identity::Authority;
+use bizra_node::identity::certificates::dns_names;
+use bizra_node::network::read_hello;
+use bizra_node::snapshot::chunk::{Chunker, decode_chunk};
 use bizra_node::transaction::{ChainId, Payload, PayloadVerifier, Transaction};
 use bizra_proto::ceremony::{KeyReport, verify_possession};
+use bizra_proto::exit::Termination;
 use bizra_proto::v1;
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, ValidatorIndex, View};
 use bizra_simplex::{
@@ -18,12 +25,14 @@ use bizra_simplex::{
 };
 use bytes::Bytes;
 use prost::Message as _;
+use rustls::pki_types::CertificateDer;
 
 /// A name and what must hold.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("hello", hello),
     ("peer_message", peer_message),
     ("consensus", consensus),
     ("signing_record", signing_record),
@@ -32,14 +41,25 @@ pub const TARGETS: &[Target] = &[
     ("event_record", event_record),
     ("grpc_requests", grpc_requests),
     ("rest_json", rest_json),
+    ("rest_request", rest::request),
     ("configuration", configuration),
     ("genesis", genesis),
     ("key_report", key_report),
+    ("termination", termination),
+    ("certificate", certificate),
+    ("snapshot_chunk", snapshot_chunk),
 ];
 
 /// The target of a name.
 pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).copied()
+}
+
+/// The first frame of a stream, from whoever holds a certificate: what decodes is canonical.
+fn hello(data: &[u8]) {
+    if let Some(again) = read_hello(data) {
+        assert_eq!(again, data, "two encodings of one introduction");
+    }
 }
 
 /// Frames between nodes: what decodes is canonical.
@@ -171,6 +191,13 @@ fn grpc_requests(data: &[u8]) {
     let _ = v1::GetTransactionRequest::decode(data);
     let _ = v1::GetAccountRequest::decode(data);
     let _ = v1::GetBlockRequest::decode(data);
+    let _ = v1::GetChainRequest::decode(data);
+    let _ = v1::GetProofRequest::decode(data);
+    let _ = v1::GetCheckpointRequest::decode(data);
+    let _ = v1::GetValidatorRequest::decode(data);
+    let _ = v1::GetValidatorSetRequest::decode(data);
+    let _ = v1::GetStatusRequest::decode(data);
+    let _ = v1::Frame::decode(data);
     let _ = v1::SubscribeRequest::decode(data);
 }
 
@@ -193,9 +220,37 @@ fn genesis(data: &[u8]) {
     let _ = LoadedGenesis::parse(data);
 }
 
+/// Chunks of a snapshot: what decodes is canonical.
+fn snapshot_chunk(data: &[u8]) {
+    if let Ok(items) = decode_chunk(data) {
+        let mut chunker = Chunker::default();
+        assert!(items.iter().all(|item| chunker.push(item).is_none()), "a chunk is longer than a chunk");
+        assert_eq!(chunker.finish().as_deref(), Some(data), "two encodings of one chunk");
+    }
+}
+
 /// What a node says of its keys in its termination message, as the operator reads it.
 fn key_report(data: &[u8]) {
     if let Ok(report) = serde_json::from_slice::<KeyReport>(data) {
         let _ = verify_possession(&report.public_key, &report.proof_of_possession, "fuzz");
+    }
+}
+
+/// Why a node says that it stopped, as the operator reads it.
+fn termination(data: &[u8]) {
+    if let Ok(termination) = serde_json::from_slice::<Termination>(data) {
+        let again = serde_json::to_vec(&termination).expect("what was read can be written");
+        assert_eq!(serde_json::from_slice::<Termination>(&again).ok(), Some(termination));
+    }
+}
+
+/// A peer's certificate after the handshake, and a certificate request in a key report.
+fn certificate(data: &[u8]) {
+    let _ = dns_names(&CertificateDer::from(data));
+    static AUTHORITY: OnceLock<Option<Authority>> = OnceLock::new();
+    if let (Some(authority), Ok(request)) =
+        (AUTHORITY.get_or_init(|| Authority::generate("fuzz").ok()), std::str::from_utf8(data))
+    {
+        let _ = authority.sign_request(request, &["v0".to_owned()]);
     }
 }

@@ -102,8 +102,11 @@ fn a_report_in_a_block_jails_as_a_transaction_does_and_is_told_once() {
     assert_eq!(world.act(1, &Operation::ReserveStake { amount: 10_000 }), None);
     assert!(!world.ledger.is_reported(public(101), 0).unwrap());
     let outcome = world.run_made(0, 2, 2, vec![contradiction(0, 0), contradiction(0, 1)]);
-    let report = |seed, failure| Report { owner: address(seed), failure };
-    assert_eq!(outcome.reports, [report(1, None), report(2, Some(Failure::JailingStopped))]);
+    let report = |seed, slashed, failure| {
+        let (owner, consensus_key) = (address(seed), public(100 + seed));
+        Report { owner, consensus_key, slashed, failure }
+    };
+    assert_eq!(outcome.reports, [report(1, 500, None), report(2, 0, Some(Failure::JailingStopped))]);
     assert_eq!(world.stake(1).total(), 9_500);
     verify_conservation(&world.database).unwrap();
     for reopened in [false, true] {
@@ -115,12 +118,12 @@ fn a_report_in_a_block_jails_as_a_transaction_does_and_is_told_once() {
         assert!(!world.ledger.is_reported(public(102), 1).unwrap(), "half of the power was jailed: again next epoch");
     }
     let outcome = world.run_made(0, 2, 2, vec![contradiction(0, 0)]);
-    assert_eq!(outcome.reports, [report(1, Some(Failure::AlreadyPunished))]);
+    assert_eq!(outcome.reports, [report(1, 0, Some(Failure::AlreadyPunished))]);
     // A signature that is not the validator's changes nothing, and neither does one of an unknown validator.
     let mut forged = contradiction(0, 2);
     forged.second.signature = Signature([1; 64]);
     let outcome = world.run_made(0, 2, 2, vec![forged, contradiction(0, 7)]);
-    assert_eq!(outcome.reports, [report(3, Some(Failure::InvalidEvidence))]);
+    assert_eq!(outcome.reports, [report(3, 0, Some(Failure::InvalidEvidence))]);
     world.run_to(32);
     assert_eq!(world.set_owners(32), [address(2), address(3), address(4)]);
     verify_commitment(&world.database).unwrap();

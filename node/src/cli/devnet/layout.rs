@@ -19,7 +19,8 @@ use super::{CliError, Devnet};
 use crate::cli::genesis::{now_milliseconds, validator, write_genesis};
 use crate::cli::owner_key;
 use crate::configuration::{
-    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, TlsConfiguration,
+    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, SyncConfiguration,
+    TlsConfiguration,
 };
 use crate::identity::{Authority, SignerFolder};
 
@@ -81,7 +82,7 @@ impl Layout {
             let others = names.iter().zip(&listens).filter(|(other, _)| *other != name);
             let peers =
                 others.map(|(name, listen)| PeerConfiguration { name: name.clone(), address: listen.peer.to_string() });
-            NodeFiles::create(&dir, name, &genesis_file, listen.clone(), peers.collect())
+            NodeFiles::create(&dir, name, &genesis_file, listen.clone(), retention(options), peers.collect())
         });
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { genesis_hash: genesis.hash, accounts: genesis.genesis.accounts.len(), nodes, dir })
@@ -94,6 +95,7 @@ impl NodeFiles {
         name: &str,
         genesis_file: &Path,
         listen: ListenConfiguration,
+        retention: RetentionConfiguration,
         peers: Vec<PeerConfiguration>,
     ) -> Result<Self, CliError> {
         let data_dir = dir.join(name);
@@ -110,7 +112,8 @@ impl NodeFiles {
             data_dir: data_dir.clone(),
             tls,
             listen,
-            retention: RetentionConfiguration::default(),
+            retention,
+            sync: SyncConfiguration::default(),
             peers,
         };
         let configuration_file = data_dir.join("node.toml");
@@ -122,6 +125,15 @@ impl NodeFiles {
             termination_file: data_dir.join("termination.json"),
         })
     }
+}
+
+fn retention(options: &Devnet) -> RetentionConfiguration {
+    let mut retention = RetentionConfiguration::default();
+    if let Some(blocks) = options.keep_blocks {
+        retention.archive = false;
+        retention.blocks = blocks;
+    }
+    retention
 }
 
 fn volume_id(name: &str) -> String {
@@ -248,6 +260,7 @@ mod tests {
             rate: None,
             accounts: 0,
             epoch_blocks: 64,
+            keep_blocks: None,
             protocol_version: 1,
             base_port: 27100,
             opaque: false,

@@ -1,0 +1,3 @@
+//! What benches share with other programs that watch validators from outside.
+
+pub mod http;
