@@ -20,7 +20,7 @@ setup: ## Install the system packages that builds and tests need (Debian, as roo
 
 .PHONY: build
 build: setup ## Build operator and node
-	@tests/step.sh build cargo build --release --locked --package bizra-operator --package bizra-node --bins
+	@tests/step.sh build cargo build --release --locked --workspace --bin bizra-operator --bin bizra-node
 
 .PHONY: demo
 demo: ## Run a four-validator network on a real Kubernetes and finalise 10,000 transactions
@@ -43,17 +43,17 @@ test-e2e: ## Run the end-to-end tests on the cluster
 
 .PHONY: sim
 sim: setup ## Simulate SEEDS=1000 networks under faults, or SECONDS=n long; SEED=n replays one with its trace
-	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim
 	@$(BIN)/bizra-sim $(if $(SEED),--seed $(SEED) --trace,$(if $(SECONDS),--seconds $(SECONDS),--seeds $(SEEDS)))
 
 .PHONY: sim-determinism
 sim-determinism: setup ## Simulate SEEDS=1000 networks twice, on other numbers of threads; every hash must be the same
-	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim
 	@$(BIN)/bizra-sim determinism --seeds $(SEEDS)
 
 .PHONY: sim-planted
 sim-planted: setup ## Plant bugs into the core one by one; the simulator must find each within 60 s
-	@tests/step.sh build-planted cargo build --release --locked --package bizra-simulator --features planted --bin bizra-planted
+	@tests/step.sh build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted
 	@$(BIN)/bizra-planted
 
 .PHONY: fuzz
@@ -62,43 +62,39 @@ fuzz: setup ## Fuzz every decoder for SECONDS=60 each; TARGET=name fuzzes one
 
 .PHONY: twins
 twins: setup ## Split four validators, one with a twin, in every way for four views; then a sample of seven
-	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim
 	@$(BIN)/bizra-sim twins
 	@$(BIN)/bizra-sim twins --validators 7 --twins 2 --sample 20000
 
-.PHONY: mutants
-mutants: setup ## Mutate core and signer; every mutant that no test kills must be explained in node/simplex/mutants.md
-	@tests/mutants.sh
-
 .PHONY: model
 model: setup ## Check the core in every order of messages and timeouts within VIEWS=2, CRASHES=0, at most SECONDS=600
-	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim
 	@$(BIN)/bizra-sim model --views $(or $(VIEWS),2) --crashes $(or $(CRASHES),0) --seconds $(or $(SECONDS),600)
 
 .PHONY: bench-scale
 bench-scale: setup ## Simulate 4 to 100 validators over five regions: finality and bytes; JSON in target/bench/
-	@tests/step.sh build-simulator cargo build --release --locked --package bizra-simulator --bins
+	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim
 	@$(BIN)/bizra-sim scale --out target/bench/scale.json
 
 .PHONY: bench
 bench: build ## Measure four local validators, signed and opaque, at 10,000 a second and up to saturation (ten minutes); JSON in target/bench/
-	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
+	@tests/step.sh build-bench cargo build --release --locked --workspace --bin bizra-bench
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node
 
 .PHONY: faults-node
 faults-node: build ## Kill real validators KILLS=300 times, cut their power CUTS=100 times a file system, flip FLIPS=240 bytes (root; half an hour); JSON in target/faults/
-	@tests/step.sh build-faults cargo build --release --locked --package bizra-faults --bins
+	@tests/step.sh build-faults cargo build --release --locked --workspace --bin bizra-faults
 	@$(BIN)/bizra-faults run --node $(BIN)/bizra-node --kills $(or $(KILLS),300) --cuts $(or $(CUTS),100) --flips $(or $(FLIPS),240) \
 		$(if $(SEED),--seed $(SEED))
 
 .PHONY: soak
 soak: build ## Run a devnet for MINUTES=30 at RATE=3000 transfers a second: memory, disk, heights; JSON in target/soak/
-	@tests/step.sh build-faults cargo build --release --locked --package bizra-faults --bins
+	@tests/step.sh build-faults cargo build --release --locked --workspace --bin bizra-faults
 	@$(BIN)/bizra-faults soak --node $(BIN)/bizra-node --minutes $(or $(MINUTES),30) --rate $(or $(RATE),3000)
 
 .PHONY: bench-peer
 bench-peer: build ## Measure ours next to CometBFT, both stock and tuned (15 minutes; QUICK=1: 4); JSON in target/bench/peer.json
-	@tests/step.sh build-bench cargo build --release --locked --package bizra-bench --bins
+	@tests/step.sh build-bench cargo build --release --locked --workspace --bin bizra-bench
 	@tests/step.sh build-peer tests/peer/build.sh
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node peer --programs "$$(tests/peer/build.sh)" $(if $(QUICK),--quick)
 
@@ -120,7 +116,7 @@ image: build ## Make the container image and load it into every node of the embe
 
 .PHONY: generate
 generate: setup ## Write all generated files: CRDs in crds/ and in the chart
-	@cargo run --quiet --release --locked --package bizra-operator --bin bizra-operator -- crds --out crds
+	@cargo build --quiet --release --locked --workspace --bin bizra-operator && $(BIN)/bizra-operator crds --out crds
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -7,6 +7,7 @@ passed=0
 failed=0
 started=$SECONDS
 
+# Every build names the whole workspace: a package alone would choose other features of what all share, and compile it again.
 # counted NAME COMMAND...: runs a step and adds up the tests its output reports; a step without such lines is one test.
 counted() {
     local name=$1 status=0 ok bad log=$root/target/log/$1.log
@@ -26,17 +27,18 @@ tests/setup.sh || exit 1
 cluster=$(tests/e2e/cluster/build.sh) || exit 1
 export BIZRA_CLUSTER_BIN=$cluster
 export BIZRA_HELM=$cluster/helm
+bin=${CARGO_TARGET_DIR:-$root/target}/release
 
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
-counted build-faults cargo build --release --locked --package bizra-faults --package bizra-node --bins
-counted faults-node "${CARGO_TARGET_DIR:-$root/target}/release/bizra-faults" run --node "${CARGO_TARGET_DIR:-$root/target}/release/bizra-node" \
-    --kills 16 --cuts 5 --flips 24
-counted simulation cargo run --release --locked --package bizra-simulator --bin bizra-sim -- \
+tests/step.sh build cargo build --release --locked --workspace --bins || failed=$((failed + 1))
+counted faults-node "$bin/bizra-faults" run --node "$bin/bizra-node" --kills 16 --cuts 5 --flips 24
+counted simulation "$bin/bizra-sim" \
     --seeds "${SIM_SEEDS:-1300}" --require-views 1000000 --require-faults 100000
 sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 # The rest of the bugs, and the slow ones, are for `make sim-planted`.
-counted planted cargo run --release --locked --package bizra-simulator --features planted --bin bizra-planted -- \
+tests/step.sh build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted || failed=$((failed + 1))
+counted planted "$bin/bizra-planted" \
     --bug quorum_of_two_thirds --bug duplicate_signers --bug gap_not_nullified --bug finalize_after_nullify \
     --bug stale_certificate --bug cross_epoch_replay --bug vote_before_sync --bug write_error_ignored \
     --bug record_not_written --bug future_views_unbounded

@@ -172,7 +172,7 @@ impl TestChain {
         let ends = named >= (epoch.0 + 1) * EPOCH_BLOCKS;
         let boundary = ends.then(|| {
             let next = self.ledger.validators_of_epoch(epoch.0 + 1).unwrap();
-            Boundary { validators: next.hash(), version: Version(next.version) }
+            Boundary { validators: next.hash(), snapshot: Digest::default(), version: Version(next.version) }
         });
         let transactions = self.transactions(height.0);
         // Two batches when there are enough transactions, of two origins.

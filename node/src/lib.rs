@@ -19,6 +19,7 @@ pub mod network;
 pub mod node;
 pub mod replay;
 pub mod retention;
+pub mod snapshot;
 pub mod storage;
 pub mod transaction;
 pub mod validator;

@@ -1,12 +1,13 @@
 //! A whole node in one process: every context, wired through its handle.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::NodeStatus;
+use bizra_simplex::types::Height;
 use bizra_simplex::{Block, Protocol};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger, LedgerError, LedgerMetrics, LedgerReader};
 use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis};
-use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup};
+use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup, Ended};
 use crate::event_store;
 use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
 use crate::identity::SignerFolder;
@@ -24,6 +25,7 @@ use crate::monitoring::{MonitoringEndpoint, StatusHandle};
 use crate::network::admin::AdminEndpoint;
 use crate::network::{Network, NetworkConfig, NetworkError, TlsMaterial};
 use crate::retention::Pruner;
+use crate::snapshot::{DatabaseFolders, SnapshotStore};
 use crate::storage::{Database, StorageError};
 use crate::transaction::{ChainId, TransactionMetrics, TransactionPool};
 
@@ -47,6 +49,7 @@ pub struct Node {
     monitoring: MonitoringEndpoint,
     status: StatusHandle,
     pruner: Pruner,
+    data_dir: PathBuf,
 }
 
 impl Node {
@@ -88,11 +91,19 @@ impl Node {
             MonitoringEndpoint::start(configuration.listen.monitoring, registry.clone(), status.clone()).await?;
         let tls = TlsMaterial::load(configuration.tls.files(), signer.tls_key()?, &configuration.node_name)?;
 
-        let directory = configuration.data_dir.join("database");
-        let database = Database::open(&directory)?;
+        let folders = DatabaseFolders::new(&configuration.data_dir);
         let genesis_block = Block::genesis(genesis.hash, genesis.genesis.time_milliseconds);
-        let blocks = BlockStore::open(database.clone(), genesis_block)?;
-        let ledger = Ledger::open(database.clone(), &genesis.genesis, genesis.hash, ledger_metrics)?;
+        let data_dir = configuration.data_dir.clone();
+        let rebuild = |error: StorageError| rebuild_hint(error.into(), &data_dir);
+        folders.settle(&genesis_block)?;
+        // A snapshot on its way means that this database had nothing that it may not take the place of.
+        let unfinished = folders.joining().exists();
+        let database = Database::open(&folders.database()).map_err(rebuild)?;
+        let blocks = BlockStore::open(database.clone(), genesis_block).map_err(rebuild)?;
+        let ledger = Ledger::open(database.clone(), &genesis.genesis, genesis.hash, ledger_metrics)
+            .map_err(|error| rebuild_hint(error.into(), &data_dir))?;
+        let empty = unfinished || ledger.executed() == Height(0);
+        let snapshots = SnapshotStore::open(&folders.snapshots()).map_err(StorageError::from)?;
 
         let (event_sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let network_config = NetworkConfig {
@@ -130,6 +141,11 @@ impl Node {
                 finality.on_finalized(&outcome);
                 event_writer.applied(outcome.height);
             }),
+            snapshots,
+            folders,
+            sync: configuration.sync,
+            archive: configuration.retention.archive,
+            empty,
             network: network.handle(),
             events,
             payloads,
@@ -144,7 +160,8 @@ impl Node {
             tokio::spawn(serve_grpc(gateway.clone(), grpc, ready, stopped(stopping.clone()))),
             tokio::spawn(serve_http(gateway, http, stopped(stopping))),
         ];
-        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status, pruner })
+        let data_dir = configuration.data_dir;
+        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status, pruner, data_dir })
     }
 
     /// The node's picture of itself.
@@ -152,9 +169,25 @@ impl Node {
         &self.status
     }
 
+    /// Starts a node and runs it until `stop` resolves. When a snapshot from peers is ready it takes the place of the
+    /// database, and the node starts on it.
+    pub async fn run(
+        configuration: Configuration,
+        configuration_file: &Path,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Termination> {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let node = Self::start(configuration.clone(), configuration_file).await?;
+            if node.run_until(stop.as_mut()).await? == Ended::Stopped {
+                return Ok(());
+            }
+        }
+    }
+
     /// Runs until `stop` resolves or consensus ends by itself, then stops everything in order: no new submissions, then
     /// consensus after its turn, then the rest.
-    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), Termination> {
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<Ended, Termination> {
         tokio::select! {
             () = stop => tracing::info!("stopping"),
             () = self.consensus.ended() => {}
@@ -176,7 +209,10 @@ impl Node {
         self.network.shutdown().await;
         self.admin.shutdown().await;
         self.monitoring.shutdown().await;
-        ended.unwrap_or(Err(ConsensusError::Panicked)).map_err(Termination::from)
+        let data_dir = self.data_dir;
+        ended
+            .unwrap_or(Err(ConsensusError::Panicked))
+            .map_err(|error| rebuild_hint(Termination::from(error), &data_dir))
     }
 }
 
@@ -217,6 +253,20 @@ fn refuse_unsigned_in_public(chain: &ChainId, listen: &ListenConfiguration) -> R
 
 fn metrics_error(error: &prometheus::Error) -> Termination {
     Termination { reason: ExitReason::InvalidConfiguration, message: format!("metrics cannot be registered: {error}") }
+}
+
+/// Names the command that helps if the database is damaged.
+fn rebuild_hint(termination: Termination, data_dir: &Path) -> Termination {
+    let Termination { reason, message } = termination;
+    let message = match reason {
+        ExitReason::DatabaseCorrupt => format!(
+            "{message}; `bizra-node reset-database --data-dir {}` sets the database aside, and the next start makes it anew \
+             from peers; keys and signing record stay",
+            data_dir.display()
+        ),
+        _ => message,
+    };
+    Termination { reason, message }
 }
 
 impl From<StorageError> for Termination {

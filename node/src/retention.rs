@@ -1,7 +1,8 @@
 //! Forgetting the past on a thread of its own, in small steps, off the way of consensus.
 //!
-//! A node keeps the configured number of blocks, never fewer than two epochs, so that peers a boundary behind find what
-//! they need. What is older goes: bodies, blocks, certificates, receipts, events and former values. The state never goes.
+//! A node keeps the configured number of blocks, never fewer than [`EPOCHS_MIN`] epochs, so that peers a boundary behind and
+//! those who begin at a snapshot find what they need. What is older goes: bodies, blocks, certificates, receipts, events and
+//! former values. The state never goes.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -23,6 +24,10 @@ const BLOCKS_PER_STEP: u64 = 64;
 
 /// Pause between two steps, so that a long way back does not fill the disk's queue.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Fewest epochs kept, counted in cut-offs below the last: who joins takes a snapshot that is up to two cut-offs old, and
+/// may need the length of another epoch to fetch it.
+const EPOCHS_MIN: u64 = 3;
 
 /// Fewest blocks kept: key proofs and the recomputation of a checkpoint look back 116.
 const BLOCKS_MIN: u64 = 256;
@@ -75,14 +80,12 @@ fn run(keep: u64, database: &Database, blocks: &BlockStore, stopped: &Receiver<(
 /// Removes at most [`BLOCKS_PER_STEP`] blocks; true if there may be more to remove.
 pub(crate) fn step(keep: u64, database: &Database, blocks: &BlockStore) -> Result<bool, StorageError> {
     let reader = LedgerReader::new(database.clone());
-    let executed = reader.totals()?.height;
+    let totals = reader.totals()?;
+    let executed = totals.height;
     let before = reader.oldest()?;
+    let epochs = totals.next_cutoff.saturating_sub((EPOCHS_MIN + 1).saturating_mul(reader.epoch_blocks()?));
     // History of an earlier run is dropped by this run's compactions too.
-    forget_history(database, before, executed);
-    let Some(set) = reader.validator_set(None)? else { return Ok(false) };
-    // Two epochs: down to the cut-off before the one that named the last set.
-    let earlier = set.epoch.checked_sub(1).map_or(Ok(None), |epoch| reader.validator_set(Some(epoch)))?;
-    let epochs = earlier.map_or(0, |earlier| earlier.cutoff);
+    forget_history(database, before, epochs);
     let wanted = executed.saturating_sub(keep.max(BLOCKS_MIN)).min(epochs);
     if wanted <= before {
         return Ok(false);
@@ -95,7 +98,7 @@ pub(crate) fn step(keep: u64, database: &Database, blocks: &BlockStore) -> Resul
     prune_ledger(&mut writes, before, oldest)?;
     prune_events(&mut writes, before, oldest)?;
     writes.commit_unsynced()?;
-    forget_history(database, oldest, executed);
+    forget_history(database, oldest, epochs);
     Ok(oldest < wanted)
 }
 
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn old_blocks_go_in_steps_but_two_epochs_and_boundaries_stay() {
+    fn old_blocks_go_in_steps_but_three_epochs_and_boundaries_stay() {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path()).unwrap();
         let genesis_block = Block::genesis(Digest([1; 32]), 0);
@@ -158,9 +161,11 @@ mod tests {
                 epoch,
                 height: Height(height),
                 batches: vec![digest],
-                boundary: height
-                    .is_multiple_of(160)
-                    .then_some(Boundary { validators: Digest([2; 32]), version: Version(1) }),
+                boundary: height.is_multiple_of(160).then_some(Boundary {
+                    validators: Digest([2; 32]),
+                    snapshot: Digest([3; 32]),
+                    version: Version(1),
+                }),
                 ..Block::genesis(parent, height)
             };
             let vote =
@@ -179,15 +184,15 @@ mod tests {
         assert!(step(1, &database, &blocks).unwrap(), "one step does not do it all");
         assert_eq!(LedgerReader::new(database.clone()).oldest().unwrap(), BLOCKS_PER_STEP);
         while step(1, &database, &blocks).unwrap() {}
-        // The last set is that of the cut-off at 640, the one before that of 480: two epochs, though one block was asked.
-        assert_eq!(LedgerReader::new(database.clone()).oldest().unwrap(), 444);
+        // The last cut-off is at 640: three epochs stay, though one block was asked.
+        assert_eq!(LedgerReader::new(database.clone()).oldest().unwrap(), 160);
         for (height, block) in (0..).zip(&chain).skip(1) {
             let body = blocks.batch(block.batches[0]).unwrap();
-            assert_eq!(body.is_some(), height >= 444, "body of {height}");
+            assert_eq!(body.is_some(), height >= 160, "body of {height}");
             let boundary = height % 160 == 0;
-            assert_eq!(blocks.get(Height(height)).unwrap().is_some(), height >= 444 || boundary, "block {height}");
-            assert_eq!(blocks.finalization(Height(height)).unwrap().is_some(), height >= 444 || boundary);
-            assert_eq!(event_store::stored_record(&database, height).unwrap().is_some(), height >= 444);
+            assert_eq!(blocks.get(Height(height)).unwrap().is_some(), height >= 160 || boundary, "block {height}");
+            assert_eq!(blocks.finalization(Height(height)).unwrap().is_some(), height >= 160 || boundary);
+            assert_eq!(event_store::stored_record(&database, height).unwrap().is_some(), height >= 160);
         }
         // What is left is enough to start from, and to go on.
         let metrics = LedgerMetrics::new(&prometheus::Registry::new()).unwrap();

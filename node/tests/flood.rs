@@ -229,7 +229,7 @@ fn three_honest_validators_go_on_while_the_fourth_floods_them() {
     for metric in ["bizra_network_questions_refused_total", "bizra_network_frames_delayed_total"] {
         assert!(Network::metric(metric) > 0.0, "{metric}");
     }
-    assert_eq!(Network::metric("bizra_network_peers_shut_out_total"), 0.0, "so far it was only too curious");
+    assert!(Network::metric("bizra_network_peers_shut_out_total") < 1.0, "so far it was only too curious");
     drop(asking);
 
     let forging = hostile.flood(CONSENSUS_LANE, &Arc::new(forgeries()));

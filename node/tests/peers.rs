@@ -56,7 +56,7 @@ fn wait_for(what: &str, condition: impl Fn(u64) -> bool) -> u64 {
     }
 }
 
-/// Writes a configuration whole or not at all, as a ConfigMap mount does.
+/// Writes a configuration whole or not at all, as the mount of a `ConfigMap` does.
 fn write(file: &Path, configuration: &Configuration) {
     let aside = file.with_extension("new");
     fs::write(&aside, toml::to_string(configuration).unwrap()).unwrap();
@@ -82,7 +82,8 @@ fn a_validator_under_another_name_is_known_by_its_key_once_it_is_configured() {
     for configuration in &configurations {
         let key = SignerFolder::open_unchecked(&configuration.data_dir).unwrap().tls_key().unwrap();
         let name = &configuration.node_name;
-        let certificate = authority.sign_request(&key.certificate_request(name).unwrap(), &[name.clone()]).unwrap();
+        let certificate =
+            authority.sign_request(&key.certificate_request(name).unwrap(), std::slice::from_ref(name)).unwrap();
         fs::write(&configuration.tls.certificate_file, certificate).unwrap();
     }
     // v2 never runs, so the others need each other: none may sign before two of them have answered it (S5).

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bizra_driver::PublicKey;
 use bizra_node::block::BlockStore;
 use bizra_node::configuration::{Configuration, LoadedGenesis};
+use bizra_node::consensus::Ended;
 use bizra_node::identity::SignerFolder;
 use bizra_node::monitoring::StatusHandle;
 use bizra_node::node::Node;
@@ -109,7 +110,7 @@ impl Drop for Load {
 struct InProcess {
     status: StatusHandle,
     stop: oneshot::Sender<()>,
-    ended: JoinHandle<Result<(), Termination>>,
+    ended: JoinHandle<Result<Ended, Termination>>,
 }
 
 impl InProcess {

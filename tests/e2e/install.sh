@@ -8,7 +8,7 @@ image=${BIZRA_IMAGE:-localhost/bizra:dev}
 
 "$root/tests/setup.sh"
 "$root/tests/step.sh" build cargo build --release --locked --manifest-path "$root/Cargo.toml" \
-    --package bizra-operator --package bizra-node --bins
+    --workspace --bin bizra-operator --bin bizra-node
 "$here/cluster.sh" up
 "$here/cluster.sh" image
 kubeconfig=$("$here/cluster.sh" kubeconfig)

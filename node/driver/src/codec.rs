@@ -98,6 +98,11 @@ impl Reader {
         }
     }
 
+    /// This many bytes, without copying them.
+    pub fn bytes(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        self.take(length)
+    }
+
     fn signature(&mut self) -> Result<Signature, DecodeError> {
         Ok(Signature(self.array()?))
     }
@@ -139,7 +144,7 @@ impl Reader {
         let checkpoint = self.checkpoint()?;
         let boundary = match self.u8()? {
             0 => None,
-            1 => Some(Boundary { validators: self.digest()?, version: Version(self.u32()?) }),
+            1 => Some(Boundary { validators: self.digest()?, snapshot: self.digest()?, version: Version(self.u32()?) }),
             _ => return Err(DecodeError::Bounds("boundary flag")),
         };
         let count = usize::from(self.u16()?);
@@ -259,6 +264,7 @@ impl Write for Vec<u8> {
         self.push(u8::from(block.boundary.is_some()));
         if let Some(boundary) = &block.boundary {
             self.extend_from_slice(&boundary.validators.0);
+            self.extend_from_slice(&boundary.snapshot.0);
             self.extend_from_slice(&boundary.version.0.to_be_bytes());
         }
         self.extend_from_slice(&(block.batches.len() as u16).to_be_bytes());

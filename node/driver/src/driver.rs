@@ -141,6 +141,7 @@ pub(crate) struct Awaited {
 }
 
 /// One node without its I/O.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Driver<D, K> {
     pub(crate) core: State,
     pub(crate) disk: D,
@@ -149,6 +150,8 @@ pub struct Driver<D, K> {
     pub(crate) rosters: Rosters,
     pub(crate) record: Option<SigningRecord>,
     pub(crate) lock: Lock,
+    /// True if the core knows that it may sign.
+    pub(crate) signing_released: bool,
     pub(crate) data: Data,
     pub(crate) holding: Holding,
     /// Finalised blocks that wait for their bodies or their turn to be executed.
@@ -171,6 +174,7 @@ pub struct Driver<D, K> {
     /// When to ask for finalised blocks next; `None` while nothing shows that some are missing.
     pub(crate) range_due: Option<Millis>,
     pub(crate) range_asked: Millis,
+    pub(crate) ranges_paused: bool,
     pub(crate) attempts: u64,
     pub(crate) next_status: Millis,
     core_timer: Option<Millis>,
@@ -178,8 +182,8 @@ pub struct Driver<D, K> {
     work: bool,
     /// What `work` was found from.
     work_seen: Option<(u64, BestTip)>,
-    /// What the undecided blocks were last examined with: bodies and executed height. `None` if a block is new.
-    decided_with: Option<(u64, Height)>,
+    /// What the undecided blocks were last examined with: bodies, executed height and snapshot. `None` if a block is new.
+    decided_with: Option<(u64, Height, Option<Digest>)>,
     pub(crate) now: Millis,
     wall_milliseconds: u64,
     // Collected during a turn.
@@ -245,6 +249,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             rosters,
             record,
             lock,
+            signing_released: false,
             data: Data::default(),
             holding: Holding::default(),
             to_execute,
@@ -260,6 +265,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             next_sequence: wall_milliseconds << 20,
             range_due: None,
             range_asked: Millis(0),
+            ranges_paused: false,
             attempts: 0,
             next_status: now,
             core_timer: None,
@@ -303,9 +309,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         self.work = false;
         self.work_seen = None;
         self.events.push_back(Event::Started);
-        if matches!(self.lock, Lock::Open) {
-            self.events.push_back(Event::SigningAllowed);
-        }
+        self.signing_released = false;
+        self.release_signing();
     }
 
     /// Hands the core a message of a peer.
@@ -341,6 +346,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 Input::BatchVerified(batch, valid) => self.batch_verified(batch, valid)?,
             }
         }
+        self.release_signing();
         loop {
             self.settle()?;
             let (signed, executed) = self.flush()?;
@@ -358,7 +364,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             self.core_timer,
             self.data.next_fetch(),
             self.lock.next_question(),
-            self.range_due,
+            self.range_due.filter(|_| !self.ranges_paused),
             Some(self.next_status),
         ]
         .into_iter()
@@ -484,8 +490,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 let batches = self.select(&ancestors);
                 let named = self.core.block(parent).map(|block| block.checkpoint.height).unwrap_or_default();
                 let next = Height(named.0.saturating_add(CHECKPOINT_INTERVAL));
-                let checkpoint = self.own_checkpoint(next)?.unwrap_or_default();
                 let boundary = self.boundary()?;
+                // While the snapshot is being made, the chain goes on with the checkpoint that its parent names.
+                let waits = boundary.is_none() && next >= self.core.config().cutoff;
+                let checkpoint = if waits { None } else { self.own_checkpoint(next)? }.unwrap_or_default();
                 let contradictions = self.reportable(&ancestors)?;
                 let time_milliseconds = self.wall_milliseconds;
                 self.events.push_back(Event::Built {
@@ -615,7 +623,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     /// D2, H1: which of the awaited blocks have all their bodies and name a state that is executed here.
     fn decide(&mut self) -> Result<(), Halt> {
-        let with = Some((self.data.version(), self.applied));
+        if self.undecided.is_empty() {
+            return Ok(());
+        }
+        let with = Some((self.data.version(), self.applied, self.snapshot_root()?));
         if self.decided_with == with {
             return Ok(());
         }
@@ -787,8 +798,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     pub fn signing(&self) -> Signing {
         match self.lock {
             Lock::NotAValidator => Signing::NotAValidator,
-            Lock::Asking { .. } => Signing::Locked,
-            Lock::Open => Signing::Allowed,
+            Lock::Open if self.signing_released => Signing::Allowed,
+            Lock::Asking { .. } | Lock::Open => Signing::Locked,
         }
     }
 

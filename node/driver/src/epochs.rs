@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bizra_simplex::block::{CHECKPOINT_INTERVAL, CONTRADICTION_EPOCHS};
 use bizra_simplex::planted::{Bug, planted};
-use bizra_simplex::types::{Epoch, Height};
+use bizra_simplex::types::{Digest, Epoch, Height};
 use bizra_simplex::{Anchor, Block, Boundary, Certificate, Checkpoint, Config, Message, Protocol, Record, State};
 
 use crate::driver::{Driver, Halt, NodeIndex, Settings};
@@ -115,14 +115,26 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if height > self.applied { Ok(None) } else { self.disk.checkpoint(height) }
     }
 
-    /// What to say of the next epoch, once its validators are known (E1).
+    /// The root that this epoch's last block names: of the snapshot at the cut-off before (E1); `None` until it is made.
+    pub(crate) fn snapshot_root(&self) -> Result<Option<Digest>, DiskError> {
+        match self.core.config().epoch.0.checked_sub(1) {
+            Some(before) => self.disk.snapshot(Epoch(before)),
+            None => Ok(Some(Digest::default())),
+        }
+    }
+
+    /// What to say of the next epoch, once its validators and the snapshot before are known (E1).
     pub(crate) fn boundary(&self) -> Result<Option<Boundary>, DiskError> {
         let next = self.core.config().epoch.next();
         if self.applied < self.core.config().cutoff {
             return Ok(None);
         }
-        let next_set = self.disk.validators(next)?.zip(self.disk.version(next)?);
-        Ok(next_set.map(|(members, version)| Boundary { validators: validators_hash(next, &members), version }))
+        let next_set = self.disk.validators(next)?.zip(self.disk.version(next)?).zip(self.snapshot_root()?);
+        Ok(next_set.map(|((members, version), snapshot)| Boundary {
+            validators: validators_hash(next, &members),
+            snapshot,
+            version,
+        }))
     }
 
     /// Whether a header claims what was executed here; `None` while that is not executed.
@@ -173,7 +185,15 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             return Ok(false);
         };
         let Some(roster) = rosters.get(&next) else { return Ok(false) };
-        if self.boundary()? != block.boundary {
+        // A node that catches up need not wait for a snapshot that a quorum vouches for already.
+        let own = self.disk.validators(next)?.map(|members| validators_hash(next, &members));
+        let (version, snapshot) = (self.disk.version(next)?, self.snapshot_root()?);
+        let differs = |boundary: &Boundary| {
+            own != Some(boundary.validators)
+                || version != Some(boundary.version)
+                || snapshot.is_some_and(|root| root != boundary.snapshot)
+        };
+        if block.boundary.as_ref().is_none_or(differs) {
             return Err(Halt::Diverged(block.height));
         }
         let settings = (&self.settings, protocol(next, &self.disk, &self.settings)?);

@@ -68,7 +68,7 @@ fn boundary_block() -> Block {
         signals: Version(2),
         time_milliseconds: 0x0188_0000_0001,
         checkpoint: Checkpoint { height: Height(0x0a0b_0c00), state: digest(0x33), receipts: digest(0x44) },
-        boundary: Some(Boundary { validators: digest(0x55), version: Version(2) }),
+        boundary: Some(Boundary { validators: digest(0x55), snapshot: digest(0x56), version: Version(2) }),
         batches: vec![digest(0x66), digest(0x77)],
         contradictions: vec![contradiction()],
     }
@@ -103,6 +103,11 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
     let certified = |kind| PeerMessage::Consensus(Message::Certificate(certificate(kind)));
     let key = PublicKey([0x88; 32]);
     let Contradiction { first, second } = contradiction();
+    let link = Link {
+        block: boundary_block(),
+        finalization: certificate(VoteKind::Finalize),
+        next: vec![Member { key, power: Power(0x0708) }],
+    };
     vec![
         ("proposal_first", proposal(plain_block(), None)),
         ("proposal_boundary", proposal(boundary_block(), Some(certificate(VoteKind::Notarize)))),
@@ -126,6 +131,12 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
         ("fetch_held", PeerMessage::FetchHeld(vec![digest(0x66), digest(0x77)])),
         ("held", PeerMessage::Held(vec![digest(0x77)])),
         ("evidence", PeerMessage::Evidence(first, second)),
+        ("fetch_boundaries", PeerMessage::FetchBoundaries(Epoch(0x0102))),
+        ("boundaries", PeerMessage::Boundaries(Height(0x0a0b), Epoch(0x0102), vec![link])),
+        ("fetch_manifest", PeerMessage::FetchManifest(Height(0x0a00))),
+        ("manifest", PeerMessage::Manifest(Height(0x0a00), vec![digest(0x66), digest(0x77)])),
+        ("fetch_chunk", PeerMessage::FetchChunk(Height(0x0a00), 1)),
+        ("chunk", PeerMessage::Chunk(Height(0x0a00), 1, Bytes::from_static(b"items"))),
     ]
 }
 
@@ -145,7 +156,13 @@ fn is_golden(message: &PeerMessage) {
         | PeerMessage::Status(_)
         | PeerMessage::FetchHeld(_)
         | PeerMessage::Held(_)
-        | PeerMessage::Evidence(..) => {}
+        | PeerMessage::Evidence(..)
+        | PeerMessage::FetchBoundaries(_)
+        | PeerMessage::Boundaries(..)
+        | PeerMessage::FetchManifest(_)
+        | PeerMessage::Manifest(..)
+        | PeerMessage::FetchChunk(..)
+        | PeerMessage::Chunk(..) => {}
     }
 }
 

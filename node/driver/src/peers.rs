@@ -7,7 +7,7 @@ use bizra_simplex::{Certificate, Event, Message, SignedVote};
 use crate::batch::Batch;
 use crate::driver::{Destination, Driver, Halt, NodeIndex};
 use crate::ports::{Disk, Keys, PublicKey};
-use crate::startup::Answer;
+use crate::startup::{Answer, Lock};
 use crate::wire::PeerMessage;
 
 /// Time between two requests for a range, in milliseconds.
@@ -102,10 +102,19 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             }
             // S5: answered also while this node asks itself, so that a full restart does not wait in a circle.
             PeerMessage::FetchHighestVote(key) => {
+                // Who asks has just started: it should not sign before it knows how far the others are.
+                self.send(Destination::One(from), PeerMessage::Status(self.core.anchor().height()));
                 let highest = self.highest_votes.get(&key).copied();
                 self.send(Destination::One(from), PeerMessage::HighestVote(key, highest));
             }
             PeerMessage::HighestVote(key, highest) => self.take_answer(from, key, highest)?,
+            // Of snapshots the driver knows nothing: the node serves and takes them beside it.
+            PeerMessage::FetchBoundaries(_)
+            | PeerMessage::Boundaries(..)
+            | PeerMessage::FetchManifest(_)
+            | PeerMessage::Manifest(..)
+            | PeerMessage::FetchChunk(..)
+            | PeerMessage::Chunk(..) => {}
         }
         Ok(())
     }
@@ -174,10 +183,25 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let validators = &self.core.config().validators;
         match self.lock.answer(from, highest, me, validators, record) {
             Answer::Wait => {}
-            Answer::Open => self.events.push_back(Event::SigningAllowed),
+            Answer::Open => self.release_signing(),
             Answer::Elsewhere(vote) => return Err(Halt::SignedElsewhere(vote.vote.epoch, vote.vote.view)),
         }
         Ok(())
+    }
+
+    /// Lets the core sign once the peers have answered (S5) and this node is where they are: what it would say far below
+    /// helps nobody, and after the loss of a database the record alone would stand between it and an old view.
+    pub(crate) fn release_signing(&mut self) {
+        let behind = self.network_height().0 > self.core.anchor().height().0 + STATUS_GAP;
+        if matches!(self.lock, Lock::Open) && !self.signing_released && !behind {
+            self.signing_released = true;
+            self.events.push_back(Event::SigningAllowed);
+        }
+    }
+
+    /// While a snapshot is on its way, the blocks below it are not asked for.
+    pub fn pause_ranges(&mut self, paused: bool) {
+        self.ranges_paused = paused;
     }
 
     pub(crate) fn want_range(&mut self) {
@@ -201,7 +225,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 self.send(Destination::One(peer), PeerMessage::FetchBatch(digest));
             }
         }
-        if self.range_due.is_some_and(|due| due <= self.now) {
+        if !self.ranges_paused && self.range_due.is_some_and(|due| due <= self.now) {
             self.range_asked = self.now;
             let behind = self.network_height() > self.core.anchor().height();
             self.range_due = behind.then(|| self.now.plus(RANGE_INTERVAL));

@@ -111,6 +111,10 @@ pub trait Disk {
     /// epoch before names (E1); `None` until that height is executed and committed.
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError>;
 
+    /// Merkle root over the chunks of the snapshot of the state at the cut-off height of this epoch (E1); `None` until it
+    /// is made, or if it is not kept any more.
+    fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError>;
+
     /// The version whose rules hold in an epoch (P2): that of the genesis for epoch 0, else what the state at the cut-off
     /// height of the epoch before names; `None` where [`Disk::validators`] is.
     fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError>;

@@ -1,12 +1,13 @@
 //! What nodes send each other. One frame is one message; its first byte is the version of the format.
 
-use bizra_simplex::types::{Digest, Height, View};
+use bizra_simplex::types::{Digest, Epoch, Height, View};
 use bizra_simplex::{Block, Certificate, Message, SignedVote};
 use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::codec::{DecodeError, Reader, Write};
 use crate::holding::HELD_MAX;
+use crate::light::Link;
 use crate::ports::PublicKey;
 
 /// Version of the peer protocol.
@@ -17,6 +18,15 @@ pub const RANGE_BLOCKS_MAX: u64 = 64;
 
 /// Most blocks a receiver accepts in one range.
 const RANGE_DECODE_MAX: usize = 4_096;
+
+/// Most boundaries of one answer.
+pub const BOUNDARIES_MAX: usize = 64;
+
+/// Most chunks of one snapshot: 32 GiB of state. Bounds a manifest to 1 MiB.
+pub const SNAPSHOT_CHUNKS_MAX: usize = 1 << 15;
+
+/// Longest chunk of a snapshot. A chunk is what a lying peer can cost, and what a crash can lose.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// A frame that says that no vote of a key was seen: version, kind and the key.
 const NO_VOTE_BYTES: usize = 34;
@@ -52,6 +62,19 @@ pub enum PeerMessage {
     FetchHeld(Vec<Digest>),
     /// Answer to [`PeerMessage::FetchHeld`]: these.
     Held(Vec<Digest>),
+    /// Asks for the last blocks of epochs, from this epoch on.
+    FetchBoundaries(Epoch),
+    /// Answer to [`PeerMessage::FetchBoundaries`]: the oldest height whose state the sender keeps, the epoch asked for, and
+    /// the boundaries of consecutive epochs from that one on, as many as fit. None if that epoch has not ended.
+    Boundaries(Height, Epoch, Vec<Link>),
+    /// Asks for the list of chunks of the snapshot at this cut-off height.
+    FetchManifest(Height),
+    /// Answer to [`PeerMessage::FetchManifest`]: the hash of each chunk, in order; none if the sender has no such snapshot.
+    Manifest(Height, Vec<Digest>),
+    /// Asks for one chunk of the snapshot at this cut-off height.
+    FetchChunk(Height, u32),
+    /// Answer to [`PeerMessage::FetchChunk`]; empty if the sender has no such chunk.
+    Chunk(Height, u32, Bytes),
 }
 
 impl PeerMessage {
@@ -71,11 +94,21 @@ impl PeerMessage {
             Self::FetchHeld(digests) | Self::Held(digests) => 16 + 32 * digests.len(),
             Self::Evidence(..) => 256,
             Self::HighestVote(..) => 160,
+            Self::Boundaries(_, _, links) => {
+                let link =
+                    |link: &Link| 16 + block(&link.block) + certificate(&link.finalization) + 40 * link.next.len();
+                32 + links.iter().map(link).sum::<usize>()
+            }
+            Self::Manifest(_, hashes) => 16 + 32 * hashes.len(),
+            Self::Chunk(_, _, chunk) => 32 + chunk.len(),
             Self::FetchBlock(_)
             | Self::FetchView(_)
             | Self::FetchBatch(_)
             | Self::FetchRange(_)
             | Self::FetchHighestVote(_)
+            | Self::FetchBoundaries(_)
+            | Self::FetchManifest(_)
+            | Self::FetchChunk(..)
             | Self::Status(_) => 40,
         }
     }
@@ -88,7 +121,10 @@ impl PeerMessage {
             | Self::FetchBatch(_)
             | Self::FetchRange(_)
             | Self::FetchHighestVote(_)
-            | Self::FetchHeld(_) => true,
+            | Self::FetchHeld(_)
+            | Self::FetchBoundaries(_)
+            | Self::FetchManifest(_)
+            | Self::FetchChunk(..) => true,
             Self::Consensus(_)
             | Self::Batch(_)
             | Self::Block(_)
@@ -96,7 +132,10 @@ impl PeerMessage {
             | Self::HighestVote(..)
             | Self::Status(_)
             | Self::Held(_)
-            | Self::Evidence(..) => false,
+            | Self::Evidence(..)
+            | Self::Boundaries(..)
+            | Self::Manifest(..)
+            | Self::Chunk(..) => false,
         }
     }
 
@@ -169,6 +208,43 @@ impl PeerMessage {
                 bytes.put_signed_vote(first);
                 bytes.put_signed_vote(second);
             }
+            Self::FetchBoundaries(epoch) => {
+                bytes.push(32);
+                bytes.extend_from_slice(&epoch.0.to_be_bytes());
+            }
+            Self::Boundaries(oldest, epoch, links) => {
+                bytes.push(33);
+                bytes.extend_from_slice(&oldest.0.to_be_bytes());
+                bytes.extend_from_slice(&epoch.0.to_be_bytes());
+                bytes.push(links.len() as u8);
+                for link in links {
+                    put_link(&mut bytes, link);
+                }
+            }
+            Self::FetchManifest(cutoff) => {
+                bytes.push(34);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+            }
+            Self::Manifest(cutoff, hashes) => {
+                bytes.push(35);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+                bytes.extend_from_slice(&(hashes.len() as u32).to_be_bytes());
+                for hash in hashes {
+                    bytes.extend_from_slice(&hash.0);
+                }
+            }
+            Self::FetchChunk(cutoff, index) => {
+                bytes.push(36);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+                bytes.extend_from_slice(&index.to_be_bytes());
+            }
+            Self::Chunk(cutoff, index, chunk) => {
+                bytes.push(37);
+                bytes.extend_from_slice(&cutoff.0.to_be_bytes());
+                bytes.extend_from_slice(&index.to_be_bytes());
+                bytes.extend_from_slice(&(chunk.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(chunk);
+            }
         }
         bytes.into()
     }
@@ -204,11 +280,46 @@ impl PeerMessage {
             12 => Self::FetchHeld(digests(&mut reader)?),
             13 => Self::Held(digests(&mut reader)?),
             14 => Self::Evidence(reader.signed_vote()?, reader.signed_vote()?),
+            32 => Self::FetchBoundaries(Epoch(reader.u64()?)),
+            33 => {
+                let (oldest, epoch, count) = (Height(reader.u64()?), Epoch(reader.u64()?), usize::from(reader.u8()?));
+                if count > BOUNDARIES_MAX {
+                    return Err(DecodeError::Bounds("boundaries"));
+                }
+                Self::Boundaries(oldest, epoch, (0..count).map(|_| link(&mut reader)).collect::<Result<_, _>>()?)
+            }
+            34 => Self::FetchManifest(Height(reader.u64()?)),
+            35 => {
+                let (cutoff, count) = (Height(reader.u64()?), reader.u32()? as usize);
+                if count > SNAPSHOT_CHUNKS_MAX {
+                    return Err(DecodeError::Bounds("chunks of a snapshot"));
+                }
+                Self::Manifest(cutoff, (0..count).map(|_| reader.digest()).collect::<Result<_, _>>()?)
+            }
+            36 => Self::FetchChunk(Height(reader.u64()?), reader.u32()?),
+            37 => {
+                let (cutoff, index, length) = (Height(reader.u64()?), reader.u32()?, reader.u32()? as usize);
+                if length > SNAPSHOT_CHUNK_BYTES_MAX {
+                    return Err(DecodeError::Bounds("length of a chunk"));
+                }
+                Self::Chunk(cutoff, index, reader.bytes(length)?)
+            }
             _ => return Err(DecodeError::Bounds("message kind")),
         };
         reader.end()?;
         Ok(message)
     }
+}
+
+fn put_link(bytes: &mut Vec<u8>, link: &Link) {
+    let link = link.encode();
+    bytes.extend_from_slice(&(link.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&link);
+}
+
+fn link(reader: &mut Reader) -> Result<Link, DecodeError> {
+    let length = reader.u32()? as usize;
+    Link::decode(reader.bytes(length)?)
 }
 
 fn put_digests(bytes: &mut Vec<u8>, digests: &[Digest]) {
@@ -230,7 +341,8 @@ fn digests(reader: &mut Reader) -> Result<Vec<Digest>, DecodeError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use bizra_simplex::types::{Epoch, Signature, ValidatorIndex};
+    use crate::ports::Member;
+    use bizra_simplex::types::{Power, Signature, ValidatorIndex};
     use bizra_simplex::{Boundary, Checkpoint, Contradiction, Proposal, Version, Vote, VoteKind};
     use proptest::prelude::*;
 
@@ -270,8 +382,11 @@ mod tests {
             state,
             receipts,
         });
-        let boundary = (digest(), any::<u32>());
-        let boundary = boundary.prop_map(|(validators, version)| Boundary { validators, version: Version(version) });
+        let boundary = (digest(), digest(), any::<u32>()).prop_map(|(validators, snapshot, version)| Boundary {
+            validators,
+            snapshot,
+            version: Version(version),
+        });
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
         let maker = (any::<u16>(), any::<u32>());
         let contradictions = (vote(), vote()).prop_map(|(first, second)| Contradiction { first, second });
@@ -290,6 +405,16 @@ mod tests {
                 contradictions,
             },
         )
+    }
+
+    fn links() -> impl Strategy<Value = Link> {
+        let member = (any::<[u8; 32]>(), any::<u64>());
+        let member = member.prop_map(|(key, power)| Member { key: PublicKey(key), power: Power(power) });
+        (block(), certificate(), prop::collection::vec(member, 0..4)).prop_map(|(block, finalization, next)| Link {
+            block,
+            finalization,
+            next,
+        })
     }
 
     fn message() -> impl Strategy<Value = PeerMessage> {
@@ -322,6 +447,15 @@ mod tests {
             prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::FetchHeld),
             prop::collection::vec(digest(), 0..HELD_MAX).prop_map(PeerMessage::Held),
             (vote(), vote()).prop_map(|(first, second)| PeerMessage::Evidence(first, second)),
+            any::<u64>().prop_map(|epoch| PeerMessage::FetchBoundaries(Epoch(epoch))),
+            (any::<u64>(), any::<u64>(), prop::collection::vec(links(), 0..3))
+                .prop_map(|(oldest, epoch, links)| PeerMessage::Boundaries(Height(oldest), Epoch(epoch), links)),
+            any::<u64>().prop_map(|cutoff| PeerMessage::FetchManifest(Height(cutoff))),
+            (any::<u64>(), prop::collection::vec(digest(), 0..5))
+                .prop_map(|(cutoff, hashes)| PeerMessage::Manifest(Height(cutoff), hashes)),
+            (any::<u64>(), any::<u32>()).prop_map(|(cutoff, index)| PeerMessage::FetchChunk(Height(cutoff), index)),
+            (any::<u64>(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..300))
+                .prop_map(|(cutoff, index, chunk)| PeerMessage::Chunk(Height(cutoff), index, chunk.into())),
         ]
     }
 
@@ -343,7 +477,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..16) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..40) {
             let framed: Bytes = [&[WIRE_VERSION, kind], &bytes[..]].concat().into();
             let _ = PeerMessage::decode(framed);
             let _ = PeerMessage::decode(bytes.into());

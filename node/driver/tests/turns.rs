@@ -85,6 +85,10 @@ impl Disk for FixedDisk {
         Ok((epoch == Epoch(0)).then_some(members))
     }
 
+    fn snapshot(&self, _: Epoch) -> Result<Option<Digest>, DiskError> {
+        Ok(None)
+    }
+
     fn version(&self, _: Epoch) -> Result<Option<Version>, DiskError> {
         Ok(Some(Protocol::V2.version()))
     }
@@ -243,6 +247,23 @@ fn more_votes_than_a_slot_holds_are_signed_in_one_turn_slot_by_slot() {
         matches!(message, PeerMessage::Consensus(Message::Vote(signed)) if signed.vote.kind == VoteKind::Finalize)
     });
     assert_eq!(finalized.count() as u64, views);
+}
+
+#[test]
+fn who_is_far_behind_signs_nothing_though_a_quorum_has_answered() {
+    let votes = |heights: &[u64]| {
+        let mut driver = validator(Vec::new());
+        let statuses =
+            (1..).zip(heights).map(|(peer, height)| Input::Message(peer, PeerMessage::Status(Height(*height))));
+        driver.turn(Millis(1), 0, statuses.chain(answers())).unwrap();
+        let output = driver.turn(Millis(60_000), 0, [Input::Tick]).unwrap();
+        let signed = |message: &PeerMessage| matches!(message, PeerMessage::Consensus(Message::Vote(_)));
+        (driver.signing(), output.sends.iter().any(|(_, message)| signed(message)))
+    };
+    assert_eq!(votes(&[100, 100]), (Signing::Locked, false));
+    // One of four may be a liar, and a few blocks are no distance.
+    assert_eq!(votes(&[100]), (Signing::Allowed, true));
+    assert_eq!(votes(&[8, 8, 8]), (Signing::Allowed, true));
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub struct Checkpoint {
 pub struct Boundary {
     /// Hash of the next epoch's validators, as the state at this epoch's cut-off height names them.
     pub validators: Digest,
+    /// Merkle root over the chunks of the snapshot at the cut-off height of the epoch before; zeros in the first epoch.
+    pub snapshot: Digest,
     /// The version whose rules hold in the next epoch (P2).
     pub version: Version,
 }
@@ -149,6 +151,7 @@ impl Block {
         hash.update([u8::from(self.boundary.is_some())]);
         if let Some(boundary) = &self.boundary {
             hash.update(boundary.validators.0);
+            hash.update(boundary.snapshot.0);
             hash.update(boundary.version.0.to_be_bytes());
         }
         hash.update((self.batches.len() as u64).to_be_bytes());

@@ -342,6 +342,10 @@ impl Disk for SimulatedDisk {
         self.read(|store| store.validators(epoch))
     }
 
+    fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
+        Ok(self.with(|store| store.snapshot(epoch)))
+    }
+
     fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
         self.read(|store| store.version(epoch))
     }

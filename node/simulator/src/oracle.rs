@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::keys::KeyBook;
 use crate::schedule::{Schedule, key_of};
-use crate::store::{checkpoint, next_state};
+use crate::store::{checkpoint, next_state, snapshot_root};
 use crate::witness::Witness;
 
 /// First byte of a payload that an application accepts; any other is invalid.
@@ -281,6 +281,12 @@ impl Oracle {
         if block.boundary.is_some_and(|boundary| boundary.validators != hash(self.schedule.of(next))) {
             self.accuse(time, node, format!("block {} announces other validators than the state names", block.height));
         }
+        let snapshot = block.epoch.0.checked_sub(1).map_or(Some(Digest::default()), |before| {
+            self.states.get(self.schedule.cutoff(Epoch(before)).0 as usize).map(|state| snapshot_root(*state))
+        });
+        if block.boundary.is_some_and(|boundary| Some(boundary.snapshot) != snapshot) {
+            self.accuse(time, node, format!("block {} vouches for another snapshot than the state's", block.height));
+        }
     }
 
     /// The version of an epoch, as signals in the chain have decided it.
@@ -544,6 +550,7 @@ pub fn block_digest(block: &Block) -> Digest {
         Some(boundary) => {
             bytes.push(1);
             bytes.extend(boundary.validators.0);
+            bytes.extend(boundary.snapshot.0);
             bytes.extend(boundary.version.0.to_be_bytes());
         }
     }

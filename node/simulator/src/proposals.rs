@@ -21,6 +21,11 @@ impl Adversary {
             block.checkpoint.state = stranger;
             return self.signed(proposal);
         }
+        if let Some(boundary) = block.boundary.as_mut().filter(|_| random.chance(400)) {
+            // A snapshot that nobody made.
+            boundary.snapshot = stranger;
+            return self.signed(proposal);
+        }
         match random.below(24) {
             0 => block.height = Height(block.height.0 + random.between(1, 3)),
             1 => block.batches.push(stranger),
@@ -49,7 +54,10 @@ impl Adversary {
                 block.checkpoint.height = Height(newest - newest % CHECKPOINT_INTERVAL);
                 block.checkpoint.state = stranger;
             }
-            12 => block.boundary = block.boundary.xor(Some(Boundary { validators: stranger, version: Version(9) })),
+            12 => {
+                let lie = Boundary { validators: stranger, snapshot: stranger, version: Version(9) };
+                block.boundary = block.boundary.xor(Some(lie));
+            }
             20 => block.signals = Version(0),
             21 => block.proposer = ValidatorIndex(block.proposer.0 ^ 1),
             22 | 23 => block.contradictions = self.told(random, block),

@@ -211,6 +211,14 @@ impl Store {
         known.then(|| self.schedule.members(epoch))
     }
 
+    /// The root of a snapshot becomes known some blocks after the cut-off that has to name it: making it takes time.
+    pub(crate) fn snapshot(&self, epoch: Epoch) -> Option<Digest> {
+        let named_after = self.schedule.cutoff(epoch.next());
+        let late = named_after.0 / CHECKPOINT_INTERVAL % 3;
+        let made = self.checkpoints.get(&self.schedule.cutoff(epoch))?;
+        (self.executed.0 >= named_after.0.saturating_add(late)).then(|| snapshot_root(made.state))
+    }
+
     /// P1, P2, as the ledger keeps them: the last signal of each validator, and what comes of them at a cut-off.
     fn note_signal(&mut self, block: &Block) {
         let Self { schedule, signals, versions, .. } = self;
@@ -249,6 +257,11 @@ impl Store {
 /// The state after one more block.
 pub(crate) fn next_state(before: Digest, block: Digest) -> Digest {
     Digest(Sha256::new().chain_update(before.0).chain_update(block.0).finalize().into())
+}
+
+/// The root over the chunks of a snapshot of this state.
+pub(crate) fn snapshot_root(state: Digest) -> Digest {
+    next_state(Digest([1; 32]), state)
 }
 
 /// The checkpoint at a height with this state.

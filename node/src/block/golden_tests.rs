@@ -48,7 +48,7 @@ fn version_1_of_every_stored_form_of_consensus_never_changes() {
         signals: Version(2),
         time_milliseconds: 2_000,
         checkpoint: Checkpoint { height: Height(0), state: Digest([0x33; 32]), receipts: Digest([0x44; 32]) },
-        boundary: Some(Boundary { validators: Digest([0x55; 32]), version: Version(2) }),
+        boundary: Some(Boundary { validators: Digest([0x55; 32]), snapshot: Digest([0x56; 32]), version: Version(2) }),
         batches: vec![Digest([0x66; 32])],
         contradictions: vec![contradiction],
     };

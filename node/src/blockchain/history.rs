@@ -83,7 +83,7 @@ pub(super) fn encode_log(changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-fn decode_log(height: u64, bytes: &[u8]) -> Result<Vec<Change>, StorageError> {
+pub(super) fn decode_log(height: u64, bytes: &[u8]) -> Result<Vec<Change>, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
         fields.take().filter(|&[version]| version == VERSION)?;

@@ -22,7 +22,7 @@ use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
 use super::receipt::Receipt;
-use super::record::{STATE_KEY, State, TransactionRecord};
+use super::record::{STATE_KEY, State, TransactionRecord, superseded_key, totals_key};
 use super::state_entries::StateEntries;
 use super::{genesis, sealing};
 
@@ -251,10 +251,15 @@ impl Ledger {
             tracing::warn!(height, %owner, ?failure, "a block reports a validator that contradicted itself");
         }
         for (position, (transaction, known)) in (0..).zip(planned.iter().zip(known)) {
-            if self.unwritten.has_executed(&transaction.id) || known.is_some_and(|known| stands(&known, height)) {
+            if self.unwritten.has_executed(&transaction.id) || known.as_ref().is_some_and(|known| stands(known, height))
+            {
                 duplicates.push(transaction.id);
                 duplicate_positions.push(position);
                 continue;
+            }
+            if let Some(known) = known {
+                // A snapshot at a cut-off below may have to hold it still.
+                writes.put(Family::Ledger, &superseded_key(height, &transaction.id), &known)?;
             }
             let money = *ground.money;
             let failure = execution::apply(&transaction.step, height, &mut accounts, &mut ground)?;
@@ -298,6 +303,9 @@ impl Ledger {
         }
         writes.put(Family::Ledger, STATE_KEY, &state.encode())?;
         writes.put(Family::Ledger, &summary_key(height), &summary.encode())?;
+        if self.registry.set_at_cutoff(height).is_some() {
+            writes.put(Family::Ledger, &totals_key(height), &state.encode())?;
+        }
         self.state = state;
         if height.is_multiple_of(CHECKPOINT_INTERVAL) {
             let checkpoint = self.seal(writes)?;

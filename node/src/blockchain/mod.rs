@@ -22,6 +22,7 @@ mod rebuild;
 mod receipt;
 mod record;
 mod sealing;
+mod snapshot;
 mod state_entries;
 #[cfg(test)]
 mod state_tests;
@@ -38,3 +39,4 @@ pub use rebuild::{Difference, Since, compare_ledgers, rebuild, rebuildable};
 pub use receipt::{Failure, Receipt};
 pub use record::{Account, TransactionRecord};
 pub use sealing::{CommitmentError, verify_commitment};
+pub use snapshot::{Section, SnapshotItem, last_cutoffs, put_item, read_snapshot, recent_block, seal_snapshot};

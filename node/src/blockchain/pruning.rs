@@ -4,7 +4,7 @@
 
 use super::checkpoint::{checkpoint_key, summary_key};
 use super::execution::RECEIPT_BLOCKS;
-use super::record::corrupt;
+use super::record::{SUPERSEDED, corrupt, numbered, totals_key};
 use crate::storage::{Database, Family, StorageError, Writes};
 
 /// Key of the oldest retained height in the `Ledger` family.
@@ -22,11 +22,14 @@ pub(super) fn oldest_retained(database: &Database) -> Result<u64, StorageError> 
 pub fn prune_ledger(writes: &mut Writes<'_>, before: u64, oldest: u64) -> Result<(), StorageError> {
     writes.put(Family::Ledger, OLDEST_KEY, &oldest.to_be_bytes())?;
     writes.delete_range(Family::Ledger, &summary_key(before), &summary_key(oldest))?;
-    writes.delete_range(Family::Ledger, &checkpoint_key(before), &checkpoint_key(oldest))
+    writes.delete_range(Family::Ledger, &checkpoint_key(before), &checkpoint_key(oldest))?;
+    writes.delete_range(Family::Ledger, &totals_key(before), &totals_key(oldest))?;
+    writes.delete_range(Family::Ledger, &numbered(SUPERSEDED, before), &numbered(SUPERSEDED, oldest))
 }
 
 /// Lets compaction drop former values that no retained height has, and receipts beyond both the retention and the
-/// blocks for which a receipt keeps its transaction from being executed again.
-pub fn forget_history(database: &Database, oldest: u64, executed: u64) {
-    database.forget_through(oldest, oldest.min(executed.saturating_sub(RECEIPT_BLOCKS + 1)));
+/// blocks for which a receipt keeps its transaction from being executed again, counted from `cutoff`: the oldest cut-off
+/// height of which a snapshot may still have to be made.
+pub fn forget_history(database: &Database, oldest: u64, cutoff: u64) {
+    database.forget_through(oldest, oldest.min(cutoff.saturating_sub(RECEIPT_BLOCKS + 1)));
 }

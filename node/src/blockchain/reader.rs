@@ -1,5 +1,6 @@
 //! Reads of the ledger as of the last committed block. Cheap to clone; safe from any thread.
 
+use bizra_proto::parameters::Parameters;
 use bizra_simplex::Checkpoint;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 
@@ -83,6 +84,14 @@ impl LedgerReader {
         let State { executed, supply, fees, transactions, money, next_cutoff, .. } = State::decode(&bytes)?;
         let Money { staked, slashed } = money;
         Ok(Totals { height: executed, supply, fees, transactions, staked, slashed, next_cutoff })
+    }
+
+    /// Blocks from one cut-off to the next; fixed by the genesis.
+    pub fn epoch_blocks(&self) -> Result<u64, StorageError> {
+        let bytes = self.database.get(Family::State, &EntryKey::single(Domain::Parameters).0)?.unwrap_or_default();
+        let fixed = bytes.as_slice().try_into();
+        let fixed = fixed.map_err(|_| StorageError::Corrupt("stored parameters do not decode".to_owned()))?;
+        Ok(Parameters::decode(fixed).epoch_blocks)
     }
 
     /// An account as of a height, by default the last executed one. An unknown address has an empty account.

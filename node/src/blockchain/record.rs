@@ -19,6 +19,19 @@ pub(super) fn numbered(kind: u8, height: u64) -> [u8; 9] {
     key
 }
 
+/// Key of the totals at a cut-off height, in the `Ledger` family.
+pub(super) fn totals_key(cutoff: u64) -> [u8; 9] {
+    numbered(b't', cutoff)
+}
+
+/// Key of a receipt that was replaced at this height, in the `Ledger` family.
+pub(super) fn superseded_key(height: u64, id: &TransactionId) -> Vec<u8> {
+    [&numbered(SUPERSEDED, height)[..], &id.0].concat()
+}
+
+/// First letter of [`superseded_key`].
+pub(super) const SUPERSEDED: u8 = b'x';
+
 /// An account as of the last executed block. An account nobody paid to or from has all zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {

@@ -55,7 +55,7 @@ fn summary(database: &Database, height: u64) -> Result<BlockSummary, StorageErro
 }
 
 /// Digests of the last blocks up to a height, that one last.
-fn recent_blocks(database: &Database, height: u64) -> Result<VecDeque<Digest>, StorageError> {
+pub(super) fn recent_blocks(database: &Database, height: u64) -> Result<VecDeque<Digest>, StorageError> {
     let first = (height + 1).saturating_sub(RECENT_BLOCKS);
     (first..=height).map(|height| Ok(summary(database, height)?.hash)).collect()
 }
@@ -133,6 +133,26 @@ pub enum CommitmentError {
     },
 }
 
+/// Sums up all stored entries but those of `except`.
+pub(super) fn sum_entries(database: &Database, except: &BTreeMap<EntryKey, Value>) -> Result<LtHash, StorageError> {
+    let mut lattice = LtHash::default();
+    for item in database.scan(Family::Accounts, &[])? {
+        let (address, value) = item?;
+        let address = Address((*address).try_into().map_err(|_| super::record::corrupt("the address of an account"))?);
+        let key = EntryKey::of(Domain::Account, address);
+        if !except.contains_key(&key) {
+            lattice.add(&key, &Account::decode(&value)?.encode());
+        }
+    }
+    for item in state_entries::stored(database)? {
+        let (key, value) = item?;
+        if !except.contains_key(&key) {
+            lattice.add(&key, &value);
+        }
+    }
+    Ok(lattice)
+}
+
 /// Computes the commitment at the last checkpoint from all entries and compares it with the stored one. Reads the whole
 /// state: for a database no node is running on, or that was just imported.
 pub fn verify_commitment(database: &Database) -> Result<Checkpoint, CommitmentError> {
@@ -147,21 +167,7 @@ pub fn verify_commitment(database: &Database) -> Result<Checkpoint, CommitmentEr
             before.entry(key).or_insert(old);
         }
     }
-    let mut lattice = LtHash::default();
-    for item in database.scan(Family::Accounts, &[])? {
-        let (address, value) = item?;
-        let address = Address((*address).try_into().map_err(|_| super::record::corrupt("the address of an account"))?);
-        let key = EntryKey::of(Domain::Account, address);
-        if !before.contains_key(&key) {
-            lattice.add(&key, &Account::decode(&value)?.encode());
-        }
-    }
-    for item in state_entries::stored(database)? {
-        let (key, value) = item?;
-        if !before.contains_key(&key) {
-            lattice.add(&key, &value);
-        }
-    }
+    let mut lattice = sum_entries(database, &before)?;
     for (key, old) in &before {
         old.bytes().into_iter().for_each(|bytes| lattice.add(key, bytes));
     }

@@ -496,3 +496,6 @@ proptest! {
         verify_commitment(&world.database).unwrap();
     }
 }
+
+#[path = "snapshot_tests.rs"]
+mod snapshots;

@@ -15,6 +15,7 @@ pub mod output;
 mod owner_key;
 pub mod proof;
 pub mod replay;
+pub mod reset;
 pub mod run;
 pub mod signals;
 pub mod termination;
@@ -72,6 +73,8 @@ pub enum Command {
     Replay(replay::ReplayCommand),
     /// Check everything in a stopped node's database.
     Verify(verify::VerifyCommand),
+    /// Set a stopped node's database aside, to make it anew from peers.
+    ResetDatabase(reset::ResetDatabaseCommand),
     /// Submit signed transfers at a fixed rate and measure the time to finality.
     Load(Box<load::LoadCommand>),
     /// Make or find the node's keys and report them; the first init container of a Pod.
@@ -100,6 +103,7 @@ impl Command {
             Self::Proof(command) => command.run().await,
             Self::Replay(command) => command.run(),
             Self::Verify(command) => command.run(),
+            Self::ResetDatabase(command) => command.run(),
             Self::Load(command) => command.run().await,
             Self::InitKey(command) => command.run(),
             Self::InitGenesis(command) => command.run().await,

@@ -25,7 +25,6 @@ impl RunCommand {
     pub async fn run(self) -> Result<(), CliError> {
         let mut signals = StopSignals::listen().map_err(CliError::failed)?;
         let configuration = Configuration::load(&self.config).map_err(CliError::stopped)?;
-        let node = Node::start(configuration, &self.config).await.map_err(CliError::Stopped)?;
         let stop = async move {
             if self.stop_on_stdin_close {
                 tokio::select! {
@@ -36,6 +35,6 @@ impl RunCommand {
                 signals.wait().await;
             }
         };
-        node.run_until(stop).await.map_err(CliError::Stopped)
+        Node::run(configuration, &self.config, stop).await.map_err(CliError::Stopped)
     }
 }

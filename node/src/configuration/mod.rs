@@ -21,6 +21,9 @@ const NODE_NAME_MAX_BYTES: usize = 63;
 /// Most peers a node may have: each costs two connections and two queues.
 pub const PEERS_MAX: usize = 256;
 
+/// A chunk of a snapshot, 1 MiB, must come within the patience of who asks for it.
+const SERVE_BYTES_MIN: u64 = 256 << 10;
+
 /// `node.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,9 @@ pub struct Configuration {
     /// What is kept of the past.
     #[serde(default)]
     pub retention: RetentionConfiguration,
+    /// How the node comes to know what it missed.
+    #[serde(default)]
+    pub sync: SyncConfiguration,
     /// The other nodes of the network.
     #[serde(default)]
     pub peers: Vec<PeerConfiguration>,
@@ -52,13 +58,33 @@ pub struct Configuration {
 pub struct RetentionConfiguration {
     /// Keep everything since the genesis.
     pub archive: bool,
-    /// Without `archive`: keep this many blocks below the last executed one, but never fewer than two epochs.
+    /// Without `archive`: keep this many blocks below the last executed one, but never fewer than three epochs.
     pub blocks: u64,
 }
 
 impl Default for RetentionConfiguration {
     fn default() -> Self {
         Self { archive: true, blocks: 100_000 }
+    }
+}
+
+/// Section `[sync]`: how a node that has nothing, or is far behind, comes to the present, and what it gives to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyncConfiguration {
+    /// Begin at a snapshot from peers if that is far ahead, instead of executing every block. An archive does so only while
+    /// its database is empty, and then keeps everything from there on; without this it replays from the genesis.
+    pub snapshot: bool,
+    /// How far ahead, in blocks, a snapshot must be to be worth it. One is taken all the same if no peer keeps the block that
+    /// is needed next.
+    pub snapshot_behind_blocks: u64,
+    /// Bytes of snapshots a second that one peer is served at most.
+    pub serve_bytes_per_second: u64,
+}
+
+impl Default for SyncConfiguration {
+    fn default() -> Self {
+        Self { snapshot: true, snapshot_behind_blocks: 8_192, serve_bytes_per_second: 16 << 20 }
     }
 }
 
@@ -211,6 +237,13 @@ impl Configuration {
             return field("volume_id", "is empty; give the uid of the volume claim, or any fixed text".to_owned());
         }
         self.check_listen()?;
+        if self.sync.serve_bytes_per_second < SERVE_BYTES_MIN {
+            let found = self.sync.serve_bytes_per_second;
+            return field(
+                "sync.serve_bytes_per_second",
+                format!("is {found}; peers that join need at least {SERVE_BYTES_MIN}, a quarter of a chunk"),
+            );
+        }
         if self.peers.len() > PEERS_MAX {
             return field("peers", format!("lists {} peers; at most {PEERS_MAX} are supported", self.peers.len()));
         }
@@ -321,6 +354,7 @@ mod tests {
             (format!("{SMALLEST}{}", peer("demo-v0", "a:1")), "peers[0].name"),
             (format!("{SMALLEST}{}{}", peer("demo-v1", "a:1"), peer("demo-v1", "b:1")), "peers[1].name"),
             (format!("{SMALLEST}{}", peer("demo-v1", "https://a")), "peers[0].address"),
+            (format!("{SMALLEST}\n[sync]\nserve_bytes_per_second = 1"), "sync.serve_bytes_per_second"),
             (format!("{SMALLEST}\n[listen]\nhttp = \"0.0.0.0:7100\""), "listen.http"),
         ] {
             let error = load(&text).unwrap_err();

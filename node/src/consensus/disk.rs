@@ -13,6 +13,7 @@ use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger};
 use crate::event_store;
+use crate::snapshot::{SnapshotMaker, SnapshotStore};
 use crate::storage::{Database, StorageError, Writes};
 
 /// Called with every executed block, in height order, after its effects are applied.
@@ -26,6 +27,9 @@ pub struct NodeDisk {
     record: Option<Recorder>,
     executed: ExecutedBlocks,
     metrics: ConsensusMetrics,
+    snapshots: SnapshotStore,
+    maker: SnapshotMaker,
+    epoch_blocks: u64,
     /// True while something written may not be durable: also at the start, of what another process wrote.
     unsynced: bool,
 }
@@ -39,9 +43,12 @@ impl NodeDisk {
         record: Option<RecordFile>,
         executed: ExecutedBlocks,
         metrics: ConsensusMetrics,
+        (snapshots, maker): (SnapshotStore, SnapshotMaker),
     ) -> std::io::Result<Self> {
+        let epoch_blocks = ledger.parameters().epoch_blocks;
         let record = record.map(Recorder::start).transpose()?;
-        Ok(Self { database, blocks, ledger, record, executed, metrics, unsynced: true })
+        let unsynced = true;
+        Ok(Self { database, blocks, ledger, record, executed, metrics, snapshots, maker, epoch_blocks, unsynced })
     }
 
     /// Power of the set computed last that signals this version or a higher one (PROTOCOL P1).
@@ -92,6 +99,9 @@ impl NodeDisk {
         }
         if let Some(block) = last_finalized {
             self.blocks.finalized_to(&block);
+        }
+        if outcomes.iter().any(|outcome| outcome.height.0.is_multiple_of(self.epoch_blocks)) {
+            self.maker.cutoff_executed();
         }
         for outcome in outcomes {
             (self.executed)(Arc::new(outcome));
@@ -201,6 +211,10 @@ impl Disk for NodeDisk {
         Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| set.voters()))
     }
 
+    fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
+        Ok(self.snapshots.root(self.epoch_blocks.saturating_mul(epoch.next().0)))
+    }
+
     fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
         Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| Version(set.version)))
     }
@@ -210,7 +224,7 @@ impl Disk for NodeDisk {
     }
 }
 
-fn disk_error(error: StorageError) -> DiskError {
+pub(super) fn disk_error(error: StorageError) -> DiskError {
     match error {
         StorageError::Corrupt(what) => DiskError::Corrupt(what),
         StorageError::Failed(what) => DiskError::Failed(what),

@@ -14,4 +14,4 @@ pub use disk::{ExecutedBlocks, NodeDisk};
 pub use keys::NodeKeys;
 pub use metrics::ConsensusMetrics;
 pub use record_file::{RecordFile, RecordFileError};
-pub use runtime::{Consensus, ConsensusError, ConsensusSetup};
+pub use runtime::{Consensus, ConsensusError, ConsensusSetup, Ended};

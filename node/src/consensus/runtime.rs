@@ -10,23 +10,24 @@ use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Destination, DiskError, Driver, Halt, Input, Output, PublicKey, Settings, Signing};
 use bizra_proto::exit::{ExitReason, Termination};
-use bizra_proto::v1::{PeerStatus, SigningState, SyncState};
+use bizra_proto::v1::{PeerStatus, SigningState, SnapshotProgress, SyncState};
 use bizra_simplex::types::{Digest, Millis};
 use bizra_simplex::{Protocol, Timing, Version};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{ExecutedBlocks, NodeDisk};
+use super::disk::{ExecutedBlocks, NodeDisk, disk_error};
 use super::keys::NodeKeys;
 use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
 use super::verifier::Verifier;
 use crate::block::BlockStore;
 use crate::blockchain::Ledger;
-use crate::configuration::LoadedGenesis;
+use crate::configuration::{LoadedGenesis, SyncConfiguration};
 use crate::identity::{ConsensusKey, IdentityError, SignerFolder};
 use crate::monitoring::StatusHandle;
 use crate::network::{NetworkEvent, NetworkHandle, PeerId};
+use crate::snapshot::{DatabaseFolders, Progress, SnapshotMaker, SnapshotService, SnapshotSetup, SnapshotStore};
 use crate::storage::Database;
 use crate::transaction::{ChainId, PackedBatch};
 
@@ -104,6 +105,16 @@ pub struct ConsensusSetup {
     pub ledger: Ledger,
     /// Where executed blocks go.
     pub executed: ExecutedBlocks,
+    /// Snapshots for peers.
+    pub snapshots: SnapshotStore,
+    /// The database's folders.
+    pub folders: DatabaseFolders,
+    /// How to come to the present.
+    pub sync: SyncConfiguration,
+    /// True if the node keeps everything.
+    pub archive: bool,
+    /// True if the database was made by this start.
+    pub empty: bool,
     /// The sending side of the network.
     pub network: NetworkHandle,
     /// What the network brings.
@@ -116,9 +127,18 @@ pub struct ConsensusSetup {
     pub metrics: ConsensusMetrics,
 }
 
+/// Why the thread ended without a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// A snapshot from peers waits to become the database, with the next start.
+    SnapshotReady,
+}
+
 /// The running thread.
 pub struct Consensus {
-    thread: JoinHandle<Result<(), ConsensusError>>,
+    thread: JoinHandle<Result<Ended, ConsensusError>>,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
@@ -137,21 +157,21 @@ impl Consensus {
         Ok(Self { thread, stop, ended })
     }
 
-    /// Waits until the thread ends by itself, which is always a failure.
+    /// Waits until the thread ends by itself: a failure, or a snapshot that is ready.
     pub async fn ended(&mut self) {
         // An error means the thread died without a word.
         let _ = (&mut self.ended).await;
     }
 
     /// Ends the thread after its turn and returns why it had ended, if it had.
-    pub fn stop(self) -> Result<(), ConsensusError> {
+    pub fn stop(self) -> Result<Ended, ConsensusError> {
         // The thread may have ended already.
         let _ = self.stop.send(());
         self.thread.join().unwrap_or(Err(ConsensusError::Panicked))
     }
 }
 
-fn run(setup: ConsensusSetup, stopped: oneshot::Receiver<()>) -> Result<(), ConsensusError> {
+fn run(setup: ConsensusSetup, stopped: oneshot::Receiver<()>) -> Result<Ended, ConsensusError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(turns(setup, stopped))
 }
@@ -166,7 +186,7 @@ fn open_record(signer: &SignerFolder, binding: &Binding) -> Result<(RecordFile, 
     Ok(RecordFile::open(Path::new(&path), binding)?)
 }
 
-async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Result<(), ConsensusError> {
+async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Result<Ended, ConsensusError> {
     let ConsensusSetup {
         genesis,
         signer,
@@ -177,6 +197,11 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         blocks,
         ledger,
         executed,
+        snapshots,
+        folders,
+        sync,
+        archive,
+        empty,
         network,
         mut events,
         mut payloads,
@@ -198,10 +223,29 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let keys = NodeKeys::new(key);
     let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
     let (answers, mut answered) = mpsc::unbounded_channel();
+    let made = answers.clone();
     let (verifier, _thread) = Verifier::start(chain, answers)?;
     let clock = Instant::now();
     let now = || Millis(clock.elapsed().as_millis() as u64);
-    let disk = NodeDisk::new(database, blocks, ledger, Some(file), executed, metrics.clone())?;
+    // A vote may wait for a snapshot: a tick makes the driver look again.
+    let made = Box::new(move || {
+        let _ = made.send(Input::Tick);
+    });
+    let maker = SnapshotMaker::start(database.clone(), snapshots.clone(), made)?;
+    let (ready, mut snapshot_ready) = oneshot::channel();
+    let service = SnapshotSetup {
+        genesis: Arc::clone(&genesis),
+        configuration: sync,
+        archive,
+        empty,
+        database: database.clone(),
+        blocks: blocks.clone(),
+        store: snapshots.clone(),
+        folders,
+        network: network.clone(),
+    };
+    let service = SnapshotService::start(service, ready)?;
+    let disk = NodeDisk::new(database, blocks, ledger, Some(file), executed, metrics.clone(), (snapshots, maker))?;
 
     let (mut driver, mut output) = Driver::start(settings, disk, keys, Some(record), now(), wall_clock())?;
     tracing::info!(
@@ -217,7 +261,10 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         dispatch(output, &network, &verifier, &metrics);
         let until_status = status_due.saturating_duration_since(Instant::now());
         if until_status.is_zero() {
-            publish(&driver, supported, &network, &status, &metrics);
+            let progress = service.progress();
+            driver.pause_ranges(progress.is_some());
+            service.heights(driver.executed(), driver.network_height());
+            publish(&driver, supported, &network, &status, &metrics, progress);
             status_due = Instant::now() + STATUS_INTERVAL;
         } else {
             sleep = sleep.min(until_status);
@@ -225,9 +272,13 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         let mut inputs = Vec::new();
         tokio::select! {
             biased;
-            _ = &mut stopped => return Ok(()),
+            _ = &mut stopped => return Ok(Ended::Stopped),
+            Ok(result) = &mut snapshot_ready => {
+                result.map_err(|error| Halt::Disk(disk_error(error)))?;
+                return Ok(Ended::SnapshotReady);
+            }
             Some(input) = answered.recv() => inputs.push(input),
-            Some(event) = events.recv() => inputs.extend(input(event, &network, &metrics)),
+            Some(event) = events.recv() => inputs.extend(input(event, &network, &service, &metrics)),
             Some(batch) = payloads.recv() => inputs.push(Input::Payload(batch.payload)),
             () = tokio::time::sleep(sleep.min(WAKE_MAX)) => {}
         }
@@ -235,7 +286,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
             if let Ok(input) = answered.try_recv() {
                 inputs.push(input);
             } else if let Ok(event) = events.try_recv() {
-                inputs.extend(input(event, &network, &metrics));
+                inputs.extend(input(event, &network, &service, &metrics));
             } else if let Ok(batch) = payloads.try_recv() {
                 inputs.push(Input::Payload(batch.payload));
             } else {
@@ -285,6 +336,7 @@ fn publish(
     network: &NetworkHandle,
     status: &StatusHandle,
     metrics: &ConsensusMetrics,
+    snapshot: Option<Progress>,
 ) {
     let core = driver.core();
     let anchor = core.anchor();
@@ -312,10 +364,13 @@ fn publish(
         status.total_power = core.config().validators.total().0;
         status.power = core.config().me.and_then(|me| core.config().validators.power(me)).map_or(0, |power| power.0);
         status.set_sync_state(match () {
+            () if snapshot.is_some() => SyncState::CatchingUp,
             () if !driver.knows_network() => SyncState::Starting,
             () if behind > IN_SYNC_BLOCKS => SyncState::CatchingUp,
             () => SyncState::InSync,
         });
+        status.snapshot =
+            snapshot.map(|Progress { height, chunks, chunks_total }| SnapshotProgress { height, chunks, chunks_total });
         status.set_signing_state(match driver.signing() {
             Signing::NotAValidator => SigningState::NotAValidator,
             Signing::Locked => SigningState::Locked,
@@ -334,13 +389,18 @@ fn publish(
 }
 
 /// What an event of the network is to the driver, which knows peers by the network's numbers.
-fn input(event: NetworkEvent, network: &NetworkHandle, metrics: &ConsensusMetrics) -> Option<Input> {
+fn input(
+    event: NetworkEvent,
+    network: &NetworkHandle,
+    service: &SnapshotService,
+    metrics: &ConsensusMetrics,
+) -> Option<Input> {
     match event {
         NetworkEvent::Frame(inbound) => {
             let from = inbound.from;
             match PeerMessage::decode(inbound.frame) {
                 Ok(question) if question.is_question() && !network.may_ask(from) => None,
-                Ok(message) => Some(Input::Message(from.0, message)),
+                Ok(message) => service.take(from, message).map(|message| Input::Message(from.0, message)),
                 Err(error) => {
                     metrics.malformed_frames.inc();
                     network.malformed(from, &error);

@@ -222,7 +222,11 @@ mod tests {
         let block = Block {
             height: Height(40),
             checkpoint: Checkpoint { height: Height(32), ..Checkpoint::default() },
-            boundary: Some(Boundary { validators: validators_hash(Epoch(1), &next), version: Version(1) }),
+            boundary: Some(Boundary {
+                validators: validators_hash(Epoch(1), &next),
+                snapshot: Digest::default(),
+                version: Version(1),
+            }),
             ..Block::genesis(Digest([3; 32]), 7)
         };
         let digest = block.digest();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bizra_proto::v1::{NodeStatus, SigningState, SyncState};
+use bizra_proto::v1::{NodeStatus, SigningState, SnapshotProgress, SyncState};
 use tokio::sync::watch;
 
 /// A driver that has taken no turn for so long is stuck: an idle chain has a block each second, and the longest view
@@ -74,6 +74,10 @@ impl StatusHandle {
 pub fn readiness(status: &NodeStatus) -> Result<(), String> {
     match status.sync_state() {
         SyncState::InSync => {}
+        SyncState::CatchingUp if status.snapshot.is_some() => {
+            let SnapshotProgress { height, chunks, chunks_total } = status.snapshot.unwrap_or_default();
+            return Err(format!("fetching the snapshot at height {height}: {chunks} of {chunks_total} chunks"));
+        }
         SyncState::CatchingUp => {
             return Err(format!("catching up: at height {} of {}", status.finalized_height, status.network_height));
         }

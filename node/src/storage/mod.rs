@@ -198,6 +198,20 @@ impl Database {
         Ok(Self { db: Arc::new(db), horizons: Arc::default() })
     }
 
+    /// True if a process, this one included, has the database in `directory` open. RocksDB holds a lock on a file there.
+    pub fn is_in_use(directory: &Path) -> Result<bool, StorageError> {
+        let file = match std::fs::OpenOptions::new().read(true).write(true).open(directory.join("LOCK")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StorageError::Failed(format!("cannot open the database's lock: {error}"))),
+        };
+        match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Ok(true),
+            Err(error) => Err(StorageError::Failed(format!("cannot test the database's lock: {error}"))),
+        }
+    }
+
     fn family(&self, family: Family) -> Result<&ColumnFamily, StorageError> {
         self.db
             .cf_handle(family.name())
@@ -237,6 +251,11 @@ impl Database {
         Ok(iterator.map(|item| item.map_err(StorageError::from)))
     }
 
+    /// The database as it is now, whatever is written while it is read. Held long, it keeps what is deleted meanwhile.
+    pub fn view(&self) -> View<'_> {
+        View { database: self, snapshot: self.db.snapshot() }
+    }
+
     /// Reads every entry of every family, past the cache; returns how many there are. Finds damaged tables and blobs.
     pub fn read_all(&self) -> Result<u64, StorageError> {
         let mut entries = 0;
@@ -269,6 +288,34 @@ impl Database {
     /// Starts an empty set of writes.
     pub fn writes(&self) -> Writes<'_> {
         Writes { database: self, batch: WriteBatch::default() }
+    }
+}
+
+/// The database at one moment.
+pub struct View<'a> {
+    database: &'a Database,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl View<'_> {
+    /// Reads one value.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.snapshot.get_cf(self.database.family(family)?, key)?)
+    }
+
+    /// Iterates over keys at or after `from`, in key order.
+    pub fn scan<'s>(
+        &'s self,
+        family: Family,
+        from: &'s [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, StorageError>> + 's, StorageError> {
+        let mode = rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward);
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        // Read once, front to back: what queries keep in the cache stays there.
+        options.fill_cache(false);
+        let iterator = self.snapshot.iterator_cf_opt(self.database.family(family)?, options, mode);
+        Ok(iterator.map(|item| item.map_err(StorageError::from)))
     }
 }
 

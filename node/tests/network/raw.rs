@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bizra_node::identity::connection::{EXPORTER_LABEL, Exporter, Proof};
+use bizra_proto::v1::Frame;
 use bizra_proto::v1::peer_client::PeerClient;
-use bizra_proto::v1::{Frame, SendResponse};
 use bizra_simplex::types::Digest;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -83,15 +83,4 @@ pub(crate) fn hello(lane: u8, genesis: Digest, proof: &Proof, name: &str) -> Fra
 
 pub(crate) fn frame(payload: impl Into<Bytes>) -> Frame {
     Frame { payload: payload.into() }
-}
-
-impl Raw {
-    /// Sends these frames as one stream, and waits for the answer.
-    pub(crate) async fn send(&mut self, frames: Vec<Frame>) -> Result<SendResponse, tonic::Status> {
-        let sent = self.client.send(tokio_stream::iter(frames));
-        tokio::time::timeout(std::time::Duration::from_secs(10), sent)
-            .await
-            .expect("an answer in time")
-            .map(tonic::Response::into_inner)
-    }
 }

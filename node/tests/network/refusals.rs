@@ -134,7 +134,7 @@ impl Peer for Impostor {
 }
 
 /// A server with the right certificate that proves nothing good.
-async fn impostor(world: &World, address: SocketAddr, answer: SendResponse) -> mpsc::UnboundedReceiver<Bytes> {
+fn impostor(world: &World, address: SocketAddr, answer: SendResponse) -> mpsc::UnboundedReceiver<Bytes> {
     let issued = world.nodes.issue("beta").unwrap();
     let (sender, received) = mpsc::unbounded_channel();
     let tls = ServerTlsConfig::new()
@@ -155,7 +155,7 @@ async fn nothing_is_sent_to_a_node_that_does_not_prove_its_key() {
         SendResponse { public_key: unbound.public_key.to_vec(), signature: unbound.signature.to_vec() },
     ] {
         let (a, b) = (free_address(), free_address());
-        let mut received = impostor(&world, b, answer).await;
+        let mut received = impostor(&world, b, answer);
         let mut alpha = Node::start(&world, "alpha", a, &[("beta", b)]).await;
         alpha.network.handle().broadcast(Bytes::from_static(b"vote"));
         alpha.counted("bizra_network_peers_refused_total", &["wrong_proof"], 3).await;

@@ -9,7 +9,7 @@ use bizra_node::configuration::PeerConfiguration;
 use bizra_node::identity::connection::{Exporter, Proof, Role, Statement};
 use bizra_node::identity::{Authority, CertificateFiles, ConsensusKey, TlsKey};
 use bizra_node::network::{Inbound, Network, NetworkConfig, NetworkEvent, PeerId, TlsMaterial};
-use bizra_proto::v1::Frame;
+use bizra_proto::v1::{Frame, SendResponse};
 use bizra_simplex::types::Digest;
 use bytes::Bytes;
 use prometheus::Registry;
@@ -161,12 +161,16 @@ impl Node {
     }
 
     /// Sum of a counter over the labels whose values include all these.
+    #[expect(clippy::cast_sign_loss, reason = "counters begin at zero and grow")]
     pub(crate) fn count(&self, metric: &str, labels: &[&str]) -> u64 {
         let families = self.registry.gather();
-        let family = families.iter().filter(|family| family.name() == metric).flat_map(|family| family.get_metric());
+        let family = families
+            .iter()
+            .filter(|family| family.name() == metric)
+            .flat_map(prometheus::proto::MetricFamily::get_metric);
         let fits = |values: Vec<&str>| labels.iter().all(|label| values.contains(label));
         family
-            .filter(|metric| fits(metric.get_label().iter().map(|label| label.value()).collect()))
+            .filter(|metric| fits(metric.get_label().iter().map(prometheus::proto::LabelPair::value).collect()))
             .map(|metric| metric.get_counter().get_value() as u64)
             .sum()
     }
@@ -198,4 +202,12 @@ pub(crate) fn honest(raw: &Raw, lane: u8, key: &ConsensusKey, name: &str, server
 
 pub(crate) fn proof(raw: &Raw, key: &ConsensusKey, name: &str, server: &str) -> Proof {
     key.prove(&statement(&raw.exporter, name, server))
+}
+
+impl Raw {
+    /// Sends these frames as one stream, and waits for the answer.
+    pub(crate) async fn send(&mut self, frames: Vec<Frame>) -> Result<SendResponse, tonic::Status> {
+        let sent = self.client.send(tokio_stream::iter(frames));
+        tokio::time::timeout(PATIENCE, sent).await.expect("an answer in time").map(tonic::Response::into_inner)
+    }
 }

@@ -14,6 +14,7 @@ use bizra_node::gateway::read_transaction;
 use bizra_node::identity::Authority;
 use bizra_node::identity::certificates::dns_names;
 use bizra_node::network::read_hello;
+use bizra_node::snapshot::chunk::{Chunker, decode_chunk};
 use bizra_node::transaction::{ChainId, Payload, PayloadVerifier, Transaction};
 use bizra_proto::ceremony::{KeyReport, verify_possession};
 use bizra_proto::exit::Termination;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("key_report", key_report),
     ("termination", termination),
     ("certificate", certificate),
+    ("snapshot_chunk", snapshot_chunk),
 ];
 
 /// The target of a name.
@@ -216,6 +218,15 @@ fn configuration(data: &[u8]) {
 /// A genesis file.
 fn genesis(data: &[u8]) {
     let _ = LoadedGenesis::parse(data);
+}
+
+/// Chunks of a snapshot: what decodes is canonical.
+fn snapshot_chunk(data: &[u8]) {
+    if let Ok(items) = decode_chunk(data) {
+        let mut chunker = Chunker::default();
+        assert!(items.iter().all(|item| chunker.push(item).is_none()), "a chunk is longer than a chunk");
+        assert_eq!(chunker.finish().as_deref(), Some(data), "two encodings of one chunk");
+    }
 }
 
 /// What a node says of its keys in its termination message, as the operator reads it.

@@ -4,7 +4,7 @@
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{ValidatorIndex, View};
-use bizra_simplex::{Boundary, Vote};
+use bizra_simplex::{Boundary, Version, Vote};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -39,7 +39,7 @@ fn members(epoch: u64, powers: &[u64]) -> Vec<Member> {
 }
 
 fn boundary(epoch: u64, next: &[Member]) -> Boundary {
-    Boundary { validators: validators_hash(Epoch(epoch), next), version: Version(1) }
+    Boundary { validators: validators_hash(Epoch(epoch), next), snapshot: Digest::default(), version: Version(1) }
 }
 
 fn rules() -> ChainRules {
@@ -68,8 +68,6 @@ fn last_block(epoch: u64, parent: Digest, next: &[Member]) -> Block {
     Block {
         epoch: Epoch(epoch),
         height: Height(cutoff + 3),
-        parent,
-        time_milliseconds: 1_000 * (epoch + 1),
         checkpoint: Checkpoint {
             height: Height(cutoff),
             state: Digest([epoch as u8; 32]),

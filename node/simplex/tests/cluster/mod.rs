@@ -11,7 +11,8 @@ use bizra_simplex::{
 };
 
 /// What the state at the cut-off height says of the next epoch.
-pub const NEXT_EPOCH: Boundary = Boundary { validators: Digest([77; 32]), version: Version(2) };
+pub const NEXT_EPOCH: Boundary =
+    Boundary { validators: Digest([77; 32]), snapshot: Digest([78; 32]), version: Version(2) };
 
 pub struct Node {
     pub state: State,

@@ -19,7 +19,8 @@ use super::{CliError, Devnet};
 use crate::cli::genesis::{now_milliseconds, validator, write_genesis};
 use crate::cli::owner_key;
 use crate::configuration::{
-    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, TlsConfiguration,
+    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, SyncConfiguration,
+    TlsConfiguration,
 };
 use crate::identity::{Authority, SignerFolder};
 
@@ -112,6 +113,7 @@ impl NodeFiles {
             tls,
             listen,
             retention,
+            sync: SyncConfiguration::default(),
             peers,
         };
         let configuration_file = data_dir.join("node.toml");
