@@ -75,7 +75,7 @@ fn last_block(epoch: u64, parent: Digest, next: &[Member]) -> Block {
         },
         boundary: Some(boundary(epoch + 1, next)),
         batches: vec![Digest([1; 32]), Digest([2; 32])],
-        ..Block::genesis(parent, 0)
+        ..Block::genesis(parent, 1_000 * (epoch + 1))
     }
 }
 
