@@ -247,7 +247,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if let Some(hinted) = hint.and_then(node) {
             return Some(hinted);
         }
-        let others: Vec<NodeIndex> = roster.set.indices().filter_map(node).collect();
+        let mut others: Vec<NodeIndex> = roster.set.indices().filter_map(node).collect();
+        if others.is_empty() {
+            // Far behind, all validators of this epoch may have other keys by now: any peer is better than none.
+            let own = self.keys.public_key();
+            others = self.settings.nodes.iter().filter(|(key, _)| Some(**key) != own).map(|(_, node)| *node).collect();
+        }
         self.attempts = self.attempts.wrapping_add(1);
         (!others.is_empty()).then(|| others[(scatter(self.attempts) % others.len() as u64) as usize])
     }
