@@ -26,10 +26,10 @@ use crate::transaction::{
     Address, ChainId, Equivocation, KeyProof, Operation, PayloadBuilder, Terms, TraceId, Transfer,
 };
 
-const GENESIS_HASH: Digest = Digest([5; 32]);
+pub(crate) const GENESIS_HASH: Digest = Digest([5; 32]);
 const EPOCH_BLOCKS: u64 = 32;
 
-fn key(seed: u8) -> SigningKey {
+pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from([seed; 32])
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn address(seed: u8) -> Address {
 }
 
 /// Owners 1 to 4 own validators with consensus keys 101 to 104 and power 100; accounts 1 to 9 have 1,000,000.
-fn genesis() -> LoadedGenesis {
+pub(crate) fn genesis() -> LoadedGenesis {
     let validator = |seed: u8| GenesisValidator {
         name: format!("v{seed}"),
         public_key: hex::encode(public(100 + seed)),

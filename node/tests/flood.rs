@@ -2,139 +2,71 @@
 //! three honest ones go on, and their clients hardly notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod common;
 #[path = "network/raw.rs"]
 mod raw;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Batch, PublicKey};
-use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::identity::connection::{Role, Statement};
 use bizra_node::identity::{ConsensusKey, SignerFolder};
 use bizra_proto::v1::Frame;
 use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
 use bizra_simplex::{Certificate, Message, SignedVote, Vote, VoteKind};
 use bytes::Bytes;
+use common::devnet::Devnet;
 use raw::{CONSENSUS_LANE, DATA_LANE, Raw, frame};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_bizra-node");
-const BASE_PORT: u16 = 33_100;
 const HONEST: usize = 3;
 /// How much slower the honest ones may be under a flood: the flooder's own work is on the same processors.
 const SLOWER_AT_MOST: f64 = 3.0;
 /// Below this, a latency says more about the machine than about the flood.
 const NOISE_MILLISECONDS: f64 = 150.0;
 
-struct Network {
-    folder: tempfile::TempDir,
-    nodes: Vec<Child>,
+/// Median and 99th percentile of the time to finality, milliseconds.
+fn load(devnet: &Devnet) -> (f64, f64) {
+    let arguments = ["--duration", "5", "--rate", "300", "--accounts", "50", "--require-all", "--output", "json"];
+    let output = devnet.load(HONEST, &arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let latency = &report["latencyMilliseconds"];
+    (latency["p50"].as_f64().unwrap(), latency["p99"].as_f64().unwrap())
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            let _ = node.kill();
-            let _ = node.wait();
-        }
-    }
-}
-
-impl Network {
-    /// Four validators, of which three run.
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = Command::new(BINARY)
-            .args(["devnet", "--validators", "4", "--duration", "1", "--accounts", "50", "--base-port"])
-            .arg(BASE_PORT.to_string())
-            .arg("--dir")
-            .arg(folder.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let run = |node: usize| {
-            let folder = folder.path().join(format!("v{node}"));
-            let log = std::fs::File::create(folder.join("test.log")).unwrap();
-            let mut command = Command::new(BINARY);
-            command.args(["run", "--config"]).arg(folder.join("node.toml"));
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
-        };
-        let nodes = (0..HONEST).map(run).collect();
-        Self { folder, nodes }
-    }
-
-    fn wait_height(height: u64) -> u64 {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        loop {
-            let answer = get(BASE_PORT + 2, "/v1/chain").unwrap_or_default();
-            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            let chain: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-            match chain["finalizedHeight"].as_u64() {
-                Some(at) if at >= height => return at,
-                seen => assert!(Instant::now() < deadline, "waits for height {height} at {seen:?}"),
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Median and 99th percentile of the time to finality, milliseconds.
-    fn load() -> (f64, f64) {
-        let mut command = Command::new(BINARY);
-        command.args(["load", "--duration", "5", "--rate", "300", "--accounts", "50", "--require-all"]);
-        command.args(["--output", "json"]);
-        for node in 0..HONEST as u16 {
-            command.args(["--target", &format!("http://127.0.0.1:{}", BASE_PORT + 10 * node + 1)]);
-        }
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let latency = &report["latencyMilliseconds"];
-        (latency["p50"].as_f64().unwrap(), latency["p99"].as_f64().unwrap())
-    }
-
-    /// Sum over the honest nodes of the lines of a metric that hold this text.
-    fn metric(text: &str) -> f64 {
-        let of_node = |node: u16| {
-            let metrics = get(BASE_PORT + 10 * node + 4, "/metrics").unwrap();
-            let lines = metrics.lines().filter(|line| line.starts_with(text));
-            lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
-        };
-        (0..HONEST as u16).map(of_node).sum()
-    }
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
+/// Sum over the honest nodes of the lines of a metric that hold this text.
+fn metric(devnet: &Devnet, text: &str) -> f64 {
+    let of_node = |node: usize| {
+        let metrics = devnet.metrics(node).unwrap();
+        let lines = metrics.lines().filter(|line| line.starts_with(text));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    (0..HONEST).map(of_node).sum()
 }
 
 /// The fourth validator, as its owner would run it for mischief.
 struct Hostile {
+    honest: [SocketAddr; HONEST],
     key: ConsensusKey,
     genesis_hash: Digest,
     tls: Arc<rustls::ClientConfig>,
 }
 
 impl Hostile {
-    fn load(folder: &Path) -> Self {
-        let configuration = Configuration::load(&folder.join("v3/node.toml")).unwrap();
+    fn load(devnet: &Devnet) -> Self {
+        let configuration = devnet.configuration(3);
         let signer = SignerFolder::open_unchecked(&configuration.data_dir).unwrap();
         let pem = |path: &Path| std::fs::read_to_string(path).unwrap();
         let (authority, own) = (pem(&configuration.tls.ca_file), pem(&configuration.tls.certificate_file));
         let tls = signer.tls_key().unwrap();
         Self {
+            honest: std::array::from_fn(|node| SocketAddr::from(([127, 0, 0, 1], devnet.peer_port(node)))),
             key: signer.consensus_key().unwrap(),
-            genesis_hash: LoadedGenesis::load(&configuration.genesis_file).unwrap().hash,
+            genesis_hash: devnet.genesis().hash,
             tls: raw::client_config(&authority, &own, tls.pem(), &[&rustls::version::TLS13]),
         }
     }
@@ -153,10 +85,10 @@ impl Hostile {
     /// Floods a lane of every honest node, and comes back whenever it is thrown out, until the guard is dropped.
     fn flood(self: &Arc<Self>, lane: u8, frames: &Arc<Vec<Frame>>) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
-        for node in 0..HONEST as u16 {
+        for (node, address) in self.honest.into_iter().enumerate() {
             let (hostile, frames) = (Arc::clone(self), Arc::clone(frames));
             tasks.spawn(async move {
-                let (name, address) = (format!("v{node}"), SocketAddr::from(([127, 0, 0, 1], BASE_PORT + 10 * node)));
+                let name = format!("v{node}");
                 loop {
                     if let Ok(mut raw) = raw::connect(address, &name, Arc::clone(&hostile.tls)).await {
                         let hello = hostile.hello(&raw, lane, &name);
@@ -216,30 +148,31 @@ fn forgeries() -> Vec<Frame> {
 
 #[test]
 fn three_honest_validators_go_on_while_the_fourth_floods_them() {
-    let network = Network::start();
-    let start = Network::wait_height(2);
-    let hostile = Arc::new(Hostile::load(network.folder.path()));
-    Network::load();
-    let quiet = Network::load();
+    let mut devnet = Devnet::make(4, &["--accounts", "50"]);
+    (0..HONEST).for_each(|node| devnet.run(node));
+    let start = devnet.wait_height(0, 2);
+    let hostile = Arc::new(Hostile::load(&devnet));
+    load(&devnet);
+    let quiet = load(&devnet);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let _guard = runtime.enter();
     let asking = hostile.flood(CONSENSUS_LANE, &Arc::new(questions(200)));
-    let asked = Network::load();
-    for metric in ["bizra_network_questions_refused_total", "bizra_network_frames_delayed_total"] {
-        assert!(Network::metric(metric) > 0.0, "{metric}");
+    let asked = load(&devnet);
+    for name in ["bizra_network_questions_refused_total", "bizra_network_frames_delayed_total"] {
+        assert!(metric(&devnet, name) > 0.0, "{name}");
     }
-    assert!(Network::metric("bizra_network_peers_shut_out_total") < 1.0, "so far it was only too curious");
+    assert!(metric(&devnet, "bizra_network_peers_shut_out_total") < 1.0, "so far it was only too curious");
     drop(asking);
 
     let forging = hostile.flood(CONSENSUS_LANE, &Arc::new(forgeries()));
     let batches = hostile.flood(DATA_LANE, &Arc::new((0..64).map(|number| hostile.batch(number)).collect()));
-    let flooded = Network::load();
-    assert!(Network::metric("bizra_network_peers_shut_out_total") >= 3.0, "by each of the three");
+    let flooded = load(&devnet);
+    assert!(metric(&devnet, "bizra_network_peers_shut_out_total") >= 3.0, "by each of the three");
     drop((forging, batches));
     drop(runtime);
 
-    let end = Network::wait_height(start + 20);
+    let end = devnet.wait_height(0, start + 20);
     println!("p50 and p99 in ms: quiet {quiet:?}, asked {asked:?}, flooded {flooded:?}; height {start} to {end}");
     for (name, (p50, p99)) in [("questions", asked), ("forgeries", flooded)] {
         for (what, quiet, now) in [("p50", quiet.0, p50), ("p99", quiet.1, p99)] {

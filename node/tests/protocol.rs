@@ -1,15 +1,10 @@
 //! A network whose rules change while it runs, and a validator that contradicts itself in it: real nodes, real disks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod common;
 
 use bizra_driver::PublicKey;
 use bizra_node::block::BlockStore;
-use bizra_node::configuration::{Configuration, LoadedGenesis};
 use bizra_node::consensus::Ended;
 use bizra_node::identity::SignerFolder;
 use bizra_node::monitoring::StatusHandle;
@@ -18,92 +13,16 @@ use bizra_node::storage::Database;
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
 use bizra_simplex::{Block, Protocol, SignedVote, Vote, VoteKind};
+use common::devnet::Devnet;
+use common::patience::{PATIENCE, wait};
+use common::process::Process;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_bizra-node");
-const BASE_PORT: u16 = 33_100;
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// The files of a devnet of four that begins with version 1, and its running processes.
-struct Devnet {
-    folder: tempfile::TempDir,
-    nodes: Vec<Option<Child>>,
-}
-
-impl Drop for Devnet {
-    fn drop(&mut self) {
-        for node in self.nodes.iter_mut().flatten() {
-            let _ = node.kill();
-            let _ = node.wait();
-        }
-    }
-}
-
-impl Devnet {
-    fn make() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let made = Command::new(BINARY)
-            .args(["devnet", "--validators", "4", "--duration", "1", "--accounts", "20", "--epoch-blocks", "32"])
-            .args(["--protocol-version", "1", "--base-port", &BASE_PORT.to_string(), "--dir"])
-            .arg(folder.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Self { folder, nodes: (0..4).map(|_| None).collect() }
-    }
-
-    fn path(&self, node: usize) -> PathBuf {
-        self.folder.path().join(format!("v{node}"))
-    }
-
-    fn file(&self, node: usize) -> PathBuf {
-        self.path(node).join("node.toml")
-    }
-
-    fn configuration(&self, node: usize) -> Configuration {
-        Configuration::load(&self.file(node)).unwrap()
-    }
-
-    fn run(&mut self, node: usize) {
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path(node).join("test.log")).unwrap();
-        let child = Command::new(BINARY)
-            .args(["run", "--config"])
-            .arg(self.path(node).join("node.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.nodes[node] = Some(child);
-    }
-
-    fn stop(&mut self, node: usize) {
-        let child = self.nodes[node].take().unwrap();
-        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "v{node} did not stop cleanly: {}", output.status);
-    }
-
-    /// Transfers at the first three validators until the load is dropped: blocks come as fast as they may.
-    fn load() -> Load {
-        let mut command = Command::new(BINARY);
-        command.args(["load", "--count", "6000", "--rate", "50", "--accounts", "20", "--drain", "1"]);
-        for node in 0..3 {
-            command.args(["--target", &format!("http://127.0.0.1:{}", BASE_PORT + 10 * node + 1)]);
-        }
-        Load(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-struct Load(Child);
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Transfers at the first three validators until the load is dropped: blocks come as fast as they may.
+fn start_load(devnet: &Devnet) -> Process {
+    let arguments = ["--count", "6000", "--rate", "50", "--accounts", "20", "--drain", "1"];
+    Process::quiet(&mut devnet.load(3, &arguments))
 }
 
 /// A node in this process, which can be told to be an old one.
@@ -114,9 +33,9 @@ struct InProcess {
 }
 
 impl InProcess {
-    async fn start(file: &Path, supported: Protocol) -> Self {
-        let configuration = Configuration::load(file).unwrap();
-        let node = Node::start_supporting(configuration, file, supported).await.unwrap();
+    async fn start(devnet: &Devnet, supported: Protocol) -> Self {
+        let file = devnet.configuration_file(3);
+        let node = Node::start_supporting(devnet.configuration(3), file.as_ref(), supported).await.unwrap();
         let status = node.status().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(node.run_until(async {
@@ -136,38 +55,8 @@ impl InProcess {
     }
 }
 
-/// A document of the REST interface.
-fn get(node: usize, path: &str) -> Option<serde_json::Value> {
-    serde_json::from_str(&fetch(BASE_PORT + 10 * node as u16 + 2, path)?).ok()
-}
-
-fn metrics(node: usize) -> Option<String> {
-    fetch(BASE_PORT + 10 * node as u16 + 4, "/metrics")
-}
-
-fn fetch(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
-}
-
-/// Asks again until the answer is as wanted. Blocking, but the nodes of this process have threads of their own.
-fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what} in vain");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn latest_set(node: usize) -> Option<(u64, u64)> {
-    let set = get(node, "/v1/validator-sets/latest")?;
+fn latest_set(devnet: &Devnet, node: usize) -> Option<(u64, u64)> {
+    let set = devnet.json(node, "/v1/validator-sets/latest")?;
     Some((set["epoch"].as_u64()?, set["protocolVersion"].as_u64()?))
 }
 
@@ -175,12 +64,12 @@ fn latest_set(node: usize) -> Option<(u64, u64)> {
 /// it contradicts itself, and the chain is told by the node that saw it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
-    let mut devnet = Devnet::make();
+    let mut devnet = Devnet::make(4, &["--accounts", "20", "--epoch-blocks", "32", "--protocol-version", "1"]);
     (0..3).for_each(|node| devnet.run(node));
-    let old = InProcess::start(&devnet.file(3), Protocol::V1).await;
-    wait_for("waiting for a chain", || get(0, "/v1/chain"));
-    assert_eq!(latest_set(0), Some((0, 1)));
-    let load = Devnet::load();
+    let old = InProcess::start(&devnet, Protocol::V1).await;
+    wait("a chain", || devnet.json(0, "/v1/chain"));
+    assert_eq!(latest_set(&devnet, 0), Some((0, 1)));
+    let load = start_load(&devnet);
 
     // It says beforehand that it will need an upgrade.
     let warned = old.status.wait_for(|status| status.newer_protocol_power == 3);
@@ -189,23 +78,23 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
     let termination = old.termination().await;
     assert_eq!(termination.reason, ExitReason::UpgradeRequired, "{termination:?}");
     assert!(termination.message.contains("version 2") && termination.message.contains("upgrade"), "{termination:?}");
-    let (epoch, version) = latest_set(0).unwrap();
+    let (epoch, version) = latest_set(&devnet, 0).unwrap();
     assert!(epoch >= 1 && version == 2);
-    wait_for("waiting for the metric", || metrics(0)?.contains("\nbizra_consensus_protocol_version 2\n").then_some(()));
+    wait("the metric", || devnet.metrics(0)?.contains("\nbizra_consensus_protocol_version 2\n").then_some(()));
     // Started again it says the same, at once.
-    let again = InProcess::start(&devnet.file(3), Protocol::V1).await;
+    let again = InProcess::start(&devnet, Protocol::V1).await;
     assert_eq!(again.termination().await.reason, ExitReason::UpgradeRequired);
     // The others have gone on without it, and with its new binary it follows them.
-    let epoch = wait_for("waiting for the next epoch", || latest_set(1).filter(|(later, _)| *later > epoch)).0;
+    let epoch = wait("the next epoch", || latest_set(&devnet, 1).filter(|(later, _)| *later > epoch)).0;
     devnet.run(3);
-    wait_for("waiting for the upgraded node", || latest_set(3).filter(|set| *set >= (epoch, 2)));
+    wait("the upgraded node", || latest_set(&devnet, 3).filter(|set| *set >= (epoch, 2)));
 
     // Two votes of v3 in one view, known to v0 alone. The chain idles meanwhile: blocks tell of the last epochs only.
     drop(load);
     devnet.stop(0);
     let configuration = devnet.configuration(0);
-    let genesis = LoadedGenesis::load(&configuration.genesis_file).unwrap();
-    let liar = SignerFolder::open(&devnet.path(3), &devnet.configuration(3).volume_id).unwrap();
+    let genesis = devnet.genesis();
+    let liar = SignerFolder::open(devnet.path("v3").as_ref(), &devnet.configuration(3).volume_id).unwrap();
     let key = liar.consensus_key().unwrap();
     let public_key = key.public_key();
     let genesis_block = Block::genesis(genesis.hash, genesis.genesis.time_milliseconds);
@@ -227,15 +116,15 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
 
     let owner = genesis.genesis.validators[3].owner.clone().unwrap();
     for node in 0..4 {
-        wait_for("waiting for the jailing", || {
-            let validator = get(node, &format!("/v1/validators/{owner}"))?;
+        wait("the jailing", || {
+            let validator = devnet.json(node, &format!("/v1/validators/{owner}"))?;
             (validator["status"] == "Jailed").then_some(())
         });
     }
     // It is out of the next set, which goes on without it.
-    let _load = Devnet::load();
-    let members = wait_for("waiting for a set without it", || {
-        let set = get(1, "/v1/validator-sets/latest")?;
+    let _load = start_load(&devnet);
+    let members = wait("a set without it", || {
+        let set = devnet.json(1, "/v1/validator-sets/latest")?;
         let members = set["members"].as_array()?.clone();
         (members.len() == 3).then_some(members)
     });

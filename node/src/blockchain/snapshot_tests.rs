@@ -88,14 +88,14 @@ fn a_ledger_from_a_snapshot_goes_on_as_one_that_executed_everything() {
     let checkpoint = seal_snapshot(&database, 64).unwrap();
     assert_eq!(Some(checkpoint), life.reader().checkpoint(64).unwrap());
 
-    let mut joined = open(&database);
+    let mut joined = open_ledger(&database);
     assert_eq!(joined.executed(), Height(64));
     let repeated = life.executed[63].1.clone();
     for (position, (block, batches)) in life.executed.iter().enumerate().skip(64) {
         // A transaction that only the snapshot's receipts know is skipped, not judged again.
         if position == 64 {
             let block = Block { batches: vec![repeated[0].digest(GENESIS_HASH)], ..block.clone() };
-            let outcome = open(&database).execute(&block, &repeated, &mut database.writes()).unwrap();
+            let outcome = open_ledger(&database).execute(&block, &repeated, &mut database.writes()).unwrap();
             assert_eq!((outcome.receipts.len(), outcome.duplicates.len()), (0, 1));
         }
         let mut writes = database.writes();

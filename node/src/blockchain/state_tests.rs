@@ -3,20 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use bizra_driver::batch::Batch;
-use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::Block;
 use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
 use bizra_simplex::{Vote, VoteKind};
 use bytes::Bytes;
-use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use proptest::prelude::*;
 
 use super::ledger::{BlockOutcome, Ledger};
 use super::reader::AtHeight;
-use super::{
-    Failure, LedgerMetrics, LedgerReader, forget_history, prune_ledger, verify_commitment, verify_conservation,
-};
+use super::{Failure, LedgerReader, forget_history, prune_ledger, verify_commitment, verify_conservation};
+use crate::chain_testing::{GENESIS_HASH, address, genesis, genesis_block, key, open_ledger, public};
 use crate::golden::assert_golden;
 use crate::storage::{Database, Family};
 use crate::transaction::{
@@ -25,40 +22,6 @@ use crate::transaction::{
 use crate::validator::{Stake, ValidatorStatus};
 
 mod protocol;
-
-const GENESIS_HASH: Digest = Digest([5; 32]);
-
-fn key(seed: u8) -> SigningKey {
-    SigningKey::from([seed; 32])
-}
-
-fn public(seed: u8) -> [u8; 32] {
-    VerificationKeyBytes::from(&key(seed)).into()
-}
-
-fn address(seed: u8) -> Address {
-    Address(public(seed))
-}
-
-/// Owners 1 to 4 own validators with consensus keys 101 to 104 and power 100; accounts 1 to 9 have 1,000,000.
-fn genesis() -> Genesis {
-    let validator = |seed: u8| GenesisValidator {
-        name: format!("v{seed}"),
-        public_key: hex::encode(public(100 + seed)),
-        proof_of_possession: String::new(),
-        power: "100".to_owned(),
-        owner: Some(address(seed).to_string()),
-    };
-    let account = |seed: u8| GenesisAccount { address: address(seed).to_string(), balance: "1000000".to_owned() };
-    Genesis {
-        version: 1,
-        chain_id: "demo-1".to_owned(),
-        time_milliseconds: 0,
-        validators: (1..=4).map(validator).collect(),
-        accounts: (1..=9).map(account).collect(),
-        parameters: Parameters { epoch_blocks: 32, unbonding_epochs: 2, ..Parameters::default() },
-    }
-}
 
 struct World {
     database: Database,
@@ -69,16 +32,11 @@ struct World {
     _folder: tempfile::TempDir,
 }
 
-fn open(database: &Database) -> Ledger {
-    let metrics = LedgerMetrics::new(&prometheus::Registry::new()).unwrap();
-    Ledger::open(database.clone(), &genesis(), GENESIS_HASH, metrics).unwrap()
-}
-
 fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
-    let ledger = open(&database);
-    let blocks = vec![Block::genesis(GENESIS_HASH, 0).digest()];
+    let ledger = open_ledger(&database);
+    let blocks = vec![genesis_block().digest()];
     World { database, ledger, blocks, executed: Vec::new(), nonces: [0; 16], _folder: folder }
 }
 
@@ -277,7 +235,7 @@ fn a_key_proof_is_good_for_exactly_a_hundred_blocks() {
     assert_eq!(world.act(1, &Operation::RotateConsensusKey(old)), Some(Failure::StaleKeyProof));
     let proof = world.proof(1, 111, 2);
     // In block 102 the header of block 2 is 100 blocks old; a restart changes nothing about that.
-    world.ledger = open(&world.database);
+    world.ledger = open_ledger(&world.database);
     assert_eq!(world.act(1, &Operation::RotateConsensusKey(proof)), None);
     world.run_to(128);
     assert_eq!(world.ledger.validators_at_cutoff(128).unwrap().members[0].consensus_key, public(111));
@@ -306,17 +264,17 @@ fn an_equivocation_jails_and_slashes_once_and_jailing_stops_before_a_third() {
 #[test]
 fn parameters_need_more_than_two_thirds_and_hold_from_the_cutoff() {
     let mut world = world();
-    let wanted = Parameters { stake_per_power: 7, ..genesis().parameters };
+    let wanted = Parameters { stake_per_power: 7, ..genesis().genesis.parameters };
     let longer = Parameters { epoch_blocks: 64, ..wanted };
     assert_eq!(world.act(1, &Operation::UpdateParameters(longer)), Some(Failure::EpochLengthFixed));
     for owner in [1, 2] {
         assert_eq!(world.act(owner, &Operation::UpdateParameters(wanted)), None);
     }
     world.run_to(32);
-    assert_eq!(*world.ledger.parameters(), genesis().parameters, "half is not enough");
+    assert_eq!(*world.ledger.parameters(), genesis().genesis.parameters, "half is not enough");
     assert_eq!(world.act(3, &Operation::UpdateParameters(wanted)), None);
     world.run_to(63);
-    assert_eq!(*world.ledger.parameters(), genesis().parameters);
+    assert_eq!(*world.ledger.parameters(), genesis().genesis.parameters);
     world.run_to(64);
     assert_eq!((*world.ledger.parameters(), world.ledger.next_cutoff()), (wanted, 96));
 }
@@ -326,7 +284,7 @@ fn busy(world: &mut World, restart: bool) {
     world.join(5, 50_000);
     for round in 0..90 {
         if restart && round % 7 == 0 {
-            world.ledger = open(&world.database);
+            world.ledger = open_ledger(&world.database);
         }
         world.pay(6, 7 + round % 3, 10 + u64::from(round));
         if round == 40 {

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::genesis::now_milliseconds;
 use super::output::{OutputArgs, progress};
+use super::proof::Checked;
 use super::termination::CliError;
-use crate::blockchain::Failure;
+use super::transaction::transaction_id;
 use crate::configuration::LoadedGenesis;
 use crate::light::{Head, LightClient, Proven, Source, Trust, shortest_unbonding};
-use crate::transaction::TransactionId;
 
 /// Most nodes to ask.
 const NODES_MAX: usize = 16;
@@ -104,40 +104,21 @@ struct ShownNode {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ShownTransaction {
-    id: String,
-    height: u64,
-    index: u32,
-    status: &'static str,
-    failure: Option<&'static str>,
-    checkpoint: u64,
+    #[serde(flatten)]
+    checked: Checked,
     header_height: u64,
     node: String,
 }
 
 impl From<Proven> for ShownTransaction {
     fn from(Proven { proof, failure, header, source }: Proven) -> Self {
-        Self {
-            id: proof.transaction_id,
-            height: proof.height,
-            index: proof.index,
-            status: failure.map_or("Applied", |_| "Failed"),
-            failure: failure.map(Failure::reason),
-            checkpoint: proof.checkpoint,
-            header_height: header.block().height.0,
-            node: source,
-        }
+        Self { checked: Checked::new(proof, failure), header_height: header.block().height.0, node: source }
     }
 }
 
 impl std::fmt::Display for ShownTransaction {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { id, height, index, status, failure, checkpoint, header_height, .. } = self;
-        let why = failure.map(|failure| format!(" with {failure}")).unwrap_or_default();
-        write!(
-            formatter,
-            "{id} {status}{why} at height {height}, position {index}, proven by checkpoint {checkpoint} in the verified header \
-             {header_height}"
-        )
+        write!(formatter, "{} in the verified header {}", self.checked, self.header_height)
     }
 }
 
@@ -181,11 +162,7 @@ impl LightArgs {
 impl LightCommand {
     /// Runs the command.
     pub async fn run(self) -> Result<(), CliError> {
-        let id = self.transaction.as_ref().map(|text| {
-            let wrong = || CliError::Failed("a transaction id has 64 lower-case hex digits".to_owned());
-            decode_hex(text).map(TransactionId).ok_or_else(wrong)
-        });
-        let id = id.transpose()?;
+        let id = self.transaction.as_deref().map(transaction_id).transpose()?;
         let (mut client, head) = self.light.sync(&self.genesis).await?;
         let transaction = match id {
             Some(id) => Some(client.prove(id).await.map_err(CliError::failed)?.into()),

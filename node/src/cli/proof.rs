@@ -12,6 +12,7 @@ use super::client::{NodeArgs, refused};
 use super::light::{LightArgs, ShownTransaction};
 use super::output::{OutputArgs, OutputFormat};
 use super::termination::CliError;
+use super::transaction::transaction_id;
 use crate::blockchain::{Failure, InclusionProof};
 use crate::light::inclusion_proof;
 
@@ -61,15 +62,38 @@ pub struct CheckArgs {
     pub output: OutputArgs,
 }
 
+/// What a proof says.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Checked {
+pub(super) struct Checked {
     id: String,
     height: u64,
     index: u32,
     status: &'static str,
     failure: Option<&'static str>,
     checkpoint: u64,
+}
+
+impl Checked {
+    /// Of a proof that is verified, and the failure that the verification gave.
+    pub(super) fn new(proof: InclusionProof, failure: Option<Failure>) -> Self {
+        Self {
+            id: proof.transaction_id,
+            height: proof.height,
+            index: proof.index,
+            status: failure.map_or("Applied", |_| "Failed"),
+            failure: failure.map(Failure::reason),
+            checkpoint: proof.checkpoint,
+        }
+    }
+}
+
+impl std::fmt::Display for Checked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, height, index, status, failure, checkpoint } = self;
+        let why = failure.map(|failure| format!(" with {failure}")).unwrap_or_default();
+        write!(formatter, "{id} {status}{why} at height {height}, position {index}, proven by checkpoint {checkpoint}")
+    }
 }
 
 impl ProofCommand {
@@ -84,9 +108,7 @@ impl ProofCommand {
 
 impl GetArgs {
     async fn run(self) -> Result<(), CliError> {
-        let id: [u8; 32] = decode_hex(&self.id)
-            .ok_or_else(|| CliError::Failed("a transaction id has 64 lower-case hex digits".to_owned()))?;
-        let request = v1::GetProofRequest { transaction_id: id.to_vec() };
+        let request = v1::GetProofRequest { transaction_id: transaction_id(&self.id)?.0.to_vec() };
         let proof = self.node.connect().await?.get_proof(request).await.map_err(refused)?.into_inner();
         let proof = inclusion_proof(proof).map_err(CliError::failed)?;
         OutputArgs { output: OutputFormat::Json }.print(&proof, |_| String::new())
@@ -110,17 +132,6 @@ impl CheckArgs {
             .map(Digest)
             .ok_or_else(|| CliError::Failed("--receipts has 64 lower-case hex digits".to_owned()))?;
         let failure = proof.verify(receipts).map_err(CliError::failed)?;
-        let checked = Checked {
-            id: proof.transaction_id,
-            height: proof.height,
-            index: proof.index,
-            status: failure.map_or("Applied", |_| "Failed"),
-            failure: failure.map(Failure::reason),
-            checkpoint: proof.checkpoint,
-        };
-        self.output.print(&checked, |Checked { id, height, index, status, failure, checkpoint }| {
-            let why = failure.map(|failure| format!(" with {failure}")).unwrap_or_default();
-            format!("{id} {status}{why} at height {height}, position {index}, proven by checkpoint {checkpoint}")
-        })
+        self.output.print(&Checked::new(proof, failure), ToString::to_string)
     }
 }

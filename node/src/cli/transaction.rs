@@ -202,12 +202,17 @@ impl SubmissionArgs {
 
 impl GetArgs {
     async fn run(self) -> Result<(), CliError> {
-        let id = decode_hex(&self.id).map(TransactionId);
-        let id = id.ok_or_else(|| CliError::Failed("a transaction id has 64 lower-case hex digits".to_owned()))?;
+        let id = transaction_id(&self.id)?;
         let mut client = self.node.connect().await?;
         let shown = fetch(&mut client, id, Duration::from_secs(self.wait.unwrap_or(0))).await?;
         self.output.print(&shown, Shown::text)
     }
+}
+
+/// Reads a transaction id.
+pub(super) fn transaction_id(text: &str) -> Result<TransactionId, CliError> {
+    let id = decode_hex(text).map(TransactionId);
+    id.ok_or_else(|| CliError::Failed("a transaction id has 64 lower-case hex digits".to_owned()))
 }
 
 /// Asks until the transaction is finalised or the patience is over.

@@ -4,7 +4,7 @@
 //! it takes damage at the end for a write that was torn by a crash, which was never acknowledged, and forgets it
 //! without a word: right for a node that starts after a power cut, wrong for whoever wants to know whether a byte was
 //! flipped. So the logs are checked here, record by record to the last byte, by their format: blocks of 32 KiB, in
-//! each records of CRC-32C (4, masked), length (2), type (1), for some types the log's number (4), and the payload.
+//! each records of CRC-32C (4, masked), length (2), type (1) and the payload.
 
 use std::path::Path;
 
@@ -12,7 +12,6 @@ use super::{Database, StorageError};
 
 const BLOCK_BYTES: usize = 32 * 1024;
 const HEADER_BYTES: usize = 7;
-const NUMBERED_HEADER_BYTES: usize = 11;
 /// Longest name in CURRENT.
 const MANIFEST_PREFIX: &str = "MANIFEST-";
 
@@ -57,24 +56,16 @@ fn check_log(bytes: &[u8]) -> Result<u64, usize> {
             let rest = &block[offset..];
             let damaged = number * BLOCK_BYTES + offset;
             let is_last = rest.len() + offset < BLOCK_BYTES;
-            if rest.len() < NUMBERED_HEADER_BYTES && !is_last && rest.iter().all(|&byte| byte == 0) {
+            if rest.len() < HEADER_BYTES && !is_last && rest.iter().all(|&byte| byte == 0) {
                 // What is left of a block is too short for a header.
                 break;
             }
-            let (Some(crc), Some(length), Some(&kind)) =
-                (rest.first_chunk(), rest.get(4..6).and_then(|length| length.first_chunk()), rest.get(6))
-            else {
-                return Err(damaged);
-            };
-            let header = match kind {
-                5..=8 | 11 | 131 => NUMBERED_HEADER_BYTES,
-                _ => HEADER_BYTES,
-            };
-            let end = header + usize::from(u16::from_le_bytes(*length));
-            let (Some(covered), Some(kind)) = (rest.get(HEADER_BYTES..end), rest.get(6..HEADER_BYTES)) else {
-                return Err(damaged);
-            };
-            if masked_crc([kind, covered]) != u32::from_le_bytes(*crc) {
+            let header = rest.first_chunk::<HEADER_BYTES>().ok_or(damaged)?;
+            let [crc @ .., low, high, kind] = *header;
+            let end = HEADER_BYTES + usize::from(u16::from_le_bytes([low, high]));
+            // No log here is recycled (see `logs`): the sum covers the type and the payload.
+            let payload = rest.get(HEADER_BYTES..end).ok_or(damaged)?;
+            if masked_crc([&[kind], payload]) != u32::from_le_bytes(crc) {
                 return Err(damaged);
             }
             records += 1;

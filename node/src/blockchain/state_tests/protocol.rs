@@ -54,7 +54,7 @@ fn a_version_is_activated_at_the_cutoff_once_more_than_two_thirds_of_the_power_s
     );
     assert_eq!(world.ledger.parameters().protocol_version, 3);
     // Signals survive a restart; the last one counts, and none takes back what was activated.
-    world.ledger = open(&world.database);
+    world.ledger = open_ledger(&world.database);
     assert_eq!(world.ledger.power_signalling(4), 100);
     for proposer in 1..4 {
         world.run_made(1, proposer, 2, Vec::new());
@@ -83,10 +83,10 @@ fn a_version_waits_for_a_quorum_of_the_next_set_too() {
 #[test]
 fn owners_cannot_set_the_version() {
     let mut world = world();
-    let wanted = Parameters { protocol_version: 3, ..genesis().parameters };
+    let wanted = Parameters { protocol_version: 3, ..genesis().genesis.parameters };
     assert_eq!(world.act(1, &Operation::UpdateParameters(wanted)), Some(Failure::ProtocolVersionSignalled));
     // What they approved before a version was activated holds without undoing that.
-    let wanted = Parameters { stake_per_power: 7, ..genesis().parameters };
+    let wanted = Parameters { stake_per_power: 7, ..genesis().genesis.parameters };
     for owner in [1, 2, 3] {
         assert_eq!(world.act(owner, &Operation::UpdateParameters(wanted)), None);
     }
@@ -111,7 +111,7 @@ fn a_report_in_a_block_jails_as_a_transaction_does_and_is_told_once() {
     verify_conservation(&world.database).unwrap();
     for reopened in [false, true] {
         if reopened {
-            world.ledger = open(&world.database);
+            world.ledger = open_ledger(&world.database);
         }
         assert!(world.ledger.is_reported(public(101), 9).unwrap(), "punished for good");
         assert!(world.ledger.is_reported(public(102), 0).unwrap());
