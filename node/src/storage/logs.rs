@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_type_of_recycled_logs_is_refused_instead_of_read_for_ever_or_taken_for_the_end() {
-        for is_log in [|name: &str| name.starts_with("MANIFEST-"), |name: &str| name.rsplit('.').next() == Some("log")] {
+        for is_log in [|name: &str| name.starts_with("MANIFEST-"), |name: &str| name.rsplit('.').next() == Some("log")]
+        {
             let folder = database();
             let path = log(folder.path(), is_log);
             let sound = std::fs::read(&path).unwrap();
