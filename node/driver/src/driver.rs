@@ -570,8 +570,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let Config { me: Some(me), validators, .. } = self.core.config() else { return Vec::new() };
         let (holding, mut unsure) = (&mut self.holding, Vec::new());
         let chosen = self.data.select(ancestors, |digest, batch| {
-            let sure = holding.may_name(digest, batch, *me, validators);
-            if !sure && unsure.len() < HELD_MAX {
+            let may_be_asked = unsure.len() < HELD_MAX;
+            let sure = holding.may_name(digest, batch, *me, validators, may_be_asked);
+            if !sure && may_be_asked {
                 unsure.push(digest);
             }
             sure

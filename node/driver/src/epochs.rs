@@ -213,6 +213,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             self.push_change(Change::Forget(forgotten));
         }
         self.push_own_batches();
+        // Now the blocks that follow prove themselves.
+        self.range_due = self.range_due.map(|_| self.now);
         self.begin();
         let early = std::mem::take(&mut self.early);
         for (from, messages) in early {

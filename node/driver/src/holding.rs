@@ -57,19 +57,27 @@ impl Holding {
         }
     }
 
-    /// True if a leader may name the batch. If not, its holders are counted from now on.
+    /// True if a leader may name the batch. If not, and if others `may_be_asked` about it, its holders are counted from now
+    /// on. Of those nobody is asked about none is counted: with more of them than [`COUNTED_MAX`], each choice of batches
+    /// would forget what it is about to ask, and no answer would ever count.
     pub(crate) fn may_name(
         &mut self,
         digest: Digest,
         batch: &Batch,
         me: ValidatorIndex,
         validators: &ValidatorSet,
+        may_be_asked: bool,
     ) -> bool {
         if !self.suspects.contains(&(batch.epoch, batch.origin)) {
             return true;
         }
-        if self.holders.len() >= COUNTED_MAX && !self.holders.contains_key(&digest) {
-            self.holders.clear();
+        if !self.holders.contains_key(&digest) {
+            if !may_be_asked {
+                return false;
+            }
+            if self.holders.len() >= COUNTED_MAX {
+                self.holders.clear();
+            }
         }
         let holders = self.holders.entry(digest).or_default();
         holders.insert(me);
@@ -108,17 +116,48 @@ mod tests {
         let (digest, other) = (Digest([1; 32]), Digest([2; 32]));
         let (withheld, sound) = (batch(3), batch(2));
         let mut holding = Holding::default();
-        assert!(holding.may_name(digest, &withheld, ME, &validators));
+        assert!(holding.may_name(digest, &withheld, ME, &validators, true));
 
         let block = Block { batches: vec![digest], ..Block::genesis(Digest::default(), 0) };
         holding.nullified(&block, |_| None);
         holding.arrived(digest, &withheld);
         holding.note(ValidatorIndex(1), &[digest]);
-        assert!(!holding.may_name(digest, &withheld, ME, &validators), "an answer before the question");
-        assert!(holding.may_name(other, &sound, ME, &validators), "another origin");
+        assert!(!holding.may_name(digest, &withheld, ME, &validators, true), "an answer before the question");
+        assert!(holding.may_name(other, &sound, ME, &validators, true), "another origin");
         holding.note(ValidatorIndex(1), &[digest]);
-        assert!(!holding.may_name(digest, &withheld, ME, &validators));
+        assert!(!holding.may_name(digest, &withheld, ME, &validators, true));
         holding.note(ValidatorIndex(2), &[digest]);
-        assert!(holding.may_name(digest, &withheld, ME, &validators));
+        assert!(holding.may_name(digest, &withheld, ME, &validators, true));
+    }
+    #[test]
+    fn answers_count_however_many_batches_wait() {
+        let validators = ValidatorSet::new(vec![Power(1); 4]).unwrap();
+        let batch = batch(3);
+        let digests: Vec<Digest> = (0..2 * COUNTED_MAX)
+            .map(|number| {
+                let mut digest = Digest([1; 32]);
+                digest.0[..8].copy_from_slice(&number.to_be_bytes());
+                digest
+            })
+            .collect();
+        let mut holding = Holding::default();
+        holding
+            .nullified(&Block { batches: vec![digests[0]], ..Block::genesis(Digest::default(), 0) }, |_| Some(&batch));
+        let choose = |holding: &mut Holding| {
+            let (mut named, mut unsure) = (0, Vec::new());
+            for digest in &digests {
+                if holding.may_name(*digest, &batch, ME, &validators, unsure.len() < HELD_MAX) {
+                    named += 1;
+                } else if unsure.len() < HELD_MAX {
+                    unsure.push(*digest);
+                }
+            }
+            (named, unsure)
+        };
+        let (named, asked) = choose(&mut holding);
+        assert_eq!((named, asked.len()), (0, HELD_MAX));
+        holding.note(ValidatorIndex(1), &asked);
+        holding.note(ValidatorIndex(2), &asked);
+        assert_eq!(choose(&mut holding).0, HELD_MAX);
     }
 }

@@ -230,8 +230,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             let behind = self.network_height() > self.core.anchor().height();
             self.range_due = behind.then(|| self.now.plus(RANGE_INTERVAL));
             let next = self.core.anchor().height().next();
-            // Blocks come faster than bodies: what cannot be executed yet is not added to.
-            let room = self.to_execute.len() < WAITING_BLOCKS_MAX;
+            // Blocks come faster than bodies: what cannot be executed yet is not added to. And what follows the last block
+            // of an epoch proves nothing to this node before it has executed enough to know who validates then.
+            let room = self.to_execute.len() < WAITING_BLOCKS_MAX && !self.core.is_over();
             if let Some(peer) = self.choose_peer(None).filter(|_| room) {
                 self.send(Destination::One(peer), PeerMessage::FetchRange(next));
             }

@@ -46,8 +46,9 @@
 //! * **T2** Leaders: stake-weighted rotation ([`ValidatorSet::leader`]), fixed for the epoch by the powers that the state
 //!   at its boundary names.
 //! * **T3** Timeout = base × 2^k, capped ([`Timing::cap_milliseconds`], above the assumed maximum delay); k counts
-//!   consecutive nullified views and is reset by finality. Only at k = 0 a leader whose last view was nullified gets a
-//!   quarter of it, and the whole at every eighth turn; success restores it. Local knowledge touches liveness only.
+//!   consecutive views that were nullified, or that this node gave up before they were notarized, and is reset by
+//!   finality. Only at k = 0 a leader whose last view was nullified gets a quarter of it, and the whole at every eighth
+//!   turn; success restores it. Local knowledge touches liveness only.
 //! * **T4** With batches to order a leader proposes [`Timing::min_view_milliseconds`] after the last proposal; idle, after
 //!   [`Timing::heartbeat_milliseconds`]. Followers count from the later of entering the view and first holding an
 //!   unordered batch, but from entry + heartbeat at the latest. A proposal for a view to come does not hold up the present

@@ -38,35 +38,38 @@ const FULL_TIMEOUT_TURN: u32 = 8;
 /// Local judgement of timeouts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pacing {
-    /// Consecutive nullified views, reset by finality.
-    nullified: u32,
+    /// Views in a row that were nullified, or given up by this node before they were notarized; reset by finality.
+    failed: u32,
     /// Turns since the last success, for leaders whose last view was nullified.
     suspects: BTreeMap<ValidatorIndex, u32>,
 }
 
 impl Pacing {
     pub(crate) fn view_nullified(&mut self, leader: ValidatorIndex) {
-        self.nullified = self.nullified.saturating_add(1);
+        self.failed = self.failed.saturating_add(1);
         *self.suspects.entry(leader).or_default() += 1;
     }
 
-    pub(crate) fn view_notarized(&mut self, leader: ValidatorIndex) {
+    /// If this node had given the view up, so had others perhaps, and nobody finalises what they gave up. In a network
+    /// whose delay is a little below the timeout that could go on for ever, every view notarized and none final.
+    pub(crate) fn view_notarized(&mut self, leader: ValidatorIndex, given_up: bool) {
+        self.failed = self.failed.saturating_add(u32::from(given_up));
         self.suspects.remove(&leader);
     }
 
     pub(crate) fn block_finalized(&mut self) {
-        self.nullified = 0;
+        self.failed = 0;
     }
 
     /// How long to wait for this leader, in milliseconds.
     pub(crate) fn timeout(&self, timing: &Timing, leader: ValidatorIndex) -> u64 {
-        if self.nullified == 0 || planted(Bug::TimerNoBackOff) {
+        if self.failed == 0 || planted(Bug::TimerNoBackOff) {
             return match self.suspects.get(&leader) {
                 Some(turns) if turns % FULL_TIMEOUT_TURN != 0 => timing.base_milliseconds / 4,
                 _ => timing.base_milliseconds,
             };
         }
-        let factor = 1_u64.checked_shl(self.nullified).unwrap_or(u64::MAX);
+        let factor = 1_u64.checked_shl(self.failed).unwrap_or(u64::MAX);
         timing.base_milliseconds.saturating_mul(factor).min(timing.cap_milliseconds)
     }
 }
@@ -87,7 +90,22 @@ mod tests {
         }
         pacing.block_finalized();
         assert_eq!(pacing.timeout(&timing, ValidatorIndex(1)), 1_000);
-        pacing.view_notarized(leader);
+        pacing.view_notarized(leader, false);
+        assert_eq!(pacing.timeout(&timing, leader), 1_000);
+    }
+
+    #[test]
+    fn a_view_that_was_given_up_counts_though_it_was_notarized_in_the_end() {
+        let timing = Timing::default();
+        let mut pacing = Pacing::default();
+        let leader = ValidatorIndex(2);
+        for expected in [2_000, 4_000, 8_000, 8_000] {
+            pacing.view_notarized(leader, true);
+            assert_eq!(pacing.timeout(&timing, leader), expected);
+        }
+        pacing.view_notarized(leader, false);
+        assert_eq!(pacing.timeout(&timing, leader), 8_000, "nothing is final yet");
+        pacing.block_finalized();
         assert_eq!(pacing.timeout(&timing, leader), 1_000);
     }
 

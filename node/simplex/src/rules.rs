@@ -108,7 +108,7 @@ impl State {
         for (view, round) in self.rounds.range(self.view..=certified) {
             let leader = self.config.validators.leader(*view);
             if round.justification().is_some() {
-                self.pacing.view_notarized(leader);
+                self.pacing.view_notarized(leader, self.safety.votes(*view).nullified);
             } else if round.nullification.is_some() {
                 self.pacing.view_nullified(leader);
             }

@@ -158,8 +158,9 @@ impl Oracle {
         self.violations.push(Violation { time, node, what: what.into() });
     }
 
-    /// A node committed changes.
+    /// A node committed changes, all those of one turn.
     pub fn committed(&mut self, time: u64, node: usize, changes: &[Change]) {
+        self.witnesses[node].turn();
         for change in changes {
             if let Some(certificate) = self.witnesses[node].committed(change) {
                 self.certificate(time, node, certificate);
@@ -454,6 +455,7 @@ impl Oracle {
         if self.chain.get(tip.0 as usize) != Some(&tip.1) || executed > tip.0 {
             self.accuse(time, node, format!("restarted at {} (executed {executed}) off the chain", tip.0));
         }
+        self.witnesses[node].restarted(tip.0);
         // What a killed process wrote and did not sync is there, and may still be lost.
         self.nodes[node] = Watched { tip: tip.0, promised, executed };
     }

@@ -30,9 +30,11 @@ impl Adversary {
             0 => block.height = Height(block.height.0 + random.between(1, 3)),
             1 => block.batches.push(stranger),
             2 | 15..18 => {
-                // What was ordered long ago, or just now.
-                let skip = random.pick(&[0, self.ordered.len().saturating_sub(2)]);
-                let again: Vec<Digest> = self.ordered.iter().skip(skip).copied().take(4).collect();
+                // What was ordered long ago, or just now; or one batch alone, that who lacks the bodies of others may hold.
+                let last = self.ordered.len().saturating_sub(2);
+                let one = random.index(last.max(1));
+                let (skip, count) = random.pick(&[(0, 4), (last, 4), (one, 1)]);
+                let again: Vec<Digest> = self.ordered.iter().skip(skip).copied().take(count).collect();
                 for batch in again {
                     if !block.batches.contains(&batch) {
                         block.batches.push(batch);

@@ -13,6 +13,7 @@ pub(crate) enum Happening {
     Verified { node: usize, incarnation: u64, batch: Batch },
     Restart { node: usize },
     PowerLoss { node: usize },
+    Kill { node: usize },
     Upgrade { node: usize },
     Reconnect,
     Deafen { node: usize },

@@ -32,6 +32,23 @@ impl World {
         self.restart_later(node);
     }
 
+    /// The process ends, the machine goes on; half of the time that loses power soon after.
+    pub(crate) fn kill(&mut self, node: usize) {
+        if self.healed || !self.nodes[node].is_up() {
+            return;
+        }
+        self.say(node, || "is killed".into());
+        self.faults.count(Fault::Kill);
+        self.nodes[node].stop();
+        self.note_held(node);
+        let delay = self.random.between(1, 40);
+        self.schedule(delay, Happening::Restart { node });
+        if self.random.chance(500) {
+            let delay = self.random.between(1, 200);
+            self.schedule(delay, Happening::PowerLoss { node });
+        }
+    }
+
     fn restart_later(&mut self, node: usize) {
         // Now and then long enough to miss more than one range of blocks.
         let longest = self.random.pick(&[300, 3_000, 6_000, 60_000]);
@@ -82,16 +99,14 @@ impl World {
             Trouble::WriteError => self.nodes[node].disk.fail(Failure::Write, self.random.below(8)),
             Trouble::ReadError => self.nodes[node].disk.fail(Failure::Read, self.random.below(8)),
             Trouble::CrashInSend => self.nodes[node].dies_sending = self.nodes[node].is_up(),
+            // Half of the time on a slow disk, most likely between a write and the end of its sync: the next process then
+            // reads what may not last.
+            Trouble::Kill if self.nodes[node].is_up() && self.random.chance(500) => self.kill(node),
             Trouble::Kill if self.nodes[node].is_up() => {
-                self.faults.count(Fault::Kill);
-                self.nodes[node].stop();
-                self.note_held(node);
-                let delay = self.random.between(1, 40);
-                self.schedule(delay, Happening::Restart { node });
-                if self.random.chance(500) {
-                    let delay = self.random.between(1, 200);
-                    self.schedule(delay, Happening::PowerLoss { node });
-                }
+                self.nodes[node].slow_until = self.now + 4_000;
+                self.nodes[node].slow_milliseconds = self.random.between(100, 800);
+                let delay = self.random.between(100, 2_000);
+                self.schedule(delay, Happening::Kill { node });
             }
             Trouble::ClockStep => {
                 self.faults.count(Fault::ClockStep);

@@ -1,4 +1,4 @@
-//! What one honest node held when it voted: an independent reading of R1, V2, V4 and D2. It sees what the node commits
+//! What one honest node held when it voted: an independent reading of R1, V2, V4, D2 and D3. It sees what the node commits
 //! to its disk, and asks of every new vote whether that was there before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +17,24 @@ pub(crate) struct Witness {
     certified: BTreeMap<(u64, u64, VoteKind), Digest>,
     blocks: BTreeMap<Digest, Block>,
     batches: BTreeSet<Digest>,
+    /// Height at which its finalised chain orders a batch, by the turns before the present one.
+    ordered: BTreeMap<Digest, u64>,
+    /// The same, by the present turn: its votes may have been decided on before.
+    ordered_now: Vec<(Digest, u64)>,
 }
 
 impl Witness {
+    /// Another turn, or a start: what was committed before is known in it.
+    pub(crate) fn turn(&mut self) {
+        self.ordered.extend(self.ordered_now.drain(..));
+    }
+
+    /// It starts with this many finalised blocks: what was ordered above them is lost, and not known any more.
+    pub(crate) fn restarted(&mut self, tip: u64) {
+        self.turn();
+        self.ordered.retain(|_, height| *height <= tip);
+    }
+
     /// Notes a change, and hands back the certificate in it, which must prove itself.
     pub(crate) fn committed<'a>(&mut self, change: &'a Change) -> Option<&'a Certificate> {
         match change {
@@ -32,8 +47,10 @@ impl Witness {
                 Some(certificate)
             }
             // Its signatures are judged where the chain is.
-            Change::Finalize(_, certificate) => {
+            Change::Finalize(blocks, certificate) => {
                 self.certified(certificate);
+                let orders = |block: &'a Block| block.batches.iter().map(|batch| (*batch, block.height.0));
+                self.ordered_now.extend(blocks.iter().flat_map(orders));
                 None
             }
             Change::Batch(digest, _) => {
@@ -81,6 +98,10 @@ impl Witness {
         };
         if !block.batches.iter().all(|batch| self.batches.contains(batch)) {
             return Some("D2: votes without holding every batch".into());
+        }
+        let ordered_below = |batch: &Digest| self.ordered.get(batch).is_some_and(|height| *height < block.height.0);
+        if block.batches.iter().any(ordered_below) {
+            return Some("D3: votes for a batch that its finalised chain orders already".into());
         }
         if vote.kind == VoteKind::Finalize {
             return None;

@@ -277,6 +277,7 @@ impl World {
             }
             Happening::Restart { node } => self.start(node),
             Happening::PowerLoss { node } => self.crash(node),
+            Happening::Kill { node } => self.kill(node),
             Happening::Upgrade { node } => self.upgrade(node),
             Happening::Reconnect => self.network.reconnect(),
             Happening::Deafen { node } => self.deafen(node),

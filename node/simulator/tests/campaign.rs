@@ -21,6 +21,22 @@ fn no_promise_is_broken() {
     assert!(campaign.epochs > SEEDS, "only {} epochs ended", campaign.epochs);
 }
 
+/// T3: a delay between the timeout and half of it. Every view was notarized just after everybody had given it up: one that
+/// is not nullified did not lengthen the timer, so nothing became final for ever.
+#[test]
+fn a_network_in_which_views_are_given_up_and_then_notarized_comes_to_finality() {
+    let report = campaign::run_scenario(Scenario::restless(311), Trace::Off);
+    assert!(report.violations.is_empty(), "{:#?}", report.violations);
+}
+
+/// A node that lost its database 186 epochs ago asks for the next range when it has entered the epoch, not half a second after
+/// it asked in vain.
+#[test]
+fn many_short_epochs_are_caught_up_with_in_time() {
+    let report = campaign::run_seed(5_043, Trace::Off);
+    assert!(report.violations.is_empty(), "{:#?}", report.violations);
+}
+
 #[test]
 fn a_fault_that_never_happens_is_a_defect_of_the_simulator() {
     let campaign = campaign::run(5, 2, 1);

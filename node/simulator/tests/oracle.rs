@@ -211,6 +211,29 @@ fn a_vote_without_what_it_rests_on_is_found() {
 }
 
 #[test]
+fn a_vote_to_order_once_more_what_the_own_chain_orders_is_found_from_the_next_turn_on() {
+    for (later_turn, lost, found) in [(true, false, true), (false, false, false), (true, true, false)] {
+        let mut court = Court::new();
+        let (digest, batch) = court.batch(3, &[VALID_PAYLOAD]);
+        let first = Court::child(&court.genesis, 1, vec![digest]);
+        let again = Court::child(&first, 2, vec![digest]);
+        court.oracle.committed(1, 1, &[Change::Batch(digest, batch)]);
+        court.keeps(1, 1, &first);
+        court.oracle.committed(1, 1, &[Change::Record(Record::Block(again.clone()))]);
+        court.commit(1, &first);
+        if later_turn {
+            court.oracle.committed(2, 1, &[]);
+        }
+        if lost {
+            court.oracle.restarted(3, 1, (0, block_digest(&court.genesis)), 0);
+        }
+        court.vote(1, 2, VoteKind::Notarize, block_digest(&again));
+        assert_eq!(court.finds("D3"), found, "in a later turn: {later_turn}, lost in a crash: {lost}");
+        assert_eq!(court.is_content(), !found);
+    }
+}
+
+#[test]
 fn forged_double_and_invalid_payloads_are_found() {
     let run = |payload: &[u8], injected: bool, break_signature: bool| {
         let mut court = Court::new();
