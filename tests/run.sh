@@ -34,7 +34,7 @@ counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 tests/step.sh build cargo build --release --locked --workspace --bins || failed=$((failed + 1))
 counted faults-node "$bin/bizra-faults" run --node "$bin/bizra-node" --kills 16 --cuts 5 --flips 24
 counted simulation "$bin/bizra-sim" \
-    --seeds "${SIM_SEEDS:-1600}" --require-views 1000000 --require-faults 100000
+    --seeds "${SIM_SEEDS:-1400}" --require-views 1000000 --require-faults 100000
 sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 # The rest of the bugs, and the slow ones, are for `make sim-planted`.
 tests/step.sh build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted || failed=$((failed + 1))
