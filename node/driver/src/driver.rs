@@ -16,6 +16,7 @@ use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
 use crate::holding::{HELD_MAX, Holding};
 use crate::light::cutoff;
+use crate::peers::Whom;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
 use crate::roster::Roster;
 use crate::signing_record::{BlockWrite, RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
@@ -515,7 +516,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                     Want::Block(digest) => PeerMessage::FetchBlock(digest),
                     Want::View(view) => PeerMessage::FetchView(view),
                 };
-                if let Some(peer) = self.choose_peer(hint) {
+                if let Some(peer) = self.choose_peer(hint, Whom::Anyone) {
                     self.send(Destination::One(peer), message);
                 }
             }

@@ -220,7 +220,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             self.send(Destination::All, PeerMessage::Status(self.core.anchor().height()));
         }
         for (digest, attempts, hint) in self.data.due_fetches(self.now) {
-            let peer = self.choose_peer(hint.filter(|_| attempts == 0));
+            let peer = self.choose_peer(hint.filter(|_| attempts == 0), Whom::Ahead);
             if let Some(peer) = peer {
                 self.send(Destination::One(peer), PeerMessage::FetchBatch(digest));
             }
@@ -233,7 +233,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             // Blocks come faster than bodies: what cannot be executed yet is not added to. And what follows the last block
             // of an epoch proves nothing to this node before it has executed enough to know who validates then.
             let room = self.to_execute.len() < WAITING_BLOCKS_MAX && !self.core.is_over();
-            if let Some(peer) = self.choose_peer(None).filter(|_| room) {
+            if let Some(peer) = self.choose_peer(None, Whom::Ahead).filter(|_| room) {
                 self.send(Destination::One(peer), PeerMessage::FetchRange(next));
             }
         }
@@ -241,7 +241,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     /// The hinted peer, or any other. Not in turn: with as many questions a round as there are peers, each question would
     /// meet the same peer every time, and a liar among them would never be passed by.
-    pub(crate) fn choose_peer(&mut self, hint: Option<ValidatorIndex>) -> Option<NodeIndex> {
+    pub(crate) fn choose_peer(&mut self, hint: Option<ValidatorIndex>, whom: Whom) -> Option<NodeIndex> {
+        let height = self.core.anchor().height();
+        let behind = whom == Whom::Ahead && self.network_height() > height;
         let roster = self.roster()?;
         let me = roster.me;
         let node = |index: ValidatorIndex| roster.node(index).filter(|_| Some(index) != me);
@@ -254,9 +256,22 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             let own = self.keys.public_key();
             others = self.settings.nodes.iter().filter(|(key, _)| Some(**key) != own).map(|(_, node)| *node).collect();
         }
+        if behind {
+            // Validators with more than a third of the power say that they are ahead, so an honest one is among them.
+            others.retain(|node| self.reported_height(*node) > height);
+        }
         self.attempts = self.attempts.wrapping_add(1);
         (!others.is_empty()).then(|| others[(scatter(self.attempts) % others.len() as u64) as usize])
     }
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Any validator.
+    Anyone,
+    /// While this node is behind, only those that say they have what it lacks.
+    Ahead,
 }
 
 /// Spreads consecutive numbers evenly (the finaliser of `SplitMix64`, Steele et al. 2014).
