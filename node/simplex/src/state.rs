@@ -341,6 +341,7 @@ impl State {
 
     fn wants_certificate(&self, certificate: &Certificate) -> bool {
         certificate.view() > self.tree.anchor.view
+            && !self.is_over()
             && certificate.is_well_formed(self.config.epoch, &self.config.validators)
             && self
                 .rounds
@@ -432,7 +433,8 @@ impl State {
 
     /// R1: a certificate formed or first received is persisted, and forwarded once to all. True if it is new.
     fn accept_certificate(&mut self, certificate: Certificate) -> bool {
-        if certificate.view() <= self.tree.anchor.view {
+        // E2, R4: nothing follows from a certificate any more once the epoch is over.
+        if certificate.view() <= self.tree.anchor.view || self.is_over() {
             return false;
         }
         let new = self.rounds.entry(certificate.view()).or_default().hold(certificate.clone());
