@@ -7,7 +7,6 @@ passed=0
 failed=0
 started=$SECONDS
 
-# Every build names the whole workspace: a package alone would choose other features of what all share, and compile it again.
 # counted NAME COMMAND...: runs a step and adds up the tests its output reports; a step without such lines is one test.
 counted() {
     local name=$1 status=0 ok bad log=$root/target/log/$1.log
@@ -29,6 +28,7 @@ export BIZRA_CLUSTER_BIN=$cluster
 export BIZRA_HELM=$cluster/helm
 bin=${CARGO_TARGET_DIR:-$root/target}/release
 
+# Every build names the whole workspace: a package alone would choose other features of what all share, and compile it again.
 counted lint tests/lint.sh
 counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 tests/step.sh build cargo build --release --locked --workspace --bins || failed=$((failed + 1))

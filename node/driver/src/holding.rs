@@ -129,6 +129,7 @@ mod tests {
         holding.note(ValidatorIndex(2), &[digest]);
         assert!(holding.may_name(digest, &withheld, ME, &validators, true));
     }
+
     #[test]
     fn answers_count_however_many_batches_wait() {
         let validators = ValidatorSet::new(vec![Power(1); 4]).unwrap();

@@ -239,7 +239,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
     }
 
-    /// The hinted peer, or any other. Not in turn: with as many questions a round as there are peers, each question would
+    /// The hinted peer, or any other of those to ask. Not in turn: with as many questions a round as there are peers, each question would
     /// meet the same peer every time, and a liar among them would never be passed by.
     pub(crate) fn choose_peer(&mut self, hint: Option<ValidatorIndex>, whom: Whom) -> Option<NodeIndex> {
         let height = self.core.anchor().height();
