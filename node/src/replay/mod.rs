@@ -76,12 +76,16 @@ pub enum ReplayError {
     #[error("the events of block {0}: {1}")]
     Events(u64, EventError),
     /// Too little is kept to begin anywhere.
-    #[error("blocks from {oldest} to {executed} are kept: fewer than the state of any of them can be rebuilt from")]
+    #[error(
+        "blocks from {oldest} to {executed} are kept, of which no state can be rebuilt yet; let the node run to height {base}"
+    )]
     TooShort {
         /// The oldest height.
         oldest: u64,
         /// The last one.
         executed: u64,
+        /// The lowest height whose state can be rebuilt.
+        base: u64,
     },
     /// What a block leads to is not what is stored.
     #[error("block {height}: {what}")]
@@ -112,7 +116,7 @@ pub fn replay(
     let (_writer, events) = event_store::open(source.clone(), std::sync::Arc::new(blocks.clone()))?;
     let base = rebuildable(oldest);
     if base > executed {
-        return Err(ReplayError::TooShort { oldest, executed });
+        return Err(ReplayError::TooShort { oldest, executed, base });
     }
     if base > 0 {
         rebuild(source, target, base, since(&events, base, executed)?)?;
