@@ -5,6 +5,8 @@ use bizra_simplex::block::CONTRADICTION_EPOCHS;
 use bizra_simplex::types::{Digest, Epoch, Height};
 use bizra_simplex::{Block, Certificate, Record};
 
+use crate::ports::Member;
+
 /// How far the first epoch after a restart must be above any in which something was signed: so far that no batch and no
 /// contradiction of an epoch before it may be in a block of it (D3, V7).
 pub const RESTART_EPOCHS: u64 = CONTRADICTION_EPOCHS + 1;
@@ -18,6 +20,8 @@ pub struct Restart {
     pub certificate: Certificate,
     /// The epoch that begins there.
     pub epoch: Epoch,
+    /// Its validators, in the order of their indices.
+    pub validators: Vec<Member>,
     /// What takes the place of the genesis hash in every vote from that epoch on.
     pub domain: Digest,
 }
@@ -92,7 +96,7 @@ mod tests {
         let block = Block { epoch: Epoch(block_epoch), height: Height(height), ..genesis };
         let vote = Vote { epoch: block.epoch, view: View(1), kind: VoteKind::Notarize, digest: block.digest() };
         let certificate = Certificate { vote, signatures: vec![(ValidatorIndex(0), Signature([0; 64]))] };
-        Restart { block, certificate, epoch: Epoch(epoch), domain: Digest([domain; 32]) }
+        Restart { block, certificate, epoch: Epoch(epoch), validators: Vec::new(), domain: Digest([domain; 32]) }
     }
 
     #[test]

@@ -107,8 +107,13 @@ impl LedgerRestart {
         Err(RestartError::Owners { number: self.number, epoch: set.epoch, signed, total })
     }
 
+    /// The cut-off height of the epoch that begins.
+    pub(super) fn cutoff(&self, epoch_blocks: u64) -> u64 {
+        self.epoch.saturating_add(1).saturating_mul(epoch_blocks)
+    }
+
     /// The set that it names; the state of the first block after it is the first that has it.
-    fn set(&self, version: u32) -> ValidatorSetRecord {
+    pub(crate) fn set(&self, version: u32) -> ValidatorSetRecord {
         let (epoch, cutoff) = (self.epoch, self.height.saturating_add(1));
         ValidatorSetRecord { epoch, cutoff, version, members: self.members.clone() }
     }
@@ -158,7 +163,13 @@ impl Ledger {
     /// The validators of an epoch that a restart begins after the executed block.
     pub fn restarted_set(&self, epoch: u64) -> Result<Option<Arc<ValidatorSetRecord>>, RestartError> {
         let Some(restart) = self.restart()?.filter(|restart| restart.epoch == epoch) else { return Ok(None) };
-        Ok(Some(Arc::new(restart.set(self.registry.latest()?.version))))
+        Ok(Some(Arc::new(restart.set(self.restarted_version(restart)))))
+    }
+
+    /// Rules go on as they were in the epoch that ended: one that was named and has not begun names no version.
+    fn restarted_version(&self, restart: &LedgerRestart) -> u32 {
+        let ended = self.registry.set(restart.block_epoch);
+        ended.map_or(self.registry.parameters().protocol_version, |set| set.version)
     }
 
     /// Commitment to the state after the executed block, also between checkpoints.
@@ -197,10 +208,9 @@ impl Ledger {
                 block.height, block.epoch, restart.epoch
             )));
         }
-        let set = restart.set(self.registry.latest()?.version);
+        let set = restart.set(self.restarted_version(&restart));
         self.registry.restart(set, restart.block_epoch, &mut self.entries)?;
-        let epoch_blocks = self.registry.parameters().epoch_blocks;
-        self.state.next_cutoff = restart.epoch.saturating_add(1).saturating_mul(epoch_blocks);
+        self.state.next_cutoff = restart.cutoff(self.registry.parameters().epoch_blocks);
         tracing::warn!(
             number = restart.number,
             epoch = restart.epoch,

@@ -258,6 +258,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let (ready, mut snapshot_ready) = oneshot::channel();
     let service = SnapshotSetup {
         genesis: Arc::clone(&genesis),
+        restarts: settings.restarts.clone(),
         configuration: sync,
         archive,
         empty,

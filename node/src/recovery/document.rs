@@ -232,7 +232,8 @@ impl RestartDocument {
             signers,
             domain: hash,
         };
-        let consensus = Restart { block, certificate, epoch, domain: hash };
+        let validators = ledger.set(0).voters();
+        let consensus = Restart { block, certificate, epoch, validators, domain: hash };
         Ok(CheckedRestart { document: self, hash, previous, consensus, ledger })
     }
 

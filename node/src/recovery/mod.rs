@@ -8,6 +8,8 @@
 mod apply;
 mod document;
 mod draft;
+#[cfg(test)]
+mod fixture;
 mod pinned;
 mod report;
 mod survey;

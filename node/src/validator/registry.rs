@@ -159,7 +159,7 @@ impl Registry {
     }
 
     /// The set computed last: that of the running epoch, or of the next one if its boundary has not come yet.
-    pub(crate) fn latest(&self) -> Result<&Arc<ValidatorSetRecord>, StorageError> {
+    pub(super) fn latest(&self) -> Result<&Arc<ValidatorSetRecord>, StorageError> {
         self.sets.last_key_value().map(|(_, set)| set).ok_or_else(|| missing("every set"))
     }
 
@@ -498,6 +498,10 @@ impl Registry {
         for epoch in never_begun {
             entries.set(EntryKey::numbered(Domain::ValidatorSet, epoch), None)?;
             self.sets.remove(&epoch);
+        }
+        if self.parameters.protocol_version != set.version {
+            self.parameters.protocol_version = set.version;
+            entries.set(EntryKey::single(Domain::Parameters), Some(self.parameters.encode().to_vec()))?;
         }
         let height = set.cutoff;
         let mut next = BTreeMap::new();
