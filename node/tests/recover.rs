@@ -240,6 +240,22 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
     let chain = devnet.json(0, &format!("/v1/blocks/{end}")).unwrap();
     assert!(chain["epoch"].as_u64().unwrap() > epoch, "{chain}");
 
+    // Who trusts only the genesis stops there; with the document it goes on, and again from what it has kept.
+    let (genesis, url, period) = (devnet.path("genesis.json"), devnet.url(3), "86400");
+    let light = ["light", "--genesis", &genesis, "--node", &url, "--trust-period", period];
+    let stops = command(&light).output().unwrap();
+    let told = String::from_utf8_lossy(&stops.stderr);
+    assert!(!stops.status.success() && told.contains("--restart"), "{told}");
+    let (document, trust) = (devnet.path("restart.json"), devnet.path("trust.json"));
+    for _ in 0..2 {
+        let arguments = [&light[..], &["--restart", &document, "--trust", &trust]].concat();
+        let verified = common::process::json(&arguments);
+        assert!(
+            verified["epoch"].as_u64().unwrap() > epoch && verified["height"].as_u64().unwrap() >= end,
+            "{verified}"
+        );
+    }
+
     // A destroyed validator comes back with its old volume, in the place of its successor: nobody talks to it.
     devnet.kill(2);
     let log = devnet.path("old-v2/test.log");

@@ -218,6 +218,13 @@ impl TrustedEpoch {
         Self::new((rules, rules.genesis_hash), block.epoch.next(), boundary.version, block, next)
     }
 
+    /// The same epoch after a restart (E6): its votes are signed in this domain, not over the genesis hash.
+    #[must_use]
+    pub fn in_domain(mut self, domain: Digest) -> Self {
+        self.domain = domain;
+        self
+    }
+
     fn new(
         (rules, domain): (ChainRules, Digest),
         epoch: Epoch,

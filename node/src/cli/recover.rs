@@ -362,6 +362,9 @@ fn text(shown: &Shown) -> String {
     );
     if let Some((reporting, total)) = shown.reporting_power {
         text += &format!("\nreported by validators with {reporting} of a power of {total}");
+        if 3 * u128::from(reporting) > 2 * u128::from(total) {
+            text += "\nTHAT IS A QUORUM: start these nodes, and the chain goes on without a restart";
+        }
     }
     if shown.may_lose_finality {
         text += "\nIT MAY LOSE FINALITY: blocks above this height may have been final";

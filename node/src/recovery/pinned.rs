@@ -21,9 +21,14 @@ pub struct PinnedRestarts {
 }
 
 impl PinnedRestarts {
+    /// None yet, on the chain with this genesis.
+    pub fn new(genesis_hash: Digest) -> Self {
+        Self { genesis_hash, restarts: Vec::new() }
+    }
+
     /// Reads what is pinned and checks all of it but what needs the chain's state.
     pub fn load(signer: &SignerFolder, genesis: &LoadedGenesis) -> Result<Self, RecoveryError> {
-        let mut pinned = Self { genesis_hash: genesis.hash, restarts: Vec::new() };
+        let mut pinned = Self::new(genesis.hash);
         for file in signer.pinned_restarts()? {
             pinned.push(RestartDocument::parse(&file)?.check(genesis)?)?;
         }
