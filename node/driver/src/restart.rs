@@ -86,10 +86,13 @@ impl Restarts {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use bizra_simplex::types::{Signature, ValidatorIndex, View};
-    use bizra_simplex::{Vote, VoteKind};
+    use bizra_simplex::{Protocol, Timing, Vote, VoteKind};
 
     use super::*;
+    use crate::driver::Settings;
 
     fn restart(block_epoch: u64, height: u64, epoch: u64, domain: u8) -> Restart {
         let genesis = Block::genesis(Digest([1; 32]), 0);
@@ -108,6 +111,19 @@ mod tests {
         assert_eq!(domains, [1, 1, 7, 7, 8, 8]);
         let passed = [2, 3, 4, 5, 6, 7, 8, 9].map(|epoch| restarts.passes_over(Epoch(epoch)));
         assert_eq!(passed, [false, true, true, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn votes_are_signed_in_the_domain_of_their_epoch() {
+        let (genesis_hash, timing, supported) = (Digest([1; 32]), Timing::default(), Protocol::LATEST);
+        let mut restarts = Restarts::default();
+        restarts.push(restart(2, 40, 5, 7));
+        let settings =
+            Settings { genesis_hash, timing, epoch_blocks: None, supported, nodes: BTreeMap::new(), restarts };
+        for (epoch, domain) in [(2, genesis_hash), (4, genesis_hash), (5, Digest([7; 32])), (6, Digest([7; 32]))] {
+            let vote = Vote { epoch: Epoch(epoch), view: View(1), kind: VoteKind::Nullify, digest: Digest::default() };
+            assert_eq!(settings.signed_bytes(&vote), vote.signed_bytes(domain), "epoch {epoch}");
+        }
     }
 
     #[test]

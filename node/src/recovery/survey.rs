@@ -15,7 +15,7 @@ use crate::block::BlockStore;
 use crate::blockchain::{Ledger, LedgerMetrics};
 use crate::configuration::{Configuration, LoadedGenesis};
 use crate::consensus::{RecordFile, binding};
-use crate::identity::SignerFolder;
+use crate::identity::{IdentityError, SignerFolder};
 use crate::snapshot::DatabaseFolders;
 use crate::storage::{Database, StorageError};
 use crate::validator::ValidatorSetRecord;
@@ -48,6 +48,9 @@ impl Volume {
     pub(super) fn open(configuration: &Configuration) -> Result<Self, RecoveryError> {
         let genesis = LoadedGenesis::load(&configuration.genesis_file)?;
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
+        if let Some(pinned) = signer.pinned_genesis()?.filter(|pinned| *pinned != genesis.hash) {
+            return Err(IdentityError::OtherGenesis { pinned, given: genesis.hash }.into());
+        }
         let folders = DatabaseFolders::new(&configuration.data_dir);
         if folders.database().exists() && Database::is_in_use(&folders.database())? {
             return Err(RecoveryError::Running);
