@@ -214,9 +214,17 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
     fs::write(devnet.path("v0/signer/restart.new"), b"half").unwrap();
     assert!(recovery.apply("restart.json", "v0").unwrap().contains("restart 1 is pinned"));
     assert!(recovery.apply("restart.json", "v0").unwrap().contains("was pinned before"));
+    let record = devnet.path("v1/signer/record");
+    let before = fs::read(&record).unwrap();
     for node in [1, 2, 3] {
         recovery.apply("restart.json", &format!("v{node}")).unwrap();
     }
+    // An older copy of the record could sign for the old set: it does not start.
+    let applied = fs::read(&record).unwrap();
+    fs::write(&record, before).unwrap();
+    let refused = devnet.node(1).output().unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("is an older copy"));
+    fs::write(&record, applied).unwrap();
     // Another document with the same number, as rightly signed as the first.
     recovery.draft(&["report-v0.json", "report-v1.json"], "second.json", &["--may-lose-finality"]).unwrap();
     (0..4).for_each(|owner| drop(recovery.sign("second.json", owner).unwrap()));

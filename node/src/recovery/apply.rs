@@ -63,8 +63,8 @@ fn check_record(record: Option<&SigningRecord>, restart: &CheckedRestart) -> Res
             restart.consensus.epoch
         )));
     }
-    let chosen = (restart.consensus.block.epoch, restart.consensus.certificate.view());
-    if let Some(vote) = highest_finalize(record).filter(|vote| (vote.epoch, vote.view) > chosen)
+    let (chosen, block) = ((restart.consensus.block.epoch, restart.consensus.certificate.view()), restart.ledger.block);
+    if let Some(vote) = highest_finalize(record).filter(|vote| (vote.epoch, vote.view) > chosen && vote.digest != block)
         && !restart.document.may_lose_finality
     {
         return Err(RecoveryError::Contradicts(format!(

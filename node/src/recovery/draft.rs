@@ -5,7 +5,7 @@ use bizra_proto::ceremony::GenesisValidator;
 use bizra_simplex::{Block, Certificate};
 
 use super::document::{DocumentError, RestartDocument, decode_pair};
-use super::report::{Report, ReportedVote};
+use super::report::{Report, ReportedFinalize, ReportedVote};
 
 /// A draft, and what its signers should know of it.
 #[derive(Clone, Debug)]
@@ -94,7 +94,10 @@ pub fn draft(
         counted.fold(0_u64, |sum, validator| sum.saturating_add(validator.power))
     };
     let (reporting, total) = (power(true), power(false));
-    let voted_above = reports.iter().find(|report| report.latest_finalize.is_some_and(|vote| vote > chosen));
+    // The last block of an epoch may be voted for in several views (PROTOCOL E2).
+    let hash = best.block.digest().to_string();
+    let above = |vote: &ReportedFinalize| vote.at > chosen && vote.block != hash;
+    let voted_above = reports.iter().find(|report| report.latest_finalize.as_ref().is_some_and(above));
     let doubt = if 3 * u128::from(reporting) < u128::from(total) {
         Some(format!("the reports are of validators with {reporting} of a power of {total}, less than a third"))
     } else {
@@ -116,7 +119,7 @@ pub fn draft(
         number: best.report.restarts.saturating_add(1),
         previous: best.report.previous.clone(),
         height: best.block.height.0,
-        block_hash: best.block.digest().to_string(),
+        block_hash: hash,
         block: best.report.block.clone(),
         certificate: best.report.certificate.clone(),
         state_commitment: best.report.state_commitment.clone(),

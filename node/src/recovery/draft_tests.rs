@@ -7,6 +7,10 @@ use super::super::fixture::{CHAIN, block, genesis, public, validator};
 use super::super::report::ReportedValidator;
 use super::*;
 
+fn finalize(epoch: u64, view: u64, block: &str) -> ReportedFinalize {
+    ReportedFinalize { at: ReportedVote { epoch, view }, block: block.to_owned() }
+}
+
 /// The report of one of four validators, whose best block is this one; final is the one `above` lower.
 fn report(node: u8, epoch: u64, height: u64, view: u64, kind: VoteKind) -> Report {
     let (block, certificate) = block(epoch, height, view, kind);
@@ -28,7 +32,7 @@ fn report(node: u8, epoch: u64, height: u64, view: u64, kind: VoteKind) -> Repor
         certificate: encode_certificate(&certificate),
         state_commitment: "05".repeat(32),
         latest_vote: Some(ReportedVote { epoch, view: view + 1 }),
-        latest_finalize: Some(ReportedVote { epoch, view }),
+        latest_finalize: Some(finalize(epoch, view, &"77".repeat(32))),
         validators: (1..=4)
             .map(|node| ReportedValidator {
                 owner: public(100 + node),
@@ -64,11 +68,12 @@ fn nobody_goes_on_without_knowing_what_was_final_unless_the_owners_say_so() {
     let Draft { document, .. } = drafted(&[one.clone()], true).unwrap();
     assert!(document.may_lose_finality);
     // Its database was made anew after it had voted.
-    let voted = Report {
-        latest_finalize: Some(ReportedVote { epoch: 2, view: 10 }),
-        ..report(2, 2, 40, 9, VoteKind::Finalize)
-    };
-    assert!(matches!(drafted(&[one.clone(), voted], false), Err(DraftError::MayLoseFinality { .. })));
+    let two = || report(2, 2, 40, 9, VoteKind::Finalize);
+    let voted = |block: &str| Report { latest_finalize: Some(finalize(2, 10, block)), ..two() };
+    let lost = drafted(&[one.clone(), voted(&"77".repeat(32))], false);
+    assert!(matches!(lost, Err(DraftError::MayLoseFinality { .. })));
+    // The same block again, as the last one of an epoch may be.
+    drafted(&[one.clone(), voted(&one.above[0])], false).unwrap();
     let stranger = Report { public_key: public(50), ..report(9, 2, 40, 9, VoteKind::Finalize) };
     assert!(matches!(drafted(&[one, stranger], false), Err(DraftError::MayLoseFinality { .. })));
 }

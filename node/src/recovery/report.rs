@@ -43,7 +43,7 @@ pub struct Report {
     /// The latest moment with a recorded vote of this key.
     pub latest_vote: Option<ReportedVote>,
     /// The latest finalize vote that the record holds.
-    pub latest_finalize: Option<ReportedVote>,
+    pub latest_finalize: Option<ReportedFinalize>,
     /// The validators of the best block's epoch: whose owners decide.
     pub validators: Vec<ReportedValidator>,
 }
@@ -56,6 +56,16 @@ pub struct ReportedVote {
     pub epoch: u64,
     /// View of that epoch.
     pub view: u64,
+}
+
+/// A finalize vote of this key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReportedFinalize {
+    /// When.
+    pub at: ReportedVote,
+    /// Hash of the block.
+    pub block: String,
 }
 
 /// A validator of the last set.
@@ -107,7 +117,10 @@ pub fn report(configuration: &Configuration) -> Result<Report, RecoveryError> {
         certificate: encode_certificate(&survey.certificate),
         state_commitment: hex(survey.ledger.state_commitment()?),
         latest_vote: record.as_ref().map(|record| reported(record.latest())),
-        latest_finalize: record.as_ref().and_then(highest_finalize).map(|vote| reported((vote.epoch, vote.view))),
+        latest_finalize: record
+            .as_ref()
+            .and_then(highest_finalize)
+            .map(|vote| ReportedFinalize { at: reported((vote.epoch, vote.view)), block: hex(vote.digest) }),
         validators: survey
             .set
             .members
