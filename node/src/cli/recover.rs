@@ -326,7 +326,8 @@ impl ApplyArgs {
             )),
             Applied::Unconfirmed => say(format_args!(
                 "restart {number} is pinned; {node} does not hold its last block, and will check signatures and state when it \
-                 has fetched that from survivors, before it votes"
+                 executes that, before it votes. If it joins at a later snapshot it trusts the document, as the genesis: \
+                 compare the hash of `recover show` with the owners'"
             )),
             Applied::Before => say(format_args!("restart {number} was pinned before; nothing was to be done")),
         }
