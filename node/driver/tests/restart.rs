@@ -220,9 +220,12 @@ impl Disk for MemoryDisk {
     }
 }
 
+/// A running node, its volume, and when it wants to be woken.
+type Node = (Driver<MemoryDisk, OwnKey>, Rc<RefCell<Volume>>, u64);
+
 /// Nodes that hear each other.
 struct World {
-    nodes: BTreeMap<u16, (Driver<MemoryDisk, OwnKey>, Rc<RefCell<Volume>>, u64)>,
+    nodes: BTreeMap<u16, Node>,
     wire: BTreeMap<(u64, u64), (u16, u16, PeerMessage)>,
     now: u64,
     sent: u64,
@@ -277,7 +280,7 @@ impl World {
                 Destination::One(to) => vec![to],
             };
             for to in to {
-                let (lost, delay) = (self.random() % 20 == 0, 1 + self.random() % 60);
+                let (lost, delay) = (self.random().is_multiple_of(20), 1 + self.random() % 60);
                 self.sent += 1;
                 if !lost {
                     self.wire.insert((self.now + delay, self.sent), (from, to, message.clone()));
