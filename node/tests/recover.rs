@@ -100,7 +100,9 @@ impl Recovery<'_> {
         let mut arguments = vec!["recover", "draft"];
         arguments.extend(reports);
         arguments.extend(["--genesis", &self.genesis]);
-        validators.iter().for_each(|validator| arguments.extend(["--validator", validator]));
+        for validator in &validators {
+            arguments.extend(["--validator", validator]);
+        }
         let out = self.path(out);
         arguments.extend(["--out", &out]);
         run(&[&arguments, more].concat())
@@ -163,15 +165,21 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
         gone.store(true, Ordering::Relaxed);
         watching.into_iter().flat_map(|watching| watching.join().unwrap()).collect()
     });
-    [2, 3].into_iter().for_each(|node| devnet.kill(node));
+    for node in [2, 3] {
+        devnet.kill(node);
+    }
     let _ = load.kill();
     let _ = load.wait();
     let highest = told.iter().map(|(height, _)| *height).max().unwrap();
     let stalled = devnet.height(0).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     assert!(devnet.height(0).unwrap() <= stalled + 1, "half of the power finalises nothing");
-    [2, 3].into_iter().for_each(|node| destroy(&devnet, node));
-    [0, 1].into_iter().for_each(|node| devnet.stop(node));
+    for node in [2, 3] {
+        destroy(&devnet, node);
+    }
+    for node in [0, 1] {
+        devnet.stop(node);
+    }
 
     // Reports, key reports, draft.
     let recovery = Recovery { devnet: &devnet, genesis: devnet.path("genesis.json") };
@@ -194,7 +202,9 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
 
     // Too few, foreign and wrong signatures.
     assert!(recovery.apply("restart.json", "v0").unwrap_err().contains("power 0 of 4"));
-    [0, 1].into_iter().for_each(|owner| drop(recovery.sign("restart.json", owner).unwrap()));
+    for owner in [0, 1] {
+        recovery.sign("restart.json", owner).unwrap();
+    }
     assert!(recovery.apply("restart.json", "v0").unwrap_err().contains("power 2 of 4"));
     run(&["keygen", "--out", &devnet.path("owner-9.key")]).unwrap();
     fs::copy(devnet.path("restart.json"), devnet.path("foreign.json")).unwrap();

@@ -357,29 +357,30 @@ fn shown(checked: &CheckedRestart) -> Shown {
 }
 
 fn text(shown: &Shown) -> String {
-    let mut text = format!(
-        "restart {} after block {} at height {}, epoch {}\ndocument {}",
-        shown.number, shown.block_hash, shown.height, shown.epoch, shown.hash
-    );
+    let mut lines = vec![
+        format!(
+            "restart {} after block {} at height {}, epoch {}",
+            shown.number, shown.block_hash, shown.height, shown.epoch
+        ),
+        format!("document {}", shown.hash),
+    ];
+    let is_quorum = |part: u64, total: u64| 3 * u128::from(part) > 2 * u128::from(total);
     if let Some((reporting, total)) = shown.reporting_power {
-        text += &format!("\nreported by validators with {reporting} of a power of {total}");
-        if 3 * u128::from(reporting) > 2 * u128::from(total) {
-            text += "\nTHAT IS A QUORUM: start these nodes, and the chain goes on without a restart";
+        lines.push(format!("reported by validators with {reporting} of a power of {total}"));
+        if is_quorum(reporting, total) {
+            lines.push("THAT IS A QUORUM: start these nodes, and the chain goes on without a restart".to_owned());
         }
     }
     if shown.may_lose_finality {
-        text += "\nIT MAY LOSE FINALITY: blocks above this height may have been final";
+        lines.push("IT MAY LOSE FINALITY: blocks above this height may have been final".to_owned());
     }
     for ShownValidator { name, owner, public_key, power } in &shown.validators {
-        text += &format!("\nvalidator {name}  power {power}\n  owner {owner}\n  key   {public_key}");
+        lines.push(format!("validator {name}  power {power}\n  owner {owner}\n  key   {public_key}"));
     }
-    for signer in &shown.signers {
-        text += &format!("\nsigned by {signer}");
-    }
+    lines.extend(shown.signers.iter().map(|signer| format!("signed by {signer}")));
     if let Some((signed, total)) = shown.signed_power {
-        let enough = 3 * u128::from(signed) > 2 * u128::from(total);
-        let enough = if enough { "enough" } else { "not enough: more than two thirds must sign" };
-        text += &format!("\nsigned by owners of {signed} of a power of {total}: {enough}");
+        let enough = if is_quorum(signed, total) { "enough" } else { "not enough: more than two thirds must sign" };
+        lines.push(format!("signed by owners of {signed} of a power of {total}: {enough}"));
     }
-    text
+    lines.join("\n")
 }

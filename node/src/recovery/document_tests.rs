@@ -5,6 +5,8 @@ use super::*;
 use crate::golden::assert_golden;
 use crate::validator::ValidatorSetRecord;
 
+type Change = Box<dyn Fn(&mut RestartDocument)>;
+
 fn checked() -> CheckedRestart {
     document().check(&genesis()).unwrap()
 }
@@ -46,7 +48,7 @@ fn owners_of_more_than_two_thirds_of_the_power_restart_and_nobody_else() {
 fn a_signature_is_for_one_document_and_every_field_makes_another() {
     let signed = checked().sign(&key(101)).document;
     let (other_block, other_certificate) = block(2, 41, 9, VoteKind::Notarize);
-    let changes: Vec<Box<dyn Fn(&mut RestartDocument)>> = vec![
+    let changes: Vec<Change> = vec![
         Box::new(|document| document.may_lose_finality = true),
         Box::new(|document| document.epoch = 6),
         Box::new(|document| document.state_commitment = "66".repeat(32)),
@@ -65,12 +67,12 @@ fn a_signature_is_for_one_document_and_every_field_makes_another() {
         }),
     ];
     for (index, change) in changes.iter().enumerate() {
-        let mut changed = signed.clone();
-        change(&mut changed);
-        let error = changed.clone().check(&genesis()).unwrap_err();
+        let mut other = signed.clone();
+        change(&mut other);
+        let error = other.clone().check(&genesis()).unwrap_err();
         assert!(matches!(error, DocumentError::Signature { .. }), "{index}: {error}");
-        changed.signatures.clear();
-        assert_ne!(changed.check(&genesis()).unwrap().hash, checked().hash, "{index}");
+        other.signatures.clear();
+        assert_ne!(other.check(&genesis()).unwrap().hash, checked().hash, "{index}");
     }
 }
 
@@ -78,7 +80,7 @@ fn a_signature_is_for_one_document_and_every_field_makes_another() {
 fn what_contradicts_itself_is_refused() {
     let (_, foreign) = block(2, 41, 9, VoteKind::Notarize);
     let (_, nullify) = block(2, 40, 9, VoteKind::Nullify);
-    let changes: Vec<(&str, Box<dyn Fn(&mut RestartDocument)>)> = vec![
+    let changes: Vec<(&str, Change)> = vec![
         ("version", Box::new(|document| document.version = 2)),
         ("another chain", Box::new(|document| document.genesis_hash = "11".repeat(32))),
         ("no first", Box::new(|document| document.previous = "11".repeat(32))),
@@ -105,9 +107,9 @@ fn what_contradicts_itself_is_refused() {
         ),
     ];
     for (what, change) in changes {
-        let mut changed = document();
-        change(&mut changed);
-        assert!(changed.check(&genesis()).is_err(), "{what}");
+        let mut other = document();
+        change(&mut other);
+        assert!(other.check(&genesis()).is_err(), "{what}");
     }
     for junk in [&b""[..], b"{}", b"[1]", b"\xff"] {
         assert!(RestartDocument::parse(junk).is_err());

@@ -64,8 +64,8 @@ fn the_block_of_the_highest_view_of_the_highest_epoch_is_chosen_and_its_epoch_is
 fn nobody_goes_on_without_knowing_what_was_final_unless_the_owners_say_so() {
     let one = report(1, 2, 40, 9, VoteKind::Finalize);
     // Exactly a quarter of the power; a third would do.
-    assert!(matches!(drafted(&[one.clone()], false), Err(DraftError::MayLoseFinality { .. })));
-    let Draft { document, .. } = drafted(&[one.clone()], true).unwrap();
+    assert!(matches!(drafted(std::slice::from_ref(&one), false), Err(DraftError::MayLoseFinality { .. })));
+    let Draft { document, .. } = drafted(std::slice::from_ref(&one), true).unwrap();
     assert!(document.may_lose_finality);
     // Its database was made anew after it had voted.
     let two = || report(2, 2, 40, 9, VoteKind::Finalize);

@@ -1,5 +1,6 @@
 //! The documents that a volume has pinned, checked again at every start.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bizra_driver::Restarts;
@@ -87,16 +88,16 @@ impl PinnedRestarts {
             let (last, epoch) = (&restart.consensus.block, restart.consensus.epoch);
             let number = restart.document.number;
             let (height, digest) = blocks.finalized();
-            let other = if height < last.height {
-                None
-            } else if height == last.height {
-                (digest != last.digest()).then_some(digest)
-            } else {
-                // A pruned database may hold neither of the two.
-                let at = blocks.get(last.height)?.map(|stored| stored.block.digest());
-                let next = blocks.get(last.height.next())?;
-                let goes_on = next.as_ref().is_some_and(|next| !self.begins(next.block.epoch, epoch));
-                at.filter(|at| *at != last.digest()).or(next.filter(|_| goes_on).map(|next| next.block.digest()))
+            let other = match height.cmp(&last.height) {
+                Ordering::Less => None,
+                Ordering::Equal => (digest != last.digest()).then_some(digest),
+                Ordering::Greater => {
+                    // A pruned database may hold neither of the two.
+                    let at = blocks.get(last.height)?.map(|stored| stored.block.digest());
+                    let next = blocks.get(last.height.next())?.map(|stored| stored.block);
+                    let next = next.filter(|next| !self.begins(next.epoch, epoch));
+                    at.filter(|at| *at != last.digest()).or(next.map(|next| next.digest()))
+                }
             };
             if let Some(other) = other {
                 return Err(RecoveryError::Contradicts(format!(
@@ -113,6 +114,6 @@ impl PinnedRestarts {
 
     /// True if the block after a restart with that epoch may be of this one: of two at one block the later counts.
     fn begins(&self, found: Epoch, wanted: Epoch) -> bool {
-        found == wanted || self.consensus().beginning(found).is_some_and(|later| later.epoch > wanted)
+        found == wanted || self.restarts.iter().any(|later| later.consensus.epoch == found && found > wanted)
     }
 }

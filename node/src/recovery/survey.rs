@@ -112,7 +112,7 @@ impl Volume {
             best: finalized.block.clone(),
             certificate,
             above: Vec::new(),
-            set: self.set(&ledger, finalized.block.epoch)?,
+            set: set_of(&ledger, finalized.block.epoch)?,
             ledger,
             finalized,
         };
@@ -125,19 +125,12 @@ impl Volume {
             }
             survey.above = path.into_iter().map(|(block, _)| block).collect();
             if let Some(best) = survey.above.last() {
-                survey.set = self.set(&survey.ledger, best.epoch)?;
+                survey.set = set_of(&survey.ledger, best.epoch)?;
                 survey.best = best.clone();
             }
             survey.certificate = certificate;
         }
         Ok(Some(survey))
-    }
-
-    fn set(&self, ledger: &Ledger, epoch: Epoch) -> Result<Arc<ValidatorSetRecord>, RecoveryError> {
-        let unknown = || StorageError::Corrupt(format!("the validators of epoch {epoch} are missing"));
-        // The first epoch after a restart is in the ledger from its first block on.
-        let set = ledger.validators_of_epoch(epoch.0).or(ledger.restarted_set(epoch.0)?);
-        Ok(set.ok_or_else(unknown)?)
     }
 
     /// The block notarized in the highest view of the running epoch, with what is between it and the finalised one: of
@@ -173,6 +166,11 @@ impl Volume {
         }
         Ok(None)
     }
+}
+
+fn set_of(ledger: &Ledger, epoch: Epoch) -> Result<Arc<ValidatorSetRecord>, RecoveryError> {
+    let unknown = || StorageError::Corrupt(format!("the validators of epoch {epoch} are missing"));
+    Ok(ledger.validators_of_epoch(epoch.0).ok_or_else(unknown)?)
 }
 
 /// Blocks with their bodies, ascending.

@@ -10,6 +10,8 @@ use crate::validator::Member;
 
 const EPOCH: u64 = 4;
 
+type IsExpected = fn(&RestartError) -> bool;
+
 fn member(owner: u8, consensus: u8, power: u64) -> Member {
     Member { owner: address(owner), name: format!("v{owner}"), consensus_key: public(consensus), power }
 }
@@ -100,7 +102,7 @@ fn a_restart_is_executed_with_the_first_block_after_it() {
 #[test]
 fn a_restart_that_the_state_does_not_confirm_is_never_executed() {
     let (mut world, restart) = stopped();
-    let cases: Vec<(LedgerRestart, fn(&RestartError) -> bool)> = vec![
+    let cases: Vec<(LedgerRestart, IsExpected)> = vec![
         (LedgerRestart { state: Digest([1; 32]), ..restart.clone() }, |error| {
             matches!(error, RestartError::State { .. })
         }),
@@ -156,7 +158,7 @@ fn contradictions_are_judged_in_the_domain_of_their_epoch() {
         let (first, second) = (vote(1), vote(2));
         Operation::ReportEquivocation(Equivocation { public_key: public(consensus), first, second })
     };
-    next(&mut world, &[restart.clone()], EPOCH).unwrap();
+    next(&mut world, std::slice::from_ref(&restart), EPOCH).unwrap();
     world.ledger = open_ledger(&world.database).with_restarts(Arc::new(vec![restart]));
     let (before, after) = (GENESIS_HASH, Digest([9; 32]));
     assert_eq!(world.act(7, &evidence(EPOCH, 101, before)), Some(Failure::InvalidEvidence));
