@@ -216,7 +216,10 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
     fs::write(devnet.path("forged.json"), serde_json::to_vec(&forged).unwrap()).unwrap();
     assert!(recovery.apply("forged.json", "v0").unwrap_err().contains("not valid for this document"));
     assert!(!devnet.path("v0/signer/restart-1").is_empty() && !fs::exists(devnet.path("v0/signer/restart-1")).unwrap());
+    // A new node cannot weigh them yet. It takes more signatures of the same document later.
+    assert!(recovery.apply("restart.json", "v2").unwrap().contains("does not hold its last block"));
     recovery.sign("restart.json", 2).unwrap();
+    assert!(recovery.apply("restart.json", "v2").unwrap().contains("signatures of more owners"));
 
     // A crash in the middle: the floor is up, the document not pinned. The node signs nothing; the same command goes on.
     let epoch = document["epoch"].as_u64().unwrap();

@@ -294,19 +294,14 @@ impl JoinArgs {
         let mut joined: Option<CheckedRestart> = None;
         for path in &self.documents {
             let next = read_checked(path, &genesis)?;
-            let Some(joined) = &mut joined else {
-                joined = Some(next);
-                continue;
-            };
-            if joined.hash != next.hash {
-                let (here, there) = (next.hash, joined.hash);
-                return Err(CliError::Failed(format!("{} is document {here}, not {there}", path.display())));
-            }
-            for signature in next.document.signatures {
-                if !joined.document.signatures.iter().any(|known| known.owner == signature.owner) {
-                    joined.document.signatures.push(signature);
+            joined = Some(match joined {
+                None => next,
+                Some(joined) if joined.hash == next.hash => joined.join(next),
+                Some(joined) => {
+                    let (here, there) = (next.hash, joined.hash);
+                    return Err(CliError::Failed(format!("{} is document {here}, not {there}", path.display())));
                 }
-            }
+            });
         }
         let Some(joined) = joined else { return Ok(()) };
         write(&self.out, &joined.document.to_file(), false)?;
@@ -328,6 +323,9 @@ impl ApplyArgs {
                 "restart {number} is pinned; {node} does not hold its last block, and will check signatures and state when it \
                  executes that, before it votes. If it joins at a later snapshot it trusts the document, as the genesis: \
                  compare the hash of `recover show` with the owners'"
+            )),
+            Applied::Signed => say(format_args!(
+                "restart {number} was pinned before; the signatures of more owners are kept with it now"
             )),
             Applied::Before => say(format_args!("restart {number} was pinned before; nothing was to be done")),
         }

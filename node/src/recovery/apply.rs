@@ -24,6 +24,8 @@ pub enum Applied {
     Unconfirmed,
     /// The same document was pinned before.
     Before,
+    /// The same document was pinned before, and owners have signed since.
+    Signed,
 }
 
 /// Applies a document to a stopped node. Doing it again does no harm.
@@ -37,7 +39,13 @@ pub fn apply(configuration: &Configuration, document: RestartDocument) -> Result
             let (pinned, given) = (known.hash.to_string(), restart.hash.to_string());
             return Err(RecoveryError::AnotherPinned { number, pinned, given });
         }
-        return Ok(Applied::Before);
+        if restart.ledger.signers.is_subset(&known.ledger.signers) {
+            return Ok(Applied::Before);
+        }
+        // A volume that could not weigh them may have pinned it with too few.
+        let joined = known.clone().join(restart);
+        volume.signer.pin_restart(number, &joined.document.to_file())?;
+        return Ok(Applied::Signed);
     }
     if number != volume.pinned.count() + 1 {
         return Err(RecoveryError::OutOfOrder { given: number, pinned: volume.pinned.count() });

@@ -325,6 +325,20 @@ impl CheckedRestart {
         self
     }
 
+    /// Adds the signatures of another copy of this document.
+    #[must_use]
+    pub fn join(mut self, other: Self) -> Self {
+        if other.hash == self.hash {
+            let known = &self.ledger.signers;
+            let new = |signed: &OwnerSignature| {
+                decode_hex(&signed.owner).is_some_and(|account| !known.contains(&Address(account)))
+            };
+            self.document.signatures.extend(other.document.signatures.into_iter().filter(new));
+            self.ledger.signers.extend(other.ledger.signers);
+        }
+        self
+    }
+
     /// Checks that it may come directly after `before`, or after the genesis.
     pub fn follows(&self, before: Option<&Self>, genesis_hash: Digest) -> Result<(), DocumentError> {
         let number = before.map_or(0, |before| before.document.number);

@@ -41,7 +41,10 @@ fn owners_of_more_than_two_thirds_of_the_power_restart_and_nobody_else() {
     }
     restart = restart.sign(&key(101));
     assert!(restart.ledger.weigh(&last_set()).is_err(), "signing twice counts once");
-    restart.sign(&key(104)).ledger.weigh(&last_set()).unwrap();
+    // Two copies, put together.
+    let copy = checked().sign(&key(104)).sign(&key(101));
+    let joined = restart.join(copy).document.check(&genesis()).unwrap();
+    joined.ledger.weigh(&last_set()).unwrap();
 }
 
 #[test]
