@@ -18,6 +18,7 @@ use crate::holding::{HELD_MAX, Holding};
 use crate::light::cutoff;
 use crate::peers::Whom;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
+use crate::restart::Restarts;
 use crate::roster::Roster;
 use crate::signing_record::{BlockWrite, RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
 use crate::startup::Lock;
@@ -41,12 +42,19 @@ pub struct Settings {
     pub supported: Protocol,
     /// The nodes that are known to hold these keys at the start; [`Input::Holder`] tells of others.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
+    /// The restarts of the chain (E6).
+    pub restarts: Restarts,
 }
 
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
         cutoff(self.epoch_blocks, epoch)
+    }
+
+    /// The bytes that a vote's signature is over: its chain, or what the last restart put in the place of that (E6).
+    pub(crate) fn signed_bytes(&self, vote: &Vote) -> Vec<u8> {
+        vote.signed_bytes(self.restarts.domain(self.genesis_hash, vote.epoch))
     }
 }
 
@@ -222,12 +230,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 .push_back(block.ok_or_else(|| DiskError::Corrupt(format!("finalised block {height} is missing")))?);
         }
         // An epoch whose last block is final and executed far enough is left behind at once.
-        let next = match last.boundary {
-            Some(_) => epochs::rosters(last.epoch.next(), &disk, &keys, &settings)?,
+        let next = match settings.restarts.after(last) {
+            Some(next) => epochs::rosters(next, &disk, &keys, &settings)?.map(|rosters| (next, rosters)),
             None => None,
         };
-        let (epoch, rosters, anchor) = if let Some(rosters) = next {
-            (last.epoch.next(), rosters, (Anchor::first(last.clone()), None))
+        let (epoch, rosters, anchor) = if let Some((next, rosters)) = next {
+            (next, rosters, (Anchor::first(last.clone()), None))
         } else {
             let rosters = epochs::rosters(last.epoch, &disk, &keys, &settings)?;
             let unknown = || DiskError::Corrupt(format!("the validators of epoch {} are missing", last.epoch));
@@ -441,11 +449,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
         self.output.sends.append(&mut self.held_back);
         let Some(me) = self.core.config().me else { return Ok((Vec::new(), executed)) };
-        let genesis_hash = self.settings.genesis_hash;
         let signed = votes
             .into_iter()
             .map(|vote| {
-                let signature = self.keys.sign(&vote.signed_bytes(genesis_hash));
+                let signature = self.keys.sign(&self.settings.signed_bytes(&vote));
                 SignedVote { vote, signer: me, signature }
             })
             .collect();
@@ -542,7 +549,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     pub(crate) fn signed_bytes(&self, vote: &SignedVote) -> Vec<u8> {
-        vote.vote.signed_bytes(self.settings.genesis_hash)
+        self.settings.signed_bytes(&vote.vote)
     }
 
     /// S5: everyone keeps the highest signed vote seen of each key.

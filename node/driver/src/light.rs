@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Write as _};
 use crate::ports::{Member, PublicKey};
+use crate::restart::Restart;
 use crate::roster::validators_hash;
 
 #[cfg(test)]
@@ -185,6 +186,8 @@ impl VerifiedHeader {
 #[derive(Clone, Debug)]
 pub struct TrustedEpoch {
     rules: ChainRules,
+    /// What votes of the epoch are signed with: the genesis hash, or the hash of the last restart (E6).
+    domain: Digest,
     epoch: Epoch,
     protocol: Protocol,
     /// The last block of the epoch before; the genesis block for epoch 0.
@@ -198,7 +201,7 @@ impl TrustedEpoch {
     /// Epoch 0: the validators and the time of the genesis file. Whoever calls this trusts the file.
     pub fn genesis(rules: ChainRules, time_milliseconds: u64, members: Vec<Member>) -> Result<Self, LightError> {
         let below = Block::genesis(rules.genesis_hash, time_milliseconds);
-        Self::new(rules, Epoch(0), rules.version, below, members)
+        Self::new((rules, rules.genesis_hash), Epoch(0), rules.version, below, members)
     }
 
     /// The epoch after a boundary block of which the digest is trusted, whoever gave the block and the validators. Its
@@ -212,11 +215,18 @@ impl TrustedEpoch {
         if block.checkpoint.height < rules.cutoff(block.epoch) {
             return Err(LightError::Malformed(block.height));
         }
-        Self::new(rules, block.epoch.next(), boundary.version, block, next)
+        Self::new((rules, rules.genesis_hash), block.epoch.next(), boundary.version, block, next)
+    }
+
+    /// The same epoch after a restart (E6): its votes are signed in this domain, not over the genesis hash.
+    #[must_use]
+    pub fn in_domain(mut self, domain: Digest) -> Self {
+        self.domain = domain;
+        self
     }
 
     fn new(
-        rules: ChainRules,
+        (rules, domain): (ChainRules, Digest),
         epoch: Epoch,
         version: Version,
         below: Block,
@@ -231,7 +241,7 @@ impl TrustedEpoch {
             return Err(LightError::KeyTwice(epoch));
         }
         let below_digest = below.digest();
-        Ok(Self { rules, epoch, protocol, below, below_digest, members, set })
+        Ok(Self { rules, domain, epoch, protocol, below, below_digest, members, set })
     }
 
     /// The epoch.
@@ -269,9 +279,18 @@ impl TrustedEpoch {
             return Err(LightError::Version { epoch: self.epoch.next(), version });
         }
         // Cheap checks first: a liar should not make anybody check 128 signatures.
-        let after = Self::new(self.rules, self.epoch.next(), version, block.clone(), next.clone())?;
+        let grounds = (self.rules, self.domain);
+        let after = Self::new(grounds, self.epoch.next(), version, block.clone(), next.clone())?;
         self.check_certificate(block, after.below_digest, finalization, verify)?;
         Ok(after)
+    }
+
+    /// The first epoch after a restart that ended this one (E6). Whoever calls this trusts the document: its owners were
+    /// weighed, or the volume has pinned it.
+    pub fn restart(&self, restart: &Restart) -> Result<Self, LightError> {
+        self.check_header(&restart.block)?;
+        let Restart { block, epoch, validators, domain, .. } = restart.clone();
+        Self::new((self.rules, domain), epoch, self.protocol.version(), block, validators)
     }
 
     /// Headers of this epoch, in the order given. `verify` as in [`Self::advance`].
@@ -329,7 +348,7 @@ impl TrustedEpoch {
         if !certificate.is_well_formed(self.epoch, &self.set) {
             return Err(LightError::NoQuorum(block.height));
         }
-        let message = vote.signed_bytes(self.rules.genesis_hash);
+        let message = vote.signed_bytes(self.domain);
         let check = |(signer, signature): &(bizra_simplex::types::ValidatorIndex, Signature)| {
             let member = self.members.get(usize::from(signer.0))?;
             Some((member.key, message.clone(), *signature))

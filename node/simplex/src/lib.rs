@@ -103,6 +103,10 @@
 //!   it ([`Proposal::is_repeated`]): the same digest, so the same maker and signal. The next epoch is a [`State`] of its
 //!   own: views from 1, and the boundary as the block below the first ([`Anchor::first`]).
 //! * **E3**, **E4** What may change at a boundary is the ledger's to limit; **E5** light clients walk boundaries.
+//! * **E6** After the loss of a third of the power owners may end an epoch at a notarized block that they name
+//!   ([`Config::restarted_at`]): it is final by their word and its notarization, nothing above it ever is, and the epoch that
+//!   they name begins on it as on a boundary. Who may say so, and that no finalised block is above it, is the node's to
+//!   check; the driver signs the votes of that epoch in a domain of its own.
 //!
 //! ## Versions
 //! * **P1** Every block names its maker ([`Block::proposer`], the leader of the view in which it is first proposed) and the

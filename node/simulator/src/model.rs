@@ -199,6 +199,7 @@ impl Network {
         let config = Config {
             epoch: Epoch(0),
             cutoff: Height(u64::MAX),
+            restarted_at: None,
             validators: self.validators.clone(),
             me: Some(ValidatorIndex(me as u16)),
             timing: TIMING,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{Binding, SigningRecord};
-use bizra_driver::{Driver, Halt, Input, Output, Settings};
+use bizra_driver::{Driver, Halt, Input, Output, Restarts, Settings};
 use bizra_simplex::types::{Digest, Millis};
 use bizra_simplex::{Block, Protocol, Timing};
 
@@ -67,6 +67,7 @@ impl Node {
             epoch_blocks: schedule.blocks(),
             supported: Protocol::LATEST,
             nodes: (0..nodes).map(|node| (key_of(node), node as u16)).collect(),
+            restarts: Restarts::default(),
         };
         let votes = schedule.ever(index);
         let public_key = key_of(index).0;

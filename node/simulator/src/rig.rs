@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord};
-use bizra_driver::{Change, Driver, Halt, Input, Output, Settings};
+use bizra_driver::{Change, Driver, Halt, Input, Output, Restarts, Settings};
 use bizra_simplex::types::{Digest, Millis};
 use bizra_simplex::{Block, Protocol, Timing};
 
@@ -40,7 +40,14 @@ impl Rig {
     pub(crate) fn new(validators: usize, timing: Timing) -> Result<Self, Halt> {
         let nodes = (0..validators).map(|node| (key_of(node), node as u16)).collect();
         let supported = Protocol::LATEST;
-        let settings = Settings { genesis_hash: GENESIS_HASH, timing, epoch_blocks: None, supported, nodes };
+        let settings = Settings {
+            genesis_hash: GENESIS_HASH,
+            timing,
+            epoch_blocks: None,
+            supported,
+            nodes,
+            restarts: Restarts::default(),
+        };
         let volume = |node: usize| {
             let public_key = key_of(node).0;
             let binding = Binding { genesis_hash: GENESIS_HASH, volume: Digest(public_key), public_key };

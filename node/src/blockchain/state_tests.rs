@@ -22,6 +22,7 @@ use crate::transaction::{
 use crate::validator::{Stake, ValidatorStatus};
 
 mod protocol;
+mod restart;
 
 struct World {
     database: Database,

@@ -61,6 +61,8 @@ pub struct Trust {
     pub(super) seen_milliseconds: u64,
     /// Digests of the boundary blocks walked over, by the epoch each ended: for proofs from epochs before the present.
     pub(super) boundaries: BTreeMap<u64, Digest>,
+    /// The epoch before, while the present one is the first after a restart: no boundary leads to that, so this is kept.
+    pub(super) resume: Option<TrustedEpoch>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,7 +102,8 @@ impl Trust {
     /// The genesis, which was current at its own time.
     pub fn genesis(genesis: &LoadedGenesis) -> Result<Self, LightError> {
         let seen_milliseconds = genesis.genesis.time_milliseconds;
-        Ok(Self { epoch: genesis_epoch(genesis)?, seen_milliseconds, boundaries: BTreeMap::new() })
+        let epoch = genesis_epoch(genesis)?;
+        Ok(Self { epoch, seen_milliseconds, boundaries: BTreeMap::new(), resume: None })
     }
 
     /// The epoch that is trusted.
@@ -153,22 +156,23 @@ impl Trust {
         if trusted.epoch().0 != epoch {
             return Err(format!("it names epoch {epoch} and holds epoch {}", trusted.epoch()));
         }
-        Ok(Self { epoch: trusted, seen_milliseconds, boundaries })
+        Ok(Self { epoch: trusted, seen_milliseconds, boundaries, resume: None })
     }
 
     /// Writes the file, whole or not at all, durably.
     pub fn store(&self, path: &Path, genesis: &LoadedGenesis) -> Result<(), TrustError> {
-        let below = self.epoch.below();
+        let kept = self.resume.as_ref().unwrap_or(&self.epoch);
+        let below = kept.below();
         let boundary = below.boundary.is_some().then(|| {
             let mut bytes = Vec::new();
             bytes.put_block(below);
             hex::encode(bytes)
         });
-        let validators = self.epoch.members().iter();
+        let validators = kept.members().iter();
         let file = TrustFile {
             version: VERSION,
             genesis_hash: genesis.hash.to_string(),
-            epoch: self.epoch.epoch().0,
+            epoch: kept.epoch().0,
             seen_milliseconds: self.seen_milliseconds,
             boundary,
             validators: validators
@@ -231,7 +235,7 @@ mod tests {
         };
         let digest = block.digest();
         let epoch = TrustedEpoch::anchor(chain_rules(genesis), digest, block, next).unwrap();
-        Trust { epoch, seen_milliseconds: 99, boundaries: [(0, digest)].into() }
+        Trust { epoch, seen_milliseconds: 99, boundaries: [(0, digest)].into(), resume: None }
     }
 
     #[test]

@@ -18,7 +18,9 @@ use crate::blockchain::{
 use crate::configuration::LoadedGenesis;
 use crate::event_store::{self, Event, EventData, EventError, EventLog};
 use crate::gateway::BlockReader as _;
+use crate::recovery::PinnedRestarts;
 use crate::storage::{Database, StorageError};
+use crate::validator::ValidatorSetRecord;
 
 /// Blocks replayed in one write.
 const BLOCKS_PER_WRITE: u64 = 16;
@@ -103,7 +105,7 @@ pub enum ReplayError {
 /// Replays `source` into `target`, an empty database, and compares. `progress` hears of every block.
 pub fn replay(
     source: &Database,
-    genesis: &LoadedGenesis,
+    (genesis, restarts): (&LoadedGenesis, &PinnedRestarts),
     target: &Database,
     depth: Depth,
     mut progress: impl FnMut(u64, u64),
@@ -119,19 +121,20 @@ pub fn replay(
         return Err(ReplayError::TooShort { oldest, executed, base });
     }
     if base > 0 {
-        rebuild(source, target, base, since(&events, base, executed)?)?;
+        rebuild(source, target, base, since(&events, base, executed)?, &restarts.ledger())?;
     }
     let metrics = LedgerMetrics::new(&prometheus::Registry::new())
         .map_err(|error| StorageError::Failed(format!("metrics cannot be made: {error}")))?;
-    let mut ledger = Ledger::open(target.clone(), &genesis.genesis, genesis.hash, metrics)?;
+    let mut ledger =
+        Ledger::open(target.clone(), &genesis.genesis, genesis.hash, metrics)?.with_restarts(restarts.ledger());
     let parent = (oldest == 0).then_some(genesis_block);
     let mut report = ReplayReport { oldest, base, height: executed, ..ReplayReport::default() };
 
-    let mut check = ChainCheck::new(&blocks, genesis, parent, Height(executed))?;
+    let mut check = ChainCheck::new(&blocks, genesis, restarts.consensus(), parent, Height(executed))?;
     let first = oldest.max(1);
     let mut writes = target.writes();
     for height in first..=blocks.finalized().0.0 {
-        let sets = |epoch: Epoch| ledger.validators_of_epoch(epoch.0);
+        let sets = |epoch: Epoch| set(&ledger, epoch);
         let (block, batches) = match depth {
             Depth::Everything => check.block(Height(height), &sets)?,
             Depth::Execution if height <= base || height > executed => continue,
@@ -174,10 +177,16 @@ pub fn replay(
     }
     if depth == Depth::Everything {
         report.chain = check.finish()?;
-        let sets = |epoch: Epoch| ledger.validators_of_epoch(epoch.0);
-        report.indexes = verify_indexes(&blocks, genesis, Height(first), Height(executed), &sets)?;
+        let sets = |epoch: Epoch| set(&ledger, epoch);
+        report.indexes =
+            verify_indexes(&blocks, genesis, &restarts.consensus(), Height(first), Height(executed), &sets)?;
     }
     Ok(report)
+}
+
+/// The validators of an epoch; a restart's before its first block too. One that is refused there stops the replay.
+fn set(ledger: &Ledger, epoch: Epoch) -> Option<std::sync::Arc<ValidatorSetRecord>> {
+    ledger.validators_of_epoch(epoch.0).or_else(|| ledger.restarted_set(epoch.0).ok().flatten())
 }
 
 fn read_block(blocks: &BlockStore, height: u64) -> Result<(Block, Vec<bizra_driver::Batch>), ReplayError> {

@@ -16,7 +16,7 @@ use crate::storage::{Family, check_files};
 fn verify(chain: &TestChain, depth: Depth) -> Result<ReplayReport, String> {
     let folder = tempfile::tempdir().unwrap();
     let target = Database::open(folder.path()).unwrap();
-    let report = replay(&chain.database, &chain.genesis, &target, depth, |_, _| {});
+    let report = replay(&chain.database, (&chain.genesis, &PinnedRestarts::default()), &target, depth, |_, _| {});
     let report = report.map_err(|error| error.to_string())?;
     verify_conservation(&chain.database).map_err(|error| error.to_string())?;
     Ok(report)

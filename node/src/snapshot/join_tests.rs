@@ -152,7 +152,8 @@ impl Holder {
 fn joiner(data_dir: &std::path::Path, empty: bool) -> Joiner {
     let rules = ChainRules { genesis_hash: HASH, epoch_blocks: Some(EPOCH_BLOCKS), version: Version(1) };
     let genesis = Block::genesis(HASH, 0);
-    let chain = Chain { rules, genesis, members: members(), epoch_blocks: EPOCH_BLOCKS };
+    let restarts = Restarts::default();
+    let chain = Chain { rules, genesis, members: members(), epoch_blocks: EPOCH_BLOCKS, restarts };
     let policy = Policy { behind_blocks: 20, replaceable: empty, empty };
     Joiner::new(chain, DatabaseFolders::new(data_dir), policy).unwrap()
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bizra_proto::parameters::Parameters;
-use bizra_simplex::types::Digest;
+use bizra_simplex::types::{Digest, Epoch};
 
 use super::entry::{Domain, Entries, EntryKey};
 use super::next_set::{self, Wanted};
@@ -67,8 +67,8 @@ pub(crate) struct Turn<'a, E> {
     pub(crate) height: u64,
     /// Digest of a block below, if it is at most [`RECENT_BLOCKS`] below.
     pub(crate) recent_block: &'a dyn Fn(u64) -> Option<Digest>,
-    /// The chain's identity, in every vote.
-    pub(crate) genesis_hash: Digest,
+    /// What votes of an epoch are signed with: the genesis hash, unless owners have restarted the chain.
+    pub(crate) domain: &'a dyn Fn(Epoch) -> Digest,
     /// Signature checks made in this block.
     pub(crate) signature_checks: &'a mut u32,
 }
@@ -413,7 +413,7 @@ impl Registry {
             return Err(Failure::AlreadyPunished.into());
         }
         count_checks(turn.signature_checks, 2)?;
-        if !evidence.is_valid(turn.genesis_hash) {
+        if !evidence.is_valid((turn.domain)(evidence.first.0.epoch)) {
             return Err(Failure::InvalidEvidence.into());
         }
         if !self.may_jail(owner)? {
@@ -483,6 +483,64 @@ impl Registry {
             self.sets.remove(&epoch);
         }
         Ok(queued)
+    }
+
+    /// Owners restart the chain with these validators after a block of epoch `ended` (PROTOCOL E6). Sets of epochs that have
+    /// not begun are gone; whoever is not named is out until its owner activates it again; who is named has the power that
+    /// was named, unless the stake alone gives more by the next cut-off.
+    pub(crate) fn restart(
+        &mut self,
+        set: ValidatorSetRecord,
+        ended: u64,
+        entries: &mut impl Entries,
+    ) -> Result<(), StorageError> {
+        let never_begun: Vec<u64> = self.sets.keys().copied().filter(|epoch| *epoch > ended).collect();
+        for epoch in never_begun {
+            entries.set(EntryKey::numbered(Domain::ValidatorSet, epoch), None)?;
+            self.sets.remove(&epoch);
+        }
+        if self.parameters.protocol_version != set.version {
+            self.parameters.protocol_version = set.version;
+            entries.set(EntryKey::single(Domain::Parameters), Some(self.parameters.encode().to_vec()))?;
+        }
+        let height = set.cutoff;
+        let mut next = BTreeMap::new();
+        for (owner, known) in std::mem::take(&mut self.validators) {
+            if set.of_owner(&owner).is_some() {
+                continue;
+            }
+            if set.members.iter().any(|member| member.name == known.name) {
+                // Somebody else's node has the name now.
+                entries.set(EntryKey::of(Domain::Validator, owner), None)?;
+                continue;
+            }
+            let taken = |key: &[u8; 32]| set.members.iter().any(|member| member.consensus_key == *key);
+            let status = match known.status {
+                ValidatorStatus::Active => ValidatorStatus::Inactive,
+                status => status,
+            };
+            let consensus_key = known.consensus_key.filter(|key| !taken(key));
+            next.insert(owner, Validator { status, consensus_key, queued_at: height, ..known });
+        }
+        for member in &set.members {
+            let stake = read_stake(entries, member.owner)?;
+            let staked = stake.reserved / self.parameters.stake_per_power.max(1);
+            let validator = Validator {
+                name: member.name.clone(),
+                status: ValidatorStatus::Active,
+                consensus_key: Some(member.consensus_key),
+                granted_power: member.power.saturating_sub(staked),
+                queued_at: height,
+            };
+            next.insert(member.owner, validator);
+        }
+        for (owner, validator) in &next {
+            entries.set(EntryKey::of(Domain::Validator, *owner), Some(validator.encode()))?;
+        }
+        self.validators = next;
+        entries.set(EntryKey::numbered(Domain::ValidatorSet, set.epoch), Some(set.encode()))?;
+        self.sets.insert(set.epoch, Arc::new(set));
+        Ok(())
     }
 
     fn adopt_parameters(

@@ -41,6 +41,7 @@ pub fn config(me: usize) -> Config {
     Config {
         epoch: Epoch(0),
         cutoff: Height(CHECKPOINT_INTERVAL),
+        restarted_at: None,
         validators: ValidatorSet::new(vec![Power(1); 4]).unwrap(),
         me: Some(ValidatorIndex(me as u16)),
         timing: Timing::default(),
