@@ -40,6 +40,7 @@ mod rig;
 pub mod scale;
 mod scenario;
 mod schedule;
+mod starving;
 mod store;
 mod troubles;
 pub mod twins;

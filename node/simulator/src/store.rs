@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
+use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS, Moment, SigningRecord};
 use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, VoteKind};
+use bizra_simplex::{
+    Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, Vote, VoteKind,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::schedule::{Schedule, key_of};
@@ -246,6 +248,26 @@ impl Store {
 
     pub(crate) fn is_reported(&self, key: PublicKey) -> bool {
         self.reported.contains(&key)
+    }
+
+    /// V2, S4: a finalize vote recorded after `since`, above the last finalised block, whose notarization is not here.
+    pub(crate) fn unfounded(&self, record: &SigningRecord, since: Moment) -> Option<Vote> {
+        let last = &self.anchor.block;
+        let (epoch, above) =
+            if last.boundary.is_some() { (last.epoch.next(), View(0)) } else { (last.epoch, self.anchor.view) };
+        let recorded = record.safety(epoch);
+        let votes = recorded.views_above(above).filter(|(view, _)| (epoch, *view) > since);
+        votes
+            .filter_map(|(view, votes)| Some(Vote { epoch, view, kind: VoteKind::Finalize, digest: votes.finalized? }))
+            .find(|vote| {
+                let held = self.certificates.get(&(vote.view, VoteKind::Notarize));
+                held.is_none_or(|held| held.vote.digest != vote.digest)
+            })
+    }
+
+    /// The latest vote of a key that is kept here.
+    pub(crate) fn highest_vote(&self, key: PublicKey) -> Option<Moment> {
+        self.highest_votes.get(&key).map(|signed| (signed.vote.epoch, signed.vote.view))
     }
 
     /// Last finalised block: its height, its digest as stored, and the height executed.
