@@ -30,17 +30,20 @@ impl Adversary {
 
     /// Hands a batch to everybody who is to have it but the victim.
     pub(crate) fn starve(&mut self, faults: &mut Faults, to: Destination, batch: &Batch, sends: &mut Sends) {
-        faults.count(Fault::StarvedOfBatch);
+        let is_meant = |node: &usize| match to {
+            Destination::All => true,
+            Destination::One(one) => usize::from(one) == *node,
+        };
+        if self.victim.as_ref().is_some_and(is_meant) {
+            faults.count(Fault::StarvedOfBatch);
+        }
         self.withheld.push_back(batch.digest(self.genesis_hash));
         if self.withheld.len() > WITHHELD_MAX {
             self.withheld.pop_front();
         }
         let frame = PeerMessage::Batch(batch.clone()).encode();
-        let meant = self.others().filter(|node| match to {
-            Destination::All => true,
-            Destination::One(one) => usize::from(one) == *node,
-        });
-        sends.extend(meant.filter(|node| Some(*node) != self.victim).map(|node| (node, frame.clone())));
+        let served = self.others().filter(|node| is_meant(node) && Some(*node) != self.victim);
+        sends.extend(served.map(|node| (node, frame.clone())));
     }
 
     /// Notes the latest block that is known to be final.

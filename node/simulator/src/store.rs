@@ -290,3 +290,40 @@ pub(crate) fn snapshot_root(state: Digest) -> Digest {
 pub(crate) fn checkpoint(height: Height, state: Digest) -> Checkpoint {
     Checkpoint { height, state, receipts: next_state(state, Digest::default()) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use bizra_driver::signing_record::Binding;
+
+    /// V2, S4: what `finalize_before_notarization` breaks, and what the loss of a database excuses.
+    #[test]
+    fn a_recorded_finalize_vote_without_its_notarization_is_found() {
+        let genesis = Block::genesis(Digest([7; 32]), 0);
+        let binding = Binding { genesis_hash: Digest([7; 32]), volume: Digest([1; 32]), public_key: key_of(0).0 };
+        let mut store = Store::new(genesis.clone(), Schedule::fixed(&[1; 4]));
+        for write in SigningRecord::create(&binding) {
+            store.write(write);
+        }
+        let mut record = SigningRecord::open(&binding, &store.signing_file()).unwrap();
+        let block = Block { height: Height(1), parent: genesis.digest(), ..genesis };
+        let vote = |view, kind| Vote { epoch: Epoch(0), view: View(view), kind, digest: block.digest() };
+        let certified = |vote| Written::Certificate(Rc::new(Certificate { vote, signatures: Vec::new() }));
+        let finalize = vote(2, VoteKind::Finalize);
+        record.reserve(&[vote(2, VoteKind::Notarize), vote(1, VoteKind::Nullify), finalize]).unwrap();
+        let since = Moment::default();
+        // The notarization of another view, or of another block of this one, is none.
+        store.apply(&certified(vote(1, VoteKind::Notarize)));
+        store.apply(&certified(Vote { digest: Digest([9; 32]), ..vote(2, VoteKind::Notarize) }));
+        assert_eq!(store.unfounded(&record, since), Some(finalize));
+        assert_eq!(store.unfounded(&record, (Epoch(0), View(2))), None, "excused by the loss of the database");
+        let mut sound = store.clone();
+        sound.apply(&certified(vote(2, VoteKind::Notarize)));
+        assert_eq!(sound.unfounded(&record, since), None);
+        // A final block needs no other proof.
+        let certificate = Rc::new(Certificate { vote: finalize, signatures: Vec::new() });
+        store.apply(&Written::Finalize(vec![(block.digest(), Rc::new(block.clone()))], certificate));
+        assert_eq!(store.unfounded(&record, since), None);
+    }
+}

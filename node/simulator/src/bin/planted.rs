@@ -33,7 +33,9 @@ fn bug_of(name: &str) -> Result<Bug, String> {
 struct Found {
     bug: Bug,
     seeds: u64,
+    /// Of the processor, where the system tells.
     after: Duration,
+    real: Duration,
     violation: Option<Violation>,
 }
 
@@ -56,7 +58,7 @@ fn search(bug: Bug, limit: Duration) -> Found {
         violation = run_scenario(scenario, Trace::Off).violations.into_iter().next();
     }
     plant(None);
-    Found { bug, seeds, after: elapsed(), violation }
+    Found { bug, seeds, after: elapsed(), real: began.elapsed(), violation }
 }
 
 fn main() -> ExitCode {
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let (all_found, seeds) = (AtomicBool::new(true), AtomicU64::new(0));
-    println!("{:<32} {:>6} {:>8}  found by", "planted bug", "seeds", "seconds");
+    println!("{:<32} {:>6} {:>8} {:>8}  found by", "planted bug", "seed", "seconds", "real");
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
@@ -78,7 +80,8 @@ fn main() -> ExitCode {
                         found.what.chars().take(90).collect::<String>().replace('\n', " ")
                     });
                     let seconds = result.after.as_secs_f64();
-                    println!("{:<32} {:>6} {seconds:>8.2}  {by}", result.bug.name(), result.seeds);
+                    let real = result.real.as_secs_f64();
+                    println!("{:<32} {:>6} {seconds:>8.2} {real:>8.2}  {by}", result.bug.name(), result.seeds);
                     all_found.fetch_and(result.violation.is_some(), Ordering::Relaxed);
                     seeds.fetch_add(result.seeds, Ordering::Relaxed);
                     found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
