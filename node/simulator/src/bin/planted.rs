@@ -19,6 +19,9 @@ struct Arguments {
     /// Search for these bugs alone; all without.
     #[arg(long = "bug", value_parser = bug_of)]
     bugs: Vec<Bug>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    start: u64,
     /// Threads.
     #[arg(long, default_value_t = 2)]
     jobs: u32,
@@ -41,9 +44,9 @@ struct Found {
 
 /// Runs seeds on all threads until one shows the bug. Which one is found does not depend on their number: seeds are handed
 /// out in order, and none that was begun is given up.
-fn search(bug: Bug, limit: Duration, jobs: u32) -> Found {
+fn search(bug: Bug, start: u64, limit: Duration, jobs: u32) -> Found {
     let began = Instant::now();
-    let (next, shown) = (AtomicU64::new(1), AtomicBool::new(false));
+    let (next, shown) = (AtomicU64::new(start), AtomicBool::new(false));
     let work = || {
         plant(Some(bug));
         let (began, spent) = (Instant::now(), processor_nanoseconds());
@@ -67,7 +70,7 @@ fn search(bug: Bug, limit: Duration, jobs: u32) -> Found {
     });
     let spent = results.iter().map(|(_, spent)| *spent).sum();
     let violation = results.into_iter().filter_map(|(violation, _)| violation).min_by_key(|(seed, _)| *seed);
-    Found { bug, seeds: next.into_inner() - 1, spent, real: began.elapsed(), violation }
+    Found { bug, seeds: next.into_inner() - start, spent, real: began.elapsed(), violation }
 }
 
 fn main() -> ExitCode {
@@ -79,7 +82,7 @@ fn main() -> ExitCode {
     println!("{:<32} {:>6} {:>8} {:>8}  found by", "planted bug", "seed", "seconds", "real");
     let mut found = Vec::new();
     for bug in bugs {
-        let result = search(bug, limit, arguments.jobs.max(1));
+        let result = search(bug, arguments.start, limit, arguments.jobs.max(1));
         let (seed, by) = result.violation.as_ref().map_or(("-".to_owned(), "NOT FOUND".to_owned()), |(seed, found)| {
             (seed.to_string(), found.what.chars().take(90).collect::<String>().replace('\n', " "))
         });
