@@ -411,7 +411,8 @@ impl World {
             Err(Halt::SignedElsewhere(..)) if self.nodes[node].disk.put_back() => {
                 // S5 at work: peers have seen what the old copy does not know. Its own volume comes back.
                 self.nodes[node].stop();
-                // What clients gave it meanwhile is on the copy that was thrown away.
+                // What it finalised and what clients gave it meanwhile is on the copy that was thrown away.
+                self.oracle.starts_over(node);
                 self.note_held(node);
                 self.schedule(500, Happening::Restart { node });
             }
