@@ -4,7 +4,7 @@
 use bizra_driver::{PublicKey, validators_hash};
 use bizra_simplex::types::{Digest, Epoch, Power};
 
-use crate::storage::StorageError;
+use crate::storage::{Fields, StorageError};
 use crate::transaction::Address;
 
 const VERSION: u8 = 1;
@@ -95,37 +95,9 @@ fn corrupt(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} of the validator registry does not decode"))
 }
 
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take().map(|[byte]| byte)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    fn name(&mut self) -> Option<String> {
-        let length = usize::from(self.byte()?);
-        let (name, tail) = self.0.split_at_checked(length)?;
-        self.0 = tail;
-        std::str::from_utf8(name).ok().map(str::to_owned)
-    }
-
-    fn version(&mut self) -> Option<()> {
-        (self.byte()? == VERSION).then_some(())
-    }
-
-    fn end(&self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
+fn read_name(fields: &mut Fields<'_>) -> Option<String> {
+    let length = usize::from(fields.u8()?);
+    std::str::from_utf8(fields.slice(length)?).ok().map(str::to_owned)
 }
 
 fn put_name(bytes: &mut Vec<u8>, name: &str) {
@@ -148,21 +120,21 @@ impl Validator {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.version()?;
-            let status = match fields.byte()? {
+            fields.version(VERSION)?;
+            let status = match fields.u8()? {
                 0 => ValidatorStatus::Inactive,
                 1 => ValidatorStatus::Active,
                 2 => ValidatorStatus::Jailed,
                 _ => return None,
             };
             let (granted_power, queued_at) = (fields.u64()?, fields.u64()?);
-            let (has_key, key) = (fields.byte()?, fields.take()?);
+            let (has_key, key) = (fields.u8()?, fields.take()?);
             let consensus_key = match has_key {
                 0 => None,
                 1 => Some(key),
                 _ => return None,
             };
-            let name = fields.name()?;
+            let name = read_name(&mut fields)?;
             fields.end()?;
             Some(Self { name, status, consensus_key, granted_power, queued_at })
         };
@@ -189,7 +161,7 @@ impl Stake {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.version()?;
+            fields.version(VERSION)?;
             let mut stake = Self { reserved: fields.u64()?, unbonding: Vec::new() };
             while fields.end().is_none() {
                 stake.unbonding.push(Unbonding { epoch: fields.u64()?, amount: fields.u64()? });
@@ -242,12 +214,12 @@ impl ValidatorSetRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.version()?;
-            let (epoch, cutoff, version) = (fields.u64()?, fields.u64()?, fields.take().map(u32::from_be_bytes)?);
+            fields.version(VERSION)?;
+            let (epoch, cutoff, version) = (fields.u64()?, fields.u64()?, fields.u32()?);
             let mut set = Self { epoch, cutoff, version, members: Vec::new() };
             while fields.end().is_none() {
                 let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
-                let (power, name) = (fields.u64()?, fields.name()?);
+                let (power, name) = (fields.u64()?, read_name(&mut fields)?);
                 set.members.push(Member { owner, name, consensus_key, power });
             }
             Some(set)
