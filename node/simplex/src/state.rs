@@ -236,6 +236,7 @@ impl State {
                         epoch,
                         height,
                         parent,
+                        view,
                         proposer,
                         signals,
                         time_milliseconds,

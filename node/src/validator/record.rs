@@ -3,7 +3,9 @@
 
 use bizra_driver::{PublicKey, validators_hash};
 use bizra_simplex::types::{Digest, Epoch, Power};
+use bizra_simplex::{Reputation, Turns, ValidatorSet};
 
+use super::reputation::Conduct;
 use crate::storage::{Fields, StorageError};
 use crate::transaction::Address;
 
@@ -76,6 +78,8 @@ pub struct Member {
     pub consensus_key: [u8; 32],
     /// Voting power, above 0.
     pub power: u64,
+    /// What its turns to lead have led to.
+    pub conduct: Conduct,
 }
 
 /// The validators of an epoch, in the order that gives each its index.
@@ -185,9 +189,20 @@ impl ValidatorSetRecord {
 
     /// The members as consensus knows them.
     pub fn voters(&self) -> Vec<bizra_driver::Member> {
-        let voter =
-            |member: &Member| bizra_driver::Member { key: PublicKey(member.consensus_key), power: Power(member.power) };
+        let voter = |member: &Member| bizra_driver::Member {
+            key: PublicKey(member.consensus_key),
+            power: Power(member.power),
+            reputation: member.conduct.reputation,
+        };
         self.members.iter().map(voter).collect()
+    }
+
+    /// Quorums and leaders of the epoch. What was computed is a set: an error is corruption.
+    pub fn validator_set(&self) -> Result<ValidatorSet, StorageError> {
+        let members = self.members.iter().map(|member| (Power(member.power), member.conduct.reputation));
+        let epoch = self.epoch;
+        ValidatorSet::with_reputations(members.collect())
+            .map_err(|error| StorageError::Corrupt(format!("the validators of epoch {epoch} are no set: {error}")))
     }
 
     /// What a boundary header names (PROTOCOL E1).
@@ -205,6 +220,10 @@ impl ValidatorSetRecord {
             bytes.extend_from_slice(&member.owner.0);
             bytes.extend_from_slice(&member.consensus_key);
             bytes.extend_from_slice(&member.power.to_be_bytes());
+            let Conduct { reputation, turns } = member.conduct;
+            bytes.extend_from_slice(&reputation.get().to_be_bytes());
+            bytes.extend_from_slice(&turns.led.to_be_bytes());
+            bytes.extend_from_slice(&turns.missed.to_be_bytes());
             put_name(&mut bytes, &member.name);
         }
         bytes
@@ -219,8 +238,11 @@ impl ValidatorSetRecord {
             let mut set = Self { epoch, cutoff, version, members: Vec::new() };
             while fields.end().is_none() {
                 let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
-                let (power, name) = (fields.u64()?, read_name(&mut fields)?);
-                set.members.push(Member { owner, name, consensus_key, power });
+                let power = fields.u64()?;
+                let reputation = Reputation::new(fields.u16()?)?;
+                let turns = Turns { led: fields.u64()?, missed: fields.u64()? };
+                let (conduct, name) = (Conduct { reputation, turns }, read_name(&mut fields)?);
+                set.members.push(Member { owner, name, consensus_key, power, conduct });
             }
             Some(set)
         };
