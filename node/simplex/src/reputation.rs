@@ -109,7 +109,11 @@ mod tests {
         }
 
         #[test]
-        fn a_turn_that_came_to_something_never_counts_against_anybody(before in reputation(), led in 0_u64..2_000, missed in 0_u64..2_000) {
+        fn a_turn_that_came_to_something_never_counts_against_anybody(
+            before in reputation(),
+            led in 0_u64..2_000,
+            missed in 0_u64..2_000,
+        ) {
             let after = |led, missed| before.after(Turns { led, missed });
             prop_assert!(after(led + 1, missed) >= after(led, missed));
             prop_assert!(after(led, missed + 1) <= after(led, missed));
@@ -122,7 +126,12 @@ mod tests {
         }
 
         #[test]
-        fn who_did_better_before_is_not_worse_after(a in reputation(), b in reputation(), led in 0_u64..200, missed in 0_u64..200) {
+        fn who_did_better_before_is_not_worse_after(
+            a in reputation(),
+            b in reputation(),
+            led in 0_u64..200,
+            missed in 0_u64..200,
+        ) {
             let turns = Turns { led, missed };
             prop_assert!(a.min(b).after(turns) <= a.max(b).after(turns));
         }
