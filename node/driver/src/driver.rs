@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
-use crate::holding::{HELD_MAX, Holding};
+use crate::holding::{Holding, Unsure};
 use crate::light::cutoff;
 use crate::peers::Whom;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
@@ -576,17 +576,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// Batches for a new block. Others are asked which of those they hold that may not be named yet (D4).
     fn select(&mut self, ancestors: &[Block]) -> Vec<Digest> {
         let Config { me: Some(me), validators, .. } = self.core.config() else { return Vec::new() };
-        let (holding, mut unsure) = (&mut self.holding, Vec::new());
-        let chosen = self.data.select(ancestors, |digest, batch| {
-            let may_be_asked = unsure.len() < HELD_MAX;
-            let sure = holding.may_name(digest, batch, *me, validators, may_be_asked);
-            if !sure && may_be_asked {
-                unsure.push(digest);
-            }
-            sure
-        });
-        if !unsure.is_empty() {
-            self.send(Destination::All, PeerMessage::FetchHeld(unsure));
+        let (holding, mut unsure) = (&self.holding, Unsure::default());
+        let may_name = |digest, batch: &Batch| holding.may_name(digest, batch, validators, &mut unsure);
+        let chosen = self.data.select(ancestors, may_name);
+        let question = self.holding.question(&unsure, *me);
+        if !question.is_empty() {
+            self.send(Destination::All, PeerMessage::FetchHeld(question));
         }
         chosen
     }

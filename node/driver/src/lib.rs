@@ -20,7 +20,9 @@
 //! * **D3** A block that orders a batch of a finalised block, or one whose epoch is neither its own nor the one before, is
 //!   invalid. The core compares with unfinalised ancestors.
 //! * **D4** (`holding`, `data`) After a nullified view the origins of its batches are named only with hints from a quorum that
-//!   it holds them, for the rest of the epoch. Bytes unordered or under check are capped for each origin.
+//!   it holds them, for the rest of the epoch. A question takes one batch of each such origin in turn, so that none waits
+//!   behind another; within one, batches that nobody else takes hold up those after them. Bytes unordered
+//!   or under check are capped for each origin.
 //! * **D5** Signatures of transactions are checked by whoever answers [`Output::verify`], once for each batch.
 //!
 //! ## Headers, epochs, versions

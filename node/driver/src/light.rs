@@ -10,15 +10,15 @@
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
 use bizra_simplex::{
-    Block, Boundary, Certificate, Checkpoint, Protocol, VALIDATORS_MAX, ValidatorSet, ValidatorSetError, Version,
-    VoteKind,
+    Block, Boundary, Certificate, Checkpoint, Protocol, Reputation, VALIDATORS_MAX, ValidatorSet, ValidatorSetError,
+    Version, VoteKind,
 };
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Write as _};
 use crate::ports::{Member, PublicKey};
 use crate::restart::Restart;
-use crate::roster::validators_hash;
+use crate::roster::{validator_set, validators_hash};
 
 #[cfg(test)]
 mod tests;
@@ -233,8 +233,7 @@ impl TrustedEpoch {
         members: Vec<Member>,
     ) -> Result<Self, LightError> {
         let protocol = Protocol::known(version).ok_or(LightError::Version { epoch, version })?;
-        let powers: Vec<Power> = members.iter().map(|member| member.power).collect();
-        let set = ValidatorSet::new(powers).map_err(|source| LightError::NoSet { epoch, source })?;
+        let set = validator_set(&members).map_err(|source| LightError::NoSet { epoch, source })?;
         let mut keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
         keys.sort_unstable();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -371,15 +370,17 @@ fn named_by(block: &Block, next: &[Member]) -> Result<Boundary, LightError> {
 }
 
 impl Link {
-    /// The canonical bytes: version, block, certificate, and the validators as count, then key and power of each.
+    /// The canonical bytes: version, block, certificate, and the validators as count, then key, power and
+    /// reputation of each.
     pub fn encode(&self) -> Bytes {
         let mut bytes = vec![LINK_VERSION];
         bytes.put_block(&self.block);
         bytes.put_certificate(&self.finalization);
         bytes.extend_from_slice(&(self.next.len() as u16).to_be_bytes());
-        for Member { key, power } in &self.next {
+        for Member { key, power, reputation } in &self.next {
             bytes.extend_from_slice(&key.0);
             bytes.extend_from_slice(&power.0.to_be_bytes());
+            bytes.extend_from_slice(&reputation.get().to_be_bytes());
         }
         bytes.into()
     }
@@ -393,8 +394,11 @@ impl Link {
         if count > VALIDATORS_MAX {
             return Err(DecodeError::Bounds("validators of a link"));
         }
-        let member =
-            |reader: &mut Reader| Ok(Member { key: PublicKey(reader.digest()?.0), power: Power(reader.u64()?) });
+        let member = |reader: &mut Reader| {
+            let (key, power) = (PublicKey(reader.digest()?.0), Power(reader.u64()?));
+            let reputation = Reputation::new(reader.u16()?).ok_or(DecodeError::Bounds("reputation of a validator"))?;
+            Ok(Member { key, power, reputation })
+        };
         let next = (0..count).map(|_| member(&mut reader)).collect::<Result<_, DecodeError>>()?;
         reader.end()?;
         Ok(Self { block, finalization, next })

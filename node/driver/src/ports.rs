@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, Reputation, SignedVote, Version};
 
 use crate::batch::Batch;
 use crate::signing_record::BlockWrite;
@@ -25,6 +25,8 @@ pub struct Member {
     pub key: PublicKey,
     /// Its voting power, above zero.
     pub power: Power,
+    /// How much of its power counts when turns to lead are given out (T2).
+    pub reputation: Reputation,
 }
 
 /// The disk failed. The node must stop: after a failed write or sync nothing that was promised durable may be relied

@@ -15,7 +15,9 @@ use bizra_driver::{
     Recovered, Restart, Restarts, Settings,
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, View};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Protocol, Record, SignedVote, Timing, Version, VoteKind};
+use bizra_simplex::{
+    Anchor, Block, Certificate, Checkpoint, Protocol, Record, Reputation, SignedVote, Timing, Version, VoteKind,
+};
 use sha2::{Digest as _, Sha256};
 
 const GENESIS: Digest = Digest([9; 32]);
@@ -33,7 +35,7 @@ fn key(index: u16) -> PublicKey {
 }
 
 fn members(indices: [u16; 4]) -> Vec<Member> {
-    indices.map(|index| Member { key: key(index), power: Power(1) }).to_vec()
+    indices.map(|index| Member { key: key(index), power: Power(1), reputation: Reputation::FULL }).to_vec()
 }
 
 /// A signature is a hash over key and message: only of exactly that message.

@@ -12,8 +12,8 @@ use bizra_driver::{
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, Block, Certificate, Checkpoint, Contradiction, Message, Protocol, Record, SignedVote, Timing, Version,
-    Vote, VoteKind,
+    Anchor, Block, Certificate, Checkpoint, Contradiction, Message, Protocol, Record, Reputation, SignedVote, Timing,
+    Version, Vote, VoteKind,
 };
 use bytes::Bytes;
 
@@ -81,7 +81,8 @@ impl Disk for FixedDisk {
     }
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
-        let members = (0..4).map(|index| Member { key: key(index), power: Power(1) }).collect();
+        let members =
+            (0..4).map(|index| Member { key: key(index), power: Power(1), reputation: Reputation::FULL }).collect();
         Ok((epoch == Epoch(0)).then_some(members))
     }
 

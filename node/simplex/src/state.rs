@@ -256,6 +256,7 @@ impl State {
                         epoch,
                         height,
                         parent,
+                        view,
                         proposer,
                         signals,
                         time_milliseconds,

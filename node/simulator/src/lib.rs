@@ -23,11 +23,13 @@
 //!
 //! Half of the seeds are short and full of faults; the others run for up to twenty minutes with few.
 
+pub mod absence;
 mod adversary;
 pub mod campaign;
 mod disk;
 mod faults;
 mod keys;
+mod leaders;
 mod lies;
 pub mod model;
 mod network;

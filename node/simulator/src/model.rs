@@ -176,6 +176,7 @@ impl Network {
                     let block = Block {
                         height: below.height.next(),
                         parent,
+                        view,
                         time_milliseconds,
                         proposer,
                         ..self.genesis.clone()

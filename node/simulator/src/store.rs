@@ -9,7 +9,8 @@ use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
 use bizra_simplex::{
-    Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, Vote, VoteKind,
+    Anchor, Block, Certificate, Checkpoint, Contradiction, Record, Reputation, SignedVote, Turns, ValidatorSet,
+    Version, Vote, VoteKind,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -71,6 +72,13 @@ pub(crate) struct Store {
     signals: BTreeMap<usize, Version>,
     /// The version of each epoch whose validators are known.
     versions: Vec<Version>,
+    /// The reputation of each node in each epoch whose validators are known (T2).
+    reputations: Vec<BTreeMap<usize, Reputation>>,
+    /// Turns since the cut-off executed last.
+    turns: BTreeMap<usize, Turns>,
+    /// Epoch and view of the block executed last, and who leads in that epoch.
+    last: (Epoch, View),
+    leaders: Option<Rc<ValidatorSet>>,
     /// Keys that finalised blocks report.
     reported: BTreeSet<PublicKey>,
     /// Written blocks of the signing record; the others are zeros.
@@ -95,6 +103,10 @@ impl Store {
             checkpoints: BTreeMap::new(),
             versions: vec![schedule.first().version()],
             signals: BTreeMap::new(),
+            reputations: vec![BTreeMap::new()],
+            turns: BTreeMap::new(),
+            last: (Epoch(0), View(0)),
+            leaders: None,
             reported: BTreeSet::new(),
             schedule,
             highest_votes: BTreeMap::new(),
@@ -144,6 +156,8 @@ impl Store {
                 if block.height.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                     self.checkpoints.insert(block.height, checkpoint(block.height, self.state));
                 }
+                // Before the signals, which begin the next epoch.
+                self.note_turns(block);
                 self.note_signal(block);
                 for told in &block.contradictions {
                     let (epoch, signer) = told.of();
@@ -210,7 +224,41 @@ impl Store {
 
     pub(crate) fn validators(&self, epoch: Epoch) -> Option<Vec<Member>> {
         let known = epoch.0.checked_sub(1).is_none_or(|before| self.executed >= self.schedule.cutoff(Epoch(before)));
-        known.then(|| self.schedule.members(epoch))
+        known.then(|| self.members(epoch))
+    }
+
+    fn members(&self, epoch: Epoch) -> Vec<Member> {
+        let reputations = self.reputations.get(epoch.0 as usize);
+        self.schedule.members(epoch, |node| reputations.and_then(|known| known.get(&node)).copied().unwrap_or_default())
+    }
+
+    /// T2, as the ledger counts: who had a turn since the block before, and at a cut-off what comes of all turns.
+    fn note_turns(&mut self, block: &Block) {
+        let epoch = block.epoch;
+        if self.leaders.is_none() || self.last.0 != epoch {
+            let members = self.members(epoch).into_iter().map(|member| (member.power, member.reputation)).collect();
+            self.leaders = ValidatorSet::with_reputations(members).ok().map(Rc::new);
+            self.last = (epoch, View(0));
+        }
+        let Some(leaders) = self.leaders.clone() else { return };
+        for (missed, index) in leaders.turns_between(self.last.1, block.view).into_iter().zip(0..) {
+            if let Some(node) = self.schedule.node(epoch, index) {
+                self.turns.entry(node).or_default().missed += missed;
+            }
+        }
+        if let Some(node) = self.schedule.node(epoch, block.proposer.0) {
+            self.turns.entry(node).or_default().led += 1;
+        }
+        self.last.1 = block.view;
+        let ending = Epoch(self.reputations.len() as u64 - 1);
+        if block.height != self.schedule.cutoff(ending) {
+            return;
+        }
+        let turns = std::mem::take(&mut self.turns);
+        let before = self.reputations.last().cloned().unwrap_or_default();
+        let member = |node: &usize| before.get(node).copied().unwrap_or_default();
+        let after = |node: usize| (node, member(&node).after(turns.get(&node).copied().unwrap_or_default()));
+        self.reputations.push(self.schedule.of(ending.next()).iter().map(|(node, _)| after(*node)).collect());
     }
 
     /// The root of a snapshot becomes known some blocks after the cut-off that has to name it: making it takes time.

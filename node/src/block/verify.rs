@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bizra_driver::Restarts;
 use bizra_driver::batch::Batch;
-use bizra_simplex::types::{Digest, Epoch, Height, Power, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Height, ValidatorIndex, View};
 use bizra_simplex::{Block, Certificate, Protocol, ValidatorSet, Version, VoteKind};
 use ed25519_zebra::{Signature, VerificationKey};
 
@@ -82,12 +82,16 @@ impl Keys {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let record = sets(epoch).ok_or_else(|| format!("the validators of its epoch {epoch} are not known"))?;
-                let set = ValidatorSet::new(record.members.iter().map(|member| Power(member.power)).collect());
-                let set = set.map_err(|error| error.to_string())?;
+                let set = record.validator_set().map_err(|error| error.to_string())?;
                 let key = |member: &crate::validator::Member| VerificationKey::try_from(member.consensus_key).ok();
                 place.insert(EpochKeys { set, keys: record.members.iter().map(key).collect() })
             }
         })
+    }
+
+    /// True if the block's maker led in its view.
+    fn led(&mut self, block: &Block, sets: Sets<'_>) -> Result<bool, String> {
+        Ok(self.of(block.epoch, sets)?.set.leader(block.view) == block.proposer)
     }
 
     /// True if the validator of this index and epoch signed the message.
@@ -226,7 +230,7 @@ impl<'a> ChainCheck<'a> {
         Ok((block, batches))
     }
 
-    fn header(&self, height: Height, block: &Block, sets: Sets<'_>) -> Result<(), String> {
+    fn header(&mut self, height: Height, block: &Block, sets: Sets<'_>) -> Result<(), String> {
         if block.height != height {
             return Err(format!("block {} is in its place", block.height));
         }
@@ -243,6 +247,9 @@ impl<'a> ChainCheck<'a> {
         })?;
         if !block.is_well_formed(cutoff, protocol) {
             return Err("its header contradicts itself".to_owned());
+        }
+        if !self.keys.led(block, sets)? {
+            return Err(format!("its maker {} does not lead in its view {}", block.proposer, block.view));
         }
         if let Some(boundary) = &block.boundary {
             match sets(block.epoch.next()) {

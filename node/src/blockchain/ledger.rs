@@ -246,6 +246,7 @@ impl Ledger {
             },
         };
         ground.registry.note_signal(block, ground.turn.entries)?;
+        ground.registry.note_turns(block, ground.turn.entries)?;
         let mut reports = Vec::new();
         for told in &block.contradictions {
             let Ground { registry, money, turn, .. } = &mut ground;

@@ -17,10 +17,10 @@ use super::execution::RECEIPT_BLOCKS;
 use super::history::{decode_history, decode_log, log_key};
 use super::pruning::OLDEST_KEY;
 use super::record::{
-    Account, Fields, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
+    Account, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
 };
 use super::sealing::{commitment, encode_lattice, recent_blocks, sum_entries};
-use crate::storage::{Database, Family, StorageError, View, Writes};
+use crate::storage::{Database, Family, Fields, StorageError, View, Writes};
 use crate::transaction::TransactionId;
 use crate::validator::{Domain, EntryKey, RECENT_BLOCKS};
 

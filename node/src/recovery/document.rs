@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::blockchain::LedgerRestart;
 use crate::configuration::{LoadedGenesis, is_node_name};
 use crate::transaction::Address;
-use crate::validator::Member;
+use crate::validator::{Conduct, Member};
 
 const DOCUMENT_DOMAIN: &[u8] = b"bizra/v1/restart\0";
 const SIGNATURE_DOMAIN: &[u8] = b"bizra/v1/restart-owner\0";
@@ -247,7 +247,7 @@ impl RestartDocument {
             // Whoever owned none could never be asked again.
             let owner = Address(decode_hex(validator.owner.as_deref()?)?);
             let name = Some(&validator.name).filter(|name| is_node_name(name))?.clone();
-            Some(Member { owner, name, consensus_key, power: validator.power()? })
+            Some(Member { owner, name, consensus_key, power: validator.power()?, conduct: Conduct::default() })
         };
         let wrong = |name: &str| field("validators", format!("name {name:?} without an owner, or not as a DNS label"));
         self.validators.iter().map(|validator| member(validator).ok_or_else(|| wrong(&validator.name))).collect()

@@ -17,6 +17,7 @@ fn last_set() -> ValidatorSetRecord {
         name: validator.name.clone(),
         consensus_key: decode_hex(&validator.public_key).unwrap(),
         power: 1,
+        conduct: Conduct::default(),
     };
     let members = genesis().genesis.validators.iter().map(member).collect();
     ValidatorSetRecord { epoch: 2, cutoff: 32, version: 1, members }

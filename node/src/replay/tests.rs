@@ -42,6 +42,16 @@ fn a_sound_database_is_alike_from_the_genesis() {
     assert!(report.chain.certificates < 220 && report.chain.certificates > 180);
 }
 
+/// T2: a quorum that finalises what another than the leader has made is not believed.
+#[test]
+fn a_block_of_another_than_the_leader_of_its_view_is_found() {
+    let mut chain = TestChain::new();
+    chain.usurped = Some(50);
+    chain.run_to(60);
+    let found = verify(&chain, Depth::Everything).unwrap_err();
+    assert!(found.contains("50") && found.contains("does not lead in its view"), "{found}");
+}
+
 #[test]
 fn a_pruned_database_is_alike_from_the_lowest_state_that_can_be_rebuilt() {
     let chain = chain(460);

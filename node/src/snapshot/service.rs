@@ -162,6 +162,7 @@ impl Worker {
         let member = |member: &crate::configuration::genesis::Member| bizra_driver::Member {
             key: bizra_driver::PublicKey(member.public_key),
             power: member.power,
+            reputation: bizra_simplex::Reputation::FULL,
         };
         let epoch_blocks = genesis.genesis.parameters.epoch_blocks;
         let chain = Chain {

@@ -12,6 +12,7 @@ use bizra_simplex::types::{Digest, Epoch};
 use super::entry::{Domain, Entries, EntryKey};
 use super::next_set::{self, Wanted};
 use super::record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
+use super::reputation::TurnBook;
 use super::versions;
 use crate::blockchain::Failure;
 use crate::storage::StorageError;
@@ -81,6 +82,8 @@ pub(crate) struct Registry {
     parameters: Parameters,
     /// The version each consensus key signalled last.
     pub(super) signals: BTreeMap<[u8; 32], u32>,
+    /// Turns to lead since the last cut-off.
+    pub(super) turn_book: TurnBook,
 }
 
 fn missing(what: &str) -> StorageError {
@@ -116,7 +119,8 @@ impl Registry {
         entries.set(EntryKey::numbered(Domain::ValidatorSet, 0), Some(set.encode()))?;
         entries.set(EntryKey::single(Domain::Parameters), Some(parameters.encode().to_vec()))?;
         let sets = BTreeMap::from([(0, Arc::new(set))]);
-        Ok(Self { validators, sets, approvals: BTreeMap::new(), parameters, signals: BTreeMap::new() })
+        let (approvals, signals, turn_book) = (BTreeMap::new(), BTreeMap::new(), TurnBook::default());
+        Ok(Self { validators, sets, approvals, parameters, signals, turn_book })
     }
 
     /// The registry behind stored entries.
@@ -124,7 +128,7 @@ impl Registry {
         entries: impl Iterator<Item = Result<(EntryKey, Vec<u8>), StorageError>>,
     ) -> Result<Self, StorageError> {
         let (mut validators, mut sets, mut approvals) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (mut parameters, mut signals) = (None, BTreeMap::new());
+        let (mut parameters, mut signals, mut turn_book) = (None, BTreeMap::new(), TurnBook::default());
         for entry in entries {
             let (key, value) = entry?;
             let owner = Address(key.id());
@@ -142,6 +146,8 @@ impl Registry {
                 domain if domain == Domain::Signal as u8 => {
                     signals.insert(key.id(), versions::decode(&value)?);
                 }
+                domain if domain == Domain::Turns as u8 => turn_book.load_turns(owner, &value)?,
+                domain if domain == Domain::LastView as u8 => turn_book.load_last(&value)?,
                 domain if domain == Domain::Parameters as u8 => parameters = Some(decode_parameters(&value)?),
                 _ => {}
             }
@@ -150,7 +156,7 @@ impl Registry {
         if sets.is_empty() {
             return Err(missing("every set"));
         }
-        Ok(Self { validators, sets, approvals, parameters, signals })
+        Ok(Self { validators, sets, approvals, parameters, signals, turn_book })
     }
 
     /// The parameters in force.
@@ -463,10 +469,13 @@ impl Registry {
                 jailed.insert(owner);
                 continue;
             }
-            let member = key.map(|consensus_key| Member { owner, name: validator.name.clone(), consensus_key, power });
+            let conduct = latest.of_owner(&owner).map(|member| member.conduct).unwrap_or_default();
+            let name = validator.name.clone();
+            let member = key.map(|consensus_key| Member { owner, name, consensus_key, power, conduct });
             wanted.push(Wanted { owner, queued_at: validator.queued_at, member });
         }
-        let next_set::NextMembers { members, queued } = next_set::next_members(&latest, &jailed, wanted);
+        let next_set::NextMembers { mut members, queued } = next_set::next_members(&latest, &jailed, wanted);
+        self.judge_turns(&mut members, entries)?;
         let version = self.next_version(&latest, &members);
         if version != self.parameters.protocol_version {
             self.parameters.protocol_version = version;
@@ -494,6 +503,8 @@ impl Registry {
         ended: u64,
         entries: &mut impl Entries,
     ) -> Result<(), StorageError> {
+        // Turns of an epoch that was broken off say nothing of those who lead from here.
+        self.judge_turns(&mut [], entries)?;
         let never_begun: Vec<u64> = self.sets.keys().copied().filter(|epoch| *epoch > ended).collect();
         for epoch in never_begun {
             entries.set(EntryKey::numbered(Domain::ValidatorSet, epoch), None)?;

@@ -6,14 +6,20 @@ use std::sync::Arc;
 use super::super::{LedgerRestart, RestartError};
 use super::*;
 use crate::storage::StorageError;
-use crate::validator::Member;
+use crate::validator::{Conduct, Member};
 
 const EPOCH: u64 = 4;
 
 type IsExpected = fn(&RestartError) -> bool;
 
 fn member(owner: u8, consensus: u8, power: u64) -> Member {
-    Member { owner: address(owner), name: format!("v{owner}"), consensus_key: public(consensus), power }
+    Member {
+        owner: address(owner),
+        name: format!("v{owner}"),
+        consensus_key: public(consensus),
+        power,
+        conduct: Conduct::default(),
+    }
 }
 
 /// A chain of 45 blocks with a fifth validator, and a restart there: owners 3 and 4 have new keys, 2 and 5 are left out,
@@ -82,7 +88,7 @@ fn a_restart_is_executed_with_the_first_block_after_it() {
 
     // Owners that were left out are inactive, and keep their money; the newcomer has the name.
     let status = |world: &World, owner: u8| match world.reader().validator(&address(owner), None).unwrap() {
-        AtHeight::Found((validator, _), _) => validator.map(|validator| validator.status),
+        AtHeight::Found((validator, ..), _) => validator.map(|validator| validator.status),
         other => panic!("{other:?}"),
     };
     assert_eq!(status(&world, 2), None);
