@@ -59,6 +59,7 @@
 //! | one highest vote and one contradiction for a key (and epoch) | anything that validators may sign without an end |
 
 pub mod batch;
+mod bodies;
 pub mod codec;
 mod data;
 mod driver;
