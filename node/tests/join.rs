@@ -94,6 +94,8 @@ fn a_validator_without_a_database_joins_at_a_snapshot_resumes_after_a_kill_and_v
     devnet.wait_height(3, now + 5);
 
     // What a snapshot brought is checked like any other database, and what came after it executed again.
+    devnet.run(0);
+    devnet.wait_height(0, now + 5);
     let from = first_height(&devnet, 3);
     let arguments = ["--count", "1500", "--rate", "150", "--accounts", "50", "--require-all"];
     let load = devnet.load(1, &arguments).output().unwrap();
