@@ -14,10 +14,11 @@ use bytes::Bytes;
 use crate::batch::Batch;
 use crate::data::{Bodies, Data};
 use crate::epochs::{self, Early, Rosters};
-use crate::holding::{HELD_MAX, Holding};
+use crate::holding::{Holding, Unsure};
 use crate::light::cutoff;
 use crate::peers::Whom;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
+use crate::restart::Restarts;
 use crate::roster::Roster;
 use crate::signing_record::{BlockWrite, RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
 use crate::startup::Lock;
@@ -41,12 +42,19 @@ pub struct Settings {
     pub supported: Protocol,
     /// The nodes that are known to hold these keys at the start; [`Input::Holder`] tells of others.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
+    /// The restarts of the chain (E6).
+    pub restarts: Restarts,
 }
 
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
         cutoff(self.epoch_blocks, epoch)
+    }
+
+    /// The bytes that a vote's signature is over: its chain, or what the last restart put in the place of that (E6).
+    pub(crate) fn signed_bytes(&self, vote: &Vote) -> Vec<u8> {
+        vote.signed_bytes(self.restarts.domain(self.genesis_hash, vote.epoch))
     }
 }
 
@@ -222,12 +230,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 .push_back(block.ok_or_else(|| DiskError::Corrupt(format!("finalised block {height} is missing")))?);
         }
         // An epoch whose last block is final and executed far enough is left behind at once.
-        let next = match last.boundary {
-            Some(_) => epochs::rosters(last.epoch.next(), &disk, &keys, &settings)?,
+        let next = match settings.restarts.after(last) {
+            Some(next) => epochs::rosters(next, &disk, &keys, &settings)?.map(|rosters| (next, rosters)),
             None => None,
         };
-        let (epoch, rosters, anchor) = if let Some(rosters) = next {
-            (last.epoch.next(), rosters, (Anchor::first(last.clone()), None))
+        let (epoch, rosters, anchor) = if let Some((next, rosters)) = next {
+            (next, rosters, (Anchor::first(last.clone()), None))
         } else {
             let rosters = epochs::rosters(last.epoch, &disk, &keys, &settings)?;
             let unknown = || DiskError::Corrupt(format!("the validators of epoch {} are missing", last.epoch));
@@ -441,11 +449,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
         self.output.sends.append(&mut self.held_back);
         let Some(me) = self.core.config().me else { return Ok((Vec::new(), executed)) };
-        let genesis_hash = self.settings.genesis_hash;
         let signed = votes
             .into_iter()
             .map(|vote| {
-                let signature = self.keys.sign(&vote.signed_bytes(genesis_hash));
+                let signature = self.keys.sign(&self.settings.signed_bytes(&vote));
                 SignedVote { vote, signer: me, signature }
             })
             .collect();
@@ -542,7 +549,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     pub(crate) fn signed_bytes(&self, vote: &SignedVote) -> Vec<u8> {
-        vote.vote.signed_bytes(self.settings.genesis_hash)
+        self.settings.signed_bytes(&vote.vote)
     }
 
     /// S5: everyone keeps the highest signed vote seen of each key.
@@ -569,17 +576,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     /// Batches for a new block. Others are asked which of those they hold that may not be named yet (D4).
     fn select(&mut self, ancestors: &[Block]) -> Vec<Digest> {
         let Config { me: Some(me), validators, .. } = self.core.config() else { return Vec::new() };
-        let (holding, mut unsure) = (&mut self.holding, Vec::new());
-        let chosen = self.data.select(ancestors, |digest, batch| {
-            let may_be_asked = unsure.len() < HELD_MAX;
-            let sure = holding.may_name(digest, batch, *me, validators, may_be_asked);
-            if !sure && may_be_asked {
-                unsure.push(digest);
-            }
-            sure
-        });
-        if !unsure.is_empty() {
-            self.send(Destination::All, PeerMessage::FetchHeld(unsure));
+        let (holding, mut unsure) = (&self.holding, Unsure::default());
+        let may_name = |digest, batch: &Batch| holding.may_name(digest, batch, validators, &mut unsure);
+        let chosen = self.data.select(ancestors, may_name);
+        let question = self.holding.question(&unsure, *me);
+        if !question.is_empty() {
+            self.send(Destination::All, PeerMessage::FetchHeld(question));
         }
         chosen
     }

@@ -1,8 +1,8 @@
 //! Checks everything the store holds beside the chain itself: that each key names what is stored under it, and that
 //! nothing is there that should not be.
 
-use bizra_driver::PublicKey;
 use bizra_driver::light::Link;
+use bizra_driver::{PublicKey, Restarts};
 use bizra_simplex::types::{Digest, Epoch, Height};
 use bizra_simplex::{Record, SignedVote};
 use ed25519_zebra::{Signature, VerificationKey};
@@ -33,14 +33,24 @@ fn wrong(family: Family, key: &[u8], what: &str) -> VerifyError {
 
 /// Follows the links between epochs from the genesis; returns how many there are. All up to the epoch of the block above
 /// `executed` must be there.
-fn check_links(store: &BlockStore, genesis: &LoadedGenesis, executed: Height) -> Result<u64, VerifyError> {
+fn check_links(
+    store: &BlockStore,
+    genesis: &LoadedGenesis,
+    restarts: &Restarts,
+    executed: Height,
+) -> Result<u64, VerifyError> {
     let wrong = |epoch: Epoch, what: &dyn std::fmt::Display| {
         VerifyError::Index(format!("the link from epoch {epoch} to the next is wrong: {what}"))
     };
     let last = store.get(executed)?.map(|stored| stored.block);
     let ended = last.map_or(0, |block| block.epoch.0 + u64::from(block.boundary.is_some()));
     let mut trusted = genesis_epoch(genesis).map_err(|error| wrong(Epoch(0), &error))?;
-    for epoch in (0..ended).map(Epoch) {
+    while trusted.epoch().0 < ended {
+        let epoch = trusted.epoch();
+        if let Some(restart) = restarts.ending(epoch) {
+            trusted = trusted.restart(restart).map_err(|error| wrong(epoch, &error))?;
+            continue;
+        }
         let link = store.links(epoch, 1)?.pop().ok_or_else(|| wrong(epoch, &"it is missing"))?;
         let link = Link::decode(link).map_err(|error| wrong(epoch, &error))?;
         let stored = store.get(link.block.height)?;
@@ -57,12 +67,13 @@ fn check_links(store: &BlockStore, genesis: &LoadedGenesis, executed: Height) ->
 pub fn verify_indexes(
     store: &BlockStore,
     genesis: &LoadedGenesis,
+    restarts: &Restarts,
     oldest: Height,
     executed: Height,
     sets: Sets<'_>,
 ) -> Result<IndexReport, VerifyError> {
     let mut report = IndexReport::default();
-    let links = check_links(store, genesis, executed)?;
+    let links = check_links(store, genesis, restarts, executed)?;
     for item in store.entries(Family::Blocks)? {
         let (key, _) = item?;
         report.blocks += 1;
@@ -70,7 +81,7 @@ pub fn verify_indexes(
             return Err(wrong(Family::Blocks, &key, &what));
         }
     }
-    let mut checks = Keys::new(genesis.hash);
+    let mut checks = Keys::new(genesis.hash, restarts.clone());
     let mut payloads = PayloadVerifier::new(ChainId::new(&genesis.genesis.chain_id).ok_or(VerifyError::ChainId)?);
     for item in store.entries(Family::Batches)? {
         let (key, value) = item?;
@@ -187,8 +198,8 @@ fn check_batch_entry(
     Ok(Ok(()))
 }
 
-fn signed_by_key(key: PublicKey, vote: &SignedVote, genesis_hash: Digest) -> bool {
-    let message = vote.vote.signed_bytes(genesis_hash);
+fn signed_by_key(key: PublicKey, vote: &SignedVote, domain: Digest) -> bool {
+    let message = vote.vote.signed_bytes(domain);
     let signature = Signature::from(vote.signature.0);
     VerificationKey::try_from(key.0).is_ok_and(|key| key.verify(&signature, &message).is_ok())
 }
@@ -224,7 +235,7 @@ fn check_consensus_entry(key: &[u8], value: Vec<u8>, checks: &mut Keys, sets: Se
         Some(&keys::VOTE) => {
             let (public, vote) = super::store::decode_vote(value)?;
             if keys::vote(public) != key
-                || !signed_by_key(public, &vote, checks.genesis_hash())
+                || !signed_by_key(public, &vote, checks.domain(vote.vote.epoch))
                 || !is_of(public, &vote)
             {
                 return refuse("is not a vote signed by its key");
@@ -232,10 +243,10 @@ fn check_consensus_entry(key: &[u8], value: Vec<u8>, checks: &mut Keys, sets: Se
         }
         Some(&keys::EVIDENCE) => {
             let (public, told) = super::store::decode_evidence(value)?;
-            let genesis_hash = checks.genesis_hash();
+            let domain = checks.domain(told.of().0);
             let sound = [&told.first, &told.second]
                 .into_iter()
-                .all(|vote| signed_by_key(public, vote, genesis_hash) && is_of(public, vote));
+                .all(|vote| signed_by_key(public, vote, domain) && is_of(public, vote));
             if keys::evidence(public, told.of().0) != key || !sound || !told.is_well_formed() {
                 return refuse("is not a contradiction signed by its key");
             }

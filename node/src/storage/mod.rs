@@ -1,6 +1,7 @@
 //! One RocksDB for the node. Every context owns its column families and is the only one to read or write them; the
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
+mod fields;
 mod files;
 mod logs;
 
@@ -14,6 +15,7 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 
+pub(crate) use fields::Fields;
 pub use files::{FilesReport, check_files};
 
 /// Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption. RocksDB's default
