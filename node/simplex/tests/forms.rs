@@ -79,11 +79,20 @@ fn a_block_is_well_formed_only_if_every_rule_of_its_header_holds() {
 
 /// H1, H4.
 #[test]
-fn a_block_follows_another_only_with_the_next_height_no_earlier_time_and_the_same_or_the_next_checkpoint() {
-    let parent = Block { height: Height(40), time_milliseconds: 7, checkpoint: checkpoint(16), ..genesis().block };
-    let sound = Block { height: Height(41), ..parent.clone() };
+fn a_block_follows_another_only_with_the_next_height_a_later_view_no_earlier_time_and_the_same_or_the_next_checkpoint()
+{
+    let parent = Block {
+        height: Height(40),
+        view: View(50),
+        time_milliseconds: 7,
+        checkpoint: checkpoint(16),
+        ..genesis().block
+    };
+    let sound = Block { height: Height(41), view: View(51), ..parent.clone() };
     for (what, block) in [
         ("the same checkpoint and time", sound.clone()),
+        ("a later view", Block { view: View(60), ..sound.clone() }),
+        ("the first view of the next epoch", Block { epoch: parent.epoch.next(), view: View(1), ..sound.clone() }),
         ("the next checkpoint, later", Block { checkpoint: checkpoint(32), time_milliseconds: 8, ..sound.clone() }),
     ] {
         assert!(block.follows(&parent), "{what}");
@@ -91,6 +100,8 @@ fn a_block_follows_another_only_with_the_next_height_no_earlier_time_and_the_sam
     for (what, block) in [
         ("the same height", Block { height: Height(40), ..sound.clone() }),
         ("a height left out", Block { height: Height(42), ..sound.clone() }),
+        ("the same view", Block { view: View(50), ..sound.clone() }),
+        ("an earlier view", Block { view: View(49), ..sound.clone() }),
         ("an earlier time", Block { time_milliseconds: 6, ..sound.clone() }),
         ("a checkpoint left out", Block { checkpoint: checkpoint(48), ..sound.clone() }),
         ("the checkpoint before", Block { checkpoint: checkpoint(0), ..sound.clone() }),
