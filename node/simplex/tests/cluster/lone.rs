@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bizra_simplex::types::{Digest, Epoch, Millis, Signature, ValidatorIndex, View};
 use bizra_simplex::{
     Block, Certificate, Config, Effect, Event, Message, Proposal, Record, Safety, SignedVote, State, Token, Verdict,
-    Vote, VoteKind,
+    Vote, VoteKind, Want,
 };
 
 use super::{certificate, config, genesis};
@@ -22,7 +22,13 @@ impl Lone {
     }
 
     pub fn with(config: Config, records: Vec<Record>) -> Self {
-        let state = State::recover(config, genesis(), None, records, Safety::default());
+        Self::restarted(config, records, Vec::new())
+    }
+
+    /// With these votes in its signing record.
+    pub fn restarted(config: Config, records: Vec<Record>, votes: Vec<Vote>) -> Self {
+        let safety = Safety::restore(View(0), votes);
+        let state = State::recover(config, genesis(), None, records, safety);
         let mut lone = Self { state, now: 0 };
         lone.step(Event::Started);
         lone
@@ -144,4 +150,37 @@ pub fn signs(effects: &[Effect]) -> Vec<Vote> {
 pub fn said(effects: &[Effect]) -> Vec<&Message> {
     let said = effects.iter().filter_map(|effect| if let Effect::Broadcast(said) = effect { Some(said) } else { None });
     said.collect()
+}
+
+/// The block that it asks for: view, parent, unfinalised ancestors.
+pub fn builds(effects: &[Effect]) -> Vec<(View, Digest, Vec<Block>)> {
+    let build = |effect: &Effect| match effect {
+        Effect::Build { view, parent, ancestors } => Some((*view, *parent, ancestors.clone())),
+        _ => None,
+    };
+    effects.iter().filter_map(build).collect()
+}
+
+/// The driver's material for a block: nothing to order.
+pub fn built(view: u64, parent: Digest) -> Event {
+    Event::Built {
+        view: View(view),
+        parent,
+        batches: Vec::new(),
+        time_milliseconds: 0,
+        checkpoint: bizra_simplex::Checkpoint::default(),
+        boundary: None,
+        contradictions: Vec::new(),
+    }
+}
+
+pub fn fetches(effects: &[Effect]) -> Vec<Want> {
+    let wants =
+        effects.iter().filter_map(|effect| if let Effect::Fetch(want, _) = effect { Some(*want) } else { None });
+    wants.collect()
+}
+
+/// When it wants to be woken, if that changed.
+pub fn timer(effects: &[Effect]) -> Option<u64> {
+    effects.iter().rev().find_map(|effect| if let Effect::SetTimer(at) = effect { Some(at.0) } else { None })
 }
