@@ -57,8 +57,8 @@ sim-planted: setup ## Plant bugs into the core one by one; the simulator must fi
 	@$(BIN)/bizra-planted
 
 .PHONY: mutants
-mutants: setup ## Change core and signing record in every small way; tests must notice (an hour; FILTER=text for some); logs in target/mutants/
-	@tests/mutants.sh
+mutants: setup ## Change core and signing record in one place at a time; a test must notice (half an hour); FILTER=regex tries those
+	@tests/mutants.sh $(if $(FILTER),'$(FILTER)')
 
 .PHONY: fuzz
 fuzz: setup ## Fuzz every decoder for SECONDS=60 each; TARGET=name fuzzes one
