@@ -1,6 +1,8 @@
 //! Several states, instant or withheld messages, signatures that are always valid.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod lone;
+
 use std::collections::VecDeque;
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
