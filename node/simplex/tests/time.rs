@@ -159,7 +159,7 @@ fn own_votes_the_highest_certificate_and_the_last_finalization_are_said_again() 
     assert!(said(&lone.tick(1_999)).is_empty());
     assert_eq!(said(&lone.tick(2_000)), expected.iter().collect::<Vec<_>>());
     // What is final needs no votes any more.
-    lone.finalize(&[second.clone()], 3);
+    lone.finalize(std::slice::from_ref(&second), 3);
     let finalization = Message::Certificate(certificate(VoteKind::Finalize, 3, second.digest()));
     assert_eq!(said(&lone.tick(3_000)), [&finalization]);
 }
