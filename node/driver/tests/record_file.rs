@@ -1,5 +1,5 @@
 //! The file of the signing record, as the node has it. It needs nothing of the node, whose tests take minutes to build; here
-//! it meets its tests in seconds, also once for every mutant (tests/mutants.sh).
+//! it meets its tests in seconds.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 #[path = "../../src/consensus/record_file.rs"]
