@@ -4,7 +4,7 @@
 use bizra_driver::light::Link;
 use bizra_driver::{PublicKey, Restarts};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{Record, SignedVote};
+use bizra_simplex::{Block, Record, SignedVote};
 use ed25519_zebra::{Signature, VerificationKey};
 
 use super::keys;
@@ -119,6 +119,13 @@ fn digest_in(key: &[u8]) -> Option<Digest> {
     Some(Digest(digest.try_into().ok()?))
 }
 
+/// True if the block is the one at the cut-off of the snapshot that the database began at: the first block that is kept names
+/// it as its parent.
+fn is_base(store: &BlockStore, block: &Block, oldest: Height) -> Result<bool, StorageError> {
+    let first = store.get(oldest)?.filter(|_| block.height.next() == oldest);
+    Ok(first.is_some_and(|first| first.block.parent == block.digest()))
+}
+
 fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height, links: u64) -> Checked {
     if key == keys::LAST_FINALIZED {
         return Ok(Ok(()));
@@ -141,11 +148,14 @@ fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height, links: u64)
         return refuse("names a height that has another block");
     }
     if height < oldest {
-        // Not walked as part of the chain: kept for light clients.
+        // Not walked as part of the chain: kept for light clients, or because a snapshot begins there.
         let certificate = store.finalization(height)?;
-        let fits = certificate.is_some_and(|certificate| certificate.vote.digest == digest);
-        if stored.block.height != height || stored.block.boundary.is_none() || !fits {
-            return refuse("is not that of the last block of an epoch, and was not pruned");
+        let fits = match stored.block.boundary {
+            Some(_) => certificate.is_some_and(|certificate| certificate.vote.digest == digest),
+            None => is_base(store, &stored.block, oldest)?,
+        };
+        if stored.block.height != height || !fits {
+            return refuse("is neither of the last block of an epoch nor where a snapshot begins, and was not pruned");
         }
         if store.height_of(digest)? != Some(height) {
             return refuse("is of a block whose digest is not indexed");
@@ -176,9 +186,12 @@ fn check_batch_entry(
             }
         }
         Some(&keys::ORDERED) => {
-            let block = ordered.map_or(Ok(None), |height| store.get(height))?;
-            if !block.is_some_and(|stored| stored.block.height >= oldest && stored.block.batches.contains(&digest)) {
+            let block = ordered.map_or(Ok(None), |height| store.get(height))?.map(|stored| stored.block);
+            let Some(block) = block.filter(|block| block.batches.contains(&digest)) else {
                 return refuse("names a block that does not order it");
+            };
+            if block.height < oldest && !is_base(store, &block, oldest)? {
+                return refuse("is of a block that was pruned");
             }
         }
         Some(&keys::UNORDERED) => {
