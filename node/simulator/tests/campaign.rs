@@ -3,7 +3,7 @@
 
 use bizra_simplex::types::Epoch;
 use bizra_simulator::campaign::{self, COVERING_SEEDS};
-use bizra_simulator::{Fault, Scenario, Trace};
+use bizra_simulator::{Scenario, Trace};
 
 /// A short campaign; `make test` runs the long one, which also wants every kind of fault to happen.
 const SEEDS: u64 = 40;
@@ -35,15 +35,6 @@ fn a_network_in_which_views_are_given_up_and_then_notarized_comes_to_finality() 
 fn many_short_epochs_are_caught_up_with_in_time() {
     let report = campaign::run_seed(5_043, Trace::Off);
     assert!(report.violations.is_empty(), "{:#?}", report.violations);
-}
-
-/// Node 5 finalises a block on an old copy of its volume before a peer's answer stops it (S5). Its own volume knows nothing of
-/// that block, and need not.
-#[test]
-fn what_became_final_on_an_old_copy_is_not_expected_of_the_volume() {
-    let report = campaign::run_seed(630, Trace::Off);
-    assert!(report.violations.is_empty(), "{:#?}", report.violations);
-    assert!(report.faults.of(Fault::OldVolume) > 0);
 }
 
 #[test]
