@@ -3,7 +3,7 @@
 
 use bizra_simplex::types::Epoch;
 use bizra_simulator::campaign::{self, COVERING_SEEDS};
-use bizra_simulator::{Scenario, Trace};
+use bizra_simulator::{Fault, Scenario, Trace};
 
 /// A short campaign; `make test` runs the long one, which also wants every kind of fault to happen.
 const SEEDS: u64 = 40;
