@@ -41,7 +41,8 @@ tests/step.sh build-planted cargo build --release --locked --workspace --feature
 counted planted "$bin/bizra-planted" \
     --bug quorum_of_two_thirds --bug duplicate_signers --bug gap_not_nullified --bug finalize_after_nullify \
     --bug stale_certificate --bug cross_epoch_replay --bug vote_before_sync --bug write_error_ignored \
-    --bug record_not_written --bug future_views_unbounded
+    --bug record_not_written --bug future_views_unbounded --bug catch_up_unchecked --bug batch_ordered_twice \
+    --bug finalize_before_notarization --bug claim_unchecked --bug claim_not_awaited
 sed -nE 's/^(found .*)/planted: \1/p' target/log/planted.log
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
 counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'

@@ -77,6 +77,8 @@ pub(crate) struct TestChain {
     earlier: Option<Bytes>,
     /// What the block of a height reports.
     pub(crate) reports: BTreeMap<u64, Contradiction>,
+    /// The height whose block another than its leader makes.
+    pub(crate) usurped: Option<u64>,
     /// Not finalised yet.
     pending: Vec<(Block, Vec<Batch>)>,
 }
@@ -107,6 +109,7 @@ impl TestChain {
             earlier: None,
             // It would jail a third of the power: refused.
             reports: BTreeMap::from([(42, contradiction(0, 2))]),
+            usurped: None,
             pending: Vec::new(),
         }
     }
@@ -130,6 +133,7 @@ impl TestChain {
             nonces,
             earlier,
             reports,
+            usurped,
             pending,
         } = self;
         assert!(pending.is_empty());
@@ -143,7 +147,21 @@ impl TestChain {
         drop((database, blocks, ledger));
         let database = Database::open(folder.path()).unwrap();
         let (blocks, ledger) = (BlockStore::open(database.clone(), genesis_block()).unwrap(), open_ledger(&database));
-        Self { folder, database, blocks, ledger, genesis, parent, view, sequence, nonces, earlier, reports, pending }
+        Self {
+            folder,
+            database,
+            blocks,
+            ledger,
+            genesis,
+            parent,
+            view,
+            sequence,
+            nonces,
+            earlier,
+            reports,
+            usurped,
+            pending,
+        }
     }
 
     /// Makes and finalises blocks until this height is finalised and executed.
@@ -165,7 +183,10 @@ impl TestChain {
         if self.parent.boundary.is_some() {
             self.view = 0;
         }
-        self.view += 1;
+        // One turn in ten comes to nothing.
+        self.view += 1 + u64::from(height.0.is_multiple_of(10));
+        let (view, set) = (View(self.view), self.ledger.validators_of_epoch(epoch.0).unwrap());
+        let leader = set.validator_set().unwrap().leader(view);
         let executed = self.height();
         let named = executed - executed % CHECKPOINT_INTERVAL;
         let checkpoint = self.ledger.checkpoint(named).unwrap().unwrap_or_default();
@@ -187,11 +208,12 @@ impl TestChain {
             epoch,
             height,
             parent: self.parent.digest(),
+            view,
             time_milliseconds: height.0,
             checkpoint,
             boundary,
             contradictions: self.reports.get(&height.0).copied().into_iter().collect(),
-            proposer: ValidatorIndex(0),
+            proposer: if self.usurped == Some(height.0) { ValidatorIndex((leader.0 + 1) % 4) } else { leader },
             signals: Protocol::LATEST.version(),
             batches: batches.iter().map(|batch| batch.digest(GENESIS_HASH)).collect(),
         };
@@ -329,8 +351,10 @@ impl TestChain {
     /// batch that nobody ordered.
     pub(crate) fn add_unfinalized(&mut self) {
         let epoch = self.parent.epoch;
-        let block = Block { height: self.parent.height.next(), parent: self.parent.digest(), ..self.parent.clone() };
         self.view += 1;
+        let view = View(self.view);
+        let (height, parent) = (self.parent.height.next(), self.parent.digest());
+        let block = Block { height, parent, view, ..self.parent.clone() };
         let certificate = self.certificate(VoteKind::Notarize, &block);
         let transaction = self.transfer(6, 7, 1);
         let batch = self.batch(epoch, 1, &[transaction]);

@@ -17,6 +17,7 @@ pub mod light;
 pub mod monitoring;
 pub mod network;
 pub mod node;
+pub mod recovery;
 pub mod replay;
 pub mod retention;
 pub mod snapshot;

@@ -24,6 +24,7 @@ use crate::monitoring::status::readiness;
 use crate::monitoring::{MonitoringEndpoint, StatusHandle};
 use crate::network::admin::AdminEndpoint;
 use crate::network::{Network, NetworkConfig, NetworkError, TlsMaterial};
+use crate::recovery::{PinnedRestarts, RecoveryError};
 use crate::retention::Pruner;
 use crate::snapshot::{DatabaseFolders, SnapshotStore};
 use crate::storage::{Database, StorageError};
@@ -68,11 +69,12 @@ impl Node {
         let genesis = Arc::new(LoadedGenesis::load(&configuration.genesis_file)?);
         let signer = SignerFolder::open(&configuration.data_dir, &configuration.volume_id)?;
         signer.pin_genesis(genesis.hash)?;
+        let restarts = PinnedRestarts::load(&signer, &genesis)?;
         let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
         refuse_unsigned_in_public(&chain, &configuration.listen)?;
         let consensus_key = Arc::new(signer.consensus_key()?);
         let public_key = consensus_key.public_key();
-        let is_validator = genesis.index_of_key(&public_key).is_some();
+        let is_validator = genesis.index_of_key(&public_key).is_some() || restarts.names_key(&public_key);
         let status = StatusHandle::new(NodeStatus {
             node_name: configuration.node_name.clone(),
             chain_id: genesis.genesis.chain_id.clone(),
@@ -100,15 +102,17 @@ impl Node {
         let unfinished = folders.joining().exists();
         let database = Database::open(&folders.database()).map_err(rebuild)?;
         let blocks = BlockStore::open(database.clone(), genesis_block).map_err(rebuild)?;
+        restarts.check_blocks(&blocks)?;
         let ledger = Ledger::open(database.clone(), &genesis.genesis, genesis.hash, ledger_metrics)
-            .map_err(|error| rebuild_hint(error.into(), &data_dir))?;
+            .map_err(|error| rebuild_hint(error.into(), &data_dir))?
+            .with_restarts(restarts.ledger());
         let empty = unfinished || ledger.executed() == Height(0);
         let snapshots = SnapshotStore::open(&folders.snapshots()).map_err(StorageError::from)?;
 
         let (event_sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let network_config = NetworkConfig {
             node_name: configuration.node_name.clone(),
-            genesis_hash: genesis.hash,
+            genesis_hash: restarts.domain(),
             consensus_key: Arc::clone(&consensus_key),
             listen: configuration.listen.peer,
             peers: configuration.peers.clone(),
@@ -130,6 +134,7 @@ impl Node {
             Pruner::start(configuration.retention, database.clone(), blocks.clone()).map_err(ConsensusError::from)?;
         let consensus = Consensus::start(ConsensusSetup {
             genesis: Arc::clone(&genesis),
+            restarts: restarts.consensus(),
             signer,
             key: consensus_key,
             volume_id: configuration.volume_id,
@@ -276,6 +281,19 @@ impl From<StorageError> for Termination {
             StorageError::Failed(_) => ExitReason::StorageFailed,
         };
         Self { reason, message: error.to_string() }
+    }
+}
+
+impl From<RecoveryError> for Termination {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Configuration(error) => error.into(),
+            RecoveryError::Identity(error) => error.into(),
+            RecoveryError::Record(error) => error.into(),
+            RecoveryError::Storage(error) => error.into(),
+            RecoveryError::Ledger(error) => error.into(),
+            error => Self { reason: ExitReason::WrongGenesis, message: error.to_string() },
+        }
     }
 }
 

@@ -92,7 +92,8 @@ pub(crate) fn step(keep: u64, database: &Database, blocks: &BlockStore) -> Resul
     }
     let oldest = wanted.min(before + BLOCKS_PER_STEP);
     let mut writes = database.writes();
-    for height in before.max(1)..oldest {
+    // One more than was kept: a database that began at a snapshot also holds the block at its cut-off.
+    for height in before.saturating_sub(1).max(1)..oldest {
         blocks.prune(&mut writes, Height(height))?;
     }
     prune_ledger(&mut writes, before, oldest)?;

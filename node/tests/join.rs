@@ -35,6 +35,12 @@ fn has_block(devnet: &Devnet, node: usize, height: u64) -> bool {
     devnet.json(node, &format!("/v1/blocks/{height}")).is_some_and(|block| block["height"].as_u64() == Some(height))
 }
 
+/// The lowest height that a node keeps above the genesis.
+fn first_height(devnet: &Devnet, node: usize) -> u64 {
+    let last = devnet.wait_height(node, 1);
+    (1..=last).find(|&height| has_block(devnet, node, height)).unwrap()
+}
+
 #[test]
 fn a_validator_without_a_database_joins_at_a_snapshot_resumes_after_a_kill_and_votes_again() {
     let mut devnet = start();
@@ -86,4 +92,19 @@ fn a_validator_without_a_database_joins_at_a_snapshot_resumes_after_a_kill_and_v
     let now = devnet.wait_height(1, start);
     devnet.wait_height(1, now + 5);
     devnet.wait_height(3, now + 5);
+
+    // What a snapshot brought is checked like any other database, and what came after it executed again.
+    devnet.run(0);
+    devnet.wait_height(0, now + 5);
+    let from = first_height(&devnet, 3);
+    let arguments = ["--count", "1500", "--rate", "150", "--accounts", "50", "--require-all"];
+    let load = devnet.load(1, &arguments).output().unwrap();
+    assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    devnet.wait_height(3, from + 140);
+    devnet.kill(3);
+    let (data, genesis) = (devnet.path("v3"), devnet.path("genesis.json"));
+    let verified = process::json(&["verify", "--data-dir", &data, "--genesis", &genesis]);
+    let height = |name: &str| verified[name].as_u64().unwrap();
+    assert!(height("oldestHeight") > 1 && height("baseHeight") > height("oldestHeight"), "{verified}");
+    assert!(height("checkpoints") > 0, "blocks were executed again: {verified}");
 }

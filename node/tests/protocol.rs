@@ -86,6 +86,18 @@ async fn new_rules_activate_without_the_last_node_and_report_a_contradiction() {
     assert_eq!(again.termination().await.reason, ExitReason::UpgradeRequired);
     // The others have gone on without it, and with its new binary it follows them.
     let epoch = wait("the next epoch", || latest_set(&devnet, 1).filter(|(later, _)| *later > epoch)).0;
+    // T2: its turns come to nothing meanwhile, and all the others say so alike.
+    for node in 0..3 {
+        wait("fewer turns for who is away", || {
+            let set = devnet.json(node, "/v1/validator-sets/latest")?;
+            let of = |index: usize| {
+                let member = &set["members"][index];
+                Some((member["reputation"].as_u64()?, member["turnsMissed"].as_u64()?))
+            };
+            let (reputation, missed) = of(3)?;
+            (reputation < 1024 && missed > 0 && of(0)?.0 > reputation).then_some(())
+        });
+    }
     devnet.run(3);
     wait("the upgraded node", || latest_set(&devnet, 3).filter(|set| *set >= (epoch, 2)));
 

@@ -139,7 +139,7 @@ impl Reader {
     /// A block.
     pub fn block(&mut self) -> Result<Block, DecodeError> {
         let (epoch, height, parent) = (Epoch(self.u64()?), Height(self.u64()?), self.digest()?);
-        let (proposer, signals) = (ValidatorIndex(self.u16()?), Version(self.u32()?));
+        let (view, proposer, signals) = (View(self.u64()?), ValidatorIndex(self.u16()?), Version(self.u32()?));
         let time_milliseconds = self.u64()?;
         let checkpoint = self.checkpoint()?;
         let boundary = match self.u8()? {
@@ -161,6 +161,7 @@ impl Reader {
             epoch,
             height,
             parent,
+            view,
             proposer,
             signals,
             time_milliseconds,
@@ -257,6 +258,7 @@ impl Write for Vec<u8> {
         self.extend_from_slice(&block.epoch.0.to_be_bytes());
         self.extend_from_slice(&block.height.0.to_be_bytes());
         self.extend_from_slice(&block.parent.0);
+        self.extend_from_slice(&block.view.0.to_be_bytes());
         self.extend_from_slice(&block.proposer.0.to_be_bytes());
         self.extend_from_slice(&block.signals.0.to_be_bytes());
         self.extend_from_slice(&block.time_milliseconds.to_be_bytes());

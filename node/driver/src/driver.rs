@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::planted::{Bug, planted};
-use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Height, Millis, Signature, View};
 use bizra_simplex::{
-    Anchor, BestTip, Block, Certificate, Checkpoint, Config, Contradiction, Effect, Event, Message, Protocol, Record,
-    SignedVote, State, Timing, Verdict, Version, Vote, VoteKind, Want,
+    Anchor, BestTip, Block, Checkpoint, Config, Contradiction, Effect, Event, Message, Protocol, Record, SignedVote,
+    State, Timing, Version, Vote, VoteKind, Want,
 };
 use bytes::Bytes;
 
 use crate::batch::Batch;
-use crate::data::{Bodies, Data};
+use crate::bodies::Awaited;
+use crate::data::Data;
 use crate::epochs::{self, Early, Rosters};
-use crate::holding::{HELD_MAX, Holding};
+use crate::holding::Holding;
 use crate::light::cutoff;
 use crate::peers::Whom;
 use crate::ports::{Change, Disk, DiskError, Keys, PublicKey};
+use crate::restart::Restarts;
 use crate::roster::Roster;
 use crate::signing_record::{BlockWrite, RecordError, SigningRecord, VOTES_PER_SLOT_MAX};
 use crate::startup::Lock;
@@ -41,12 +43,19 @@ pub struct Settings {
     pub supported: Protocol,
     /// The nodes that are known to hold these keys at the start; [`Input::Holder`] tells of others.
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
+    /// The restarts of the chain (E6).
+    pub restarts: Restarts,
 }
 
 impl Settings {
     /// The height whose execution ends an epoch (E1).
     pub(crate) fn cutoff(&self, epoch: Epoch) -> Height {
         cutoff(self.epoch_blocks, epoch)
+    }
+
+    /// The bytes that a vote's signature is over: its chain, or what the last restart put in the place of that (E6).
+    pub(crate) fn signed_bytes(&self, vote: &Vote) -> Vec<u8> {
+        vote.signed_bytes(self.restarts.domain(self.genesis_hash, vote.epoch))
     }
 }
 
@@ -135,12 +144,6 @@ pub enum Signing {
     Allowed,
 }
 
-/// A block that waits for its bodies.
-pub(crate) struct Awaited {
-    block: Block,
-    leader: ValidatorIndex,
-}
-
 /// One node without its I/O.
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Driver<D, K> {
@@ -157,7 +160,7 @@ pub struct Driver<D, K> {
     pub(crate) holding: Holding,
     /// Finalised blocks that wait for their bodies or their turn to be executed.
     pub(crate) to_execute: VecDeque<Block>,
-    executed: Height,
+    pub(crate) executed: Height,
     /// Up to here the effects of execution are committed and can be read.
     pub(crate) applied: Height,
     /// The newest checkpoint at or below that.
@@ -171,7 +174,7 @@ pub struct Driver<D, K> {
     pub(crate) highest_votes: BTreeMap<PublicKey, SignedVote>,
     /// Contradictions that a block may still report (V7), by the key that signed both votes and the epoch.
     pub(crate) evidence: BTreeMap<(PublicKey, Epoch), Contradiction>,
-    next_sequence: u64,
+    pub(crate) next_sequence: u64,
     /// When to ask for finalised blocks next; `None` while nothing shows that some are missing.
     pub(crate) range_due: Option<Millis>,
     pub(crate) range_asked: Millis,
@@ -184,7 +187,7 @@ pub struct Driver<D, K> {
     /// What `work` was found from.
     work_seen: Option<(u64, BestTip)>,
     /// What the undecided blocks were last examined with: bodies, executed height and snapshot. `None` if a block is new.
-    decided_with: Option<(u64, Height, Option<Digest>)>,
+    pub(crate) decided_with: Option<(u64, Height, Option<Digest>)>,
     pub(crate) now: Millis,
     wall_milliseconds: u64,
     // Collected during a turn.
@@ -196,7 +199,7 @@ pub struct Driver<D, K> {
     pub(crate) changes: Vec<Change>,
     to_sign: Vec<Vote>,
     held_back: Vec<(Destination, PeerMessage)>,
-    must_sync: bool,
+    pub(crate) must_sync: bool,
     /// Something was committed since the last sync.
     unsynced: bool,
     pub(crate) output: Output,
@@ -222,12 +225,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 .push_back(block.ok_or_else(|| DiskError::Corrupt(format!("finalised block {height} is missing")))?);
         }
         // An epoch whose last block is final and executed far enough is left behind at once.
-        let next = match last.boundary {
-            Some(_) => epochs::rosters(last.epoch.next(), &disk, &keys, &settings)?,
+        let next = match settings.restarts.after(last) {
+            Some(next) => epochs::rosters(next, &disk, &keys, &settings)?.map(|rosters| (next, rosters)),
             None => None,
         };
-        let (epoch, rosters, anchor) = if let Some(rosters) = next {
-            (last.epoch.next(), rosters, (Anchor::first(last.clone()), None))
+        let (epoch, rosters, anchor) = if let Some((next, rosters)) = next {
+            (next, rosters, (Anchor::first(last.clone()), None))
         } else {
             let rosters = epochs::rosters(last.epoch, &disk, &keys, &settings)?;
             let unknown = || DiskError::Corrupt(format!("the validators of epoch {} are missing", last.epoch));
@@ -441,11 +444,10 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         }
         self.output.sends.append(&mut self.held_back);
         let Some(me) = self.core.config().me else { return Ok((Vec::new(), executed)) };
-        let genesis_hash = self.settings.genesis_hash;
         let signed = votes
             .into_iter()
             .map(|vote| {
-                let signature = self.keys.sign(&vote.signed_bytes(genesis_hash));
+                let signature = self.keys.sign(&self.settings.signed_bytes(&vote));
                 SignedVote { vote, signer: me, signature }
             })
             .collect();
@@ -542,7 +544,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     }
 
     pub(crate) fn signed_bytes(&self, vote: &SignedVote) -> Vec<u8> {
-        vote.vote.signed_bytes(self.settings.genesis_hash)
+        self.settings.signed_bytes(&vote.vote)
     }
 
     /// S5: everyone keeps the highest signed vote seen of each key.
@@ -564,187 +566,6 @@ impl<D: Disk, K: Keys> Driver<D, K> {
             let data = &self.data;
             self.holding.nullified(block, |digest| data.get(*digest));
         }
-    }
-
-    /// Batches for a new block. Others are asked which of those they hold that may not be named yet (D4).
-    fn select(&mut self, ancestors: &[Block]) -> Vec<Digest> {
-        let Config { me: Some(me), validators, .. } = self.core.config() else { return Vec::new() };
-        let (holding, mut unsure) = (&mut self.holding, Vec::new());
-        let chosen = self.data.select(ancestors, |digest, batch| {
-            let may_be_asked = unsure.len() < HELD_MAX;
-            let sure = holding.may_name(digest, batch, *me, validators, may_be_asked);
-            if !sure && may_be_asked {
-                unsure.push(digest);
-            }
-            sure
-        });
-        if !unsure.is_empty() {
-            self.send(Destination::All, PeerMessage::FetchHeld(unsure));
-        }
-        chosen
-    }
-
-    fn commit(&mut self, blocks: Vec<Block>, certificate: Certificate) {
-        self.data.order(&blocks);
-        self.holding.ordered(&blocks);
-        let height = self.core.anchor().height();
-        self.undecided.retain(|_, awaited| awaited.block.height > height);
-        self.to_execute.extend(blocks.iter().cloned());
-        self.data.retain_fetches(self.undecided.values().map(|awaited| &awaited.block).chain(&self.to_execute));
-        self.changes.push(Change::Finalize(blocks, certificate));
-        self.must_sync = true;
-        // More may be waiting where this came from.
-        self.range_due = self.range_due.map(|_| self.now);
-    }
-
-    /// D3 and V7 for ancestors at or below the last finalised block; those above are the core's to compare.
-    fn await_bodies(&mut self, block: Block, leader: ValidatorIndex) -> Result<(), Halt> {
-        for batch in &block.batches {
-            if !planted(Bug::BatchOrderedTwice) && self.is_ordered(*batch)? {
-                self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
-                return Ok(());
-            }
-        }
-        if !self.contradictions_hold(&block)? {
-            self.events.push_back(Event::Checked(block.digest(), Verdict::Invalid));
-            return Ok(());
-        }
-        self.undecided.insert(block.digest(), Awaited { block, leader });
-        self.decided_with = None;
-        Ok(())
-    }
-
-    /// True if a finalised block orders the batch, also one of this very turn.
-    pub(crate) fn is_ordered(&self, batch: Digest) -> Result<bool, DiskError> {
-        let this_turn = self.changes.iter().any(|change| match change {
-            Change::Finalize(blocks, _) => blocks.iter().any(|block| block.batches.contains(&batch)),
-            _ => false,
-        });
-        Ok(this_turn || self.disk.is_ordered(batch)?)
-    }
-
-    /// D2, H1: which of the awaited blocks have all their bodies and name a state that is executed here.
-    fn decide(&mut self) -> Result<(), Halt> {
-        if self.undecided.is_empty() {
-            return Ok(());
-        }
-        let with = Some((self.data.version(), self.applied, self.snapshot_root()?));
-        if self.decided_with == with {
-            return Ok(());
-        }
-        self.decided_with = with;
-        let mut decided = Vec::new();
-        for (digest, awaited) in &self.undecided {
-            let verdict = match self.data.examine(self.now, &awaited.block, awaited.leader) {
-                Bodies::Held => match self.judge_header(&awaited.block)? {
-                    Some(true) => Verdict::Held,
-                    Some(false) => Verdict::Invalid,
-                    None => continue,
-                },
-                Bodies::Invalid => Verdict::Invalid,
-                Bodies::Missing => continue,
-            };
-            decided.push((*digest, verdict));
-        }
-        for (digest, verdict) in decided {
-            self.undecided.remove(&digest);
-            self.events.push_back(Event::Checked(digest, verdict));
-        }
-        Ok(())
-    }
-
-    /// Executes finalised blocks whose bodies are held, in order.
-    fn execute(&mut self) {
-        while let Some(block) = self.to_execute.front().cloned() {
-            let Some(bodies) = self.data.bodies(&block) else {
-                return self.fetch_ahead();
-            };
-            self.data.release(&block);
-            self.to_execute.pop_front();
-            self.executed = block.height;
-            self.changes.push(Change::Execute(block, bodies));
-        }
-    }
-
-    /// Asks for bodies of the next finalised blocks together, not one block after the other.
-    fn fetch_ahead(&mut self) {
-        let missing: Vec<Digest> = self
-            .to_execute
-            .iter()
-            .take(64)
-            .flat_map(|block| block.batches.iter().copied())
-            .filter(|digest| self.data.get(*digest).is_none())
-            .take(64)
-            .collect();
-        for digest in missing {
-            self.data.fetch(digest, None, self.now);
-        }
-    }
-
-    fn load_bodies(&mut self, block: &Block) -> Result<(), Halt> {
-        for digest in &block.batches {
-            if let Some(batch) = self.disk.batch(*digest)? {
-                self.data.hold(*digest, batch);
-            }
-        }
-        self.data.order(std::slice::from_ref(block));
-        Ok(())
-    }
-
-    pub(crate) fn digest_of(&self, batch: &Batch) -> Digest {
-        batch.digest(self.settings.genesis_hash)
-    }
-
-    /// Packs admitted transactions into a batch of this node and pushes it once to everybody.
-    fn add_payload(&mut self, payload: Bytes) {
-        let Config { me: Some(origin), epoch, .. } = *self.core.config() else { return };
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        let mut batch = Batch { epoch, origin, sequence, payload, signature: Signature([0; 64]) };
-        let digest = self.digest_of(&batch);
-        batch.signature = self.keys.sign(&digest.0);
-        self.send(Destination::All, PeerMessage::Batch(batch.clone()));
-        self.keep(digest, batch);
-    }
-
-    /// Pushes this node's unordered batches once more: if it does not vote any more, nobody asks it for what others miss.
-    pub(crate) fn push_own_batches(&mut self) {
-        let Some(own) = self.keys.public_key() else { return };
-        let is_own =
-            |batch: &&Batch| self.rosters.get(&batch.epoch).and_then(|roster| roster.key(batch.origin)) == Some(own);
-        let batches: Vec<Batch> = self.data.unordered().filter(is_own).cloned().collect();
-        for batch in batches {
-            self.send(Destination::All, PeerMessage::Batch(batch));
-        }
-    }
-
-    pub(crate) fn keep(&mut self, digest: Digest, batch: Batch) {
-        if self.data.hold(digest, batch.clone()) {
-            self.holding.arrived(digest, &batch);
-            self.changes.push(Change::Batch(digest, batch));
-            if let Some(block) = self.to_execute.iter().find(|block| block.batches.contains(&digest)) {
-                self.data.order(std::slice::from_ref(block));
-            }
-        }
-    }
-
-    fn batch_verified(&mut self, batch: Batch, valid: bool) -> Result<(), Halt> {
-        let digest = self.digest_of(&batch);
-        if !valid && !planted(Bug::InvalidBatchTaken) {
-            self.data.check_failed(digest);
-            let origin = self.rosters.get(&batch.epoch).and_then(|roster| roster.node(batch.origin));
-            self.output.blamed.extend(origin);
-        } else if self.awaits_execution(digest) || (batch.fits(self.core.config().epoch) && !self.is_ordered(digest)?) {
-            self.keep(digest, batch);
-        } else {
-            // Ordered and executed, or out of date, while it was being checked.
-            self.data.check_passed(digest);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn awaits_execution(&self, digest: Digest) -> bool {
-        self.to_execute.iter().any(|block| block.batches.contains(&digest))
     }
 
     /// The core, to look at.

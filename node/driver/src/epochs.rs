@@ -45,6 +45,10 @@ pub(crate) fn rosters<D: Disk, K: Keys>(
 ) -> Result<Option<Rosters>, DiskError> {
     let mut rosters = Rosters::new();
     for number in epoch.0.saturating_sub(EPOCHS_KEPT)..=epoch.0 {
+        // E6: one that was named and never began matters no more.
+        if number < epoch.0 && settings.restarts.passes_over(Epoch(number)) {
+            continue;
+        }
         let Some(members) = disk.validators(Epoch(number))? else {
             return Ok(None);
         };
@@ -71,11 +75,16 @@ pub(crate) fn core(
     (settings, protocol): (&Settings, Protocol),
     record: Option<&SigningRecord>,
     (anchor, certificate): (Anchor, Option<Certificate>),
-    records: Vec<Record>,
+    mut records: Vec<Record>,
 ) -> State {
+    // What was there when a restart ended the epoch before.
+    records.retain(|record| !matches!(record, Record::Block(block) if block.epoch != epoch));
+    let (restarted_at, end) = settings.restarts.end(epoch);
+    records.extend(end);
     let config = Config {
         epoch,
         cutoff: settings.cutoff(epoch),
+        restarted_at,
         validators: roster.set.clone(),
         me: roster.me.filter(|_| record.is_some()),
         timing: settings.timing,
@@ -115,10 +124,12 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if height > self.applied { Ok(None) } else { self.disk.checkpoint(height) }
     }
 
-    /// The root that this epoch's last block names: of the snapshot at the cut-off before (E1); `None` until it is made.
+    /// The root that this epoch's last block names: of the snapshot at the cut-off before (E1); `None` until it is made. An
+    /// epoch that began with a genesis or a restart has no cut-off before it.
     pub(crate) fn snapshot_root(&self) -> Result<Option<Digest>, DiskError> {
-        match self.core.config().epoch.0.checked_sub(1) {
-            Some(before) => self.disk.snapshot(Epoch(before)),
+        let epoch = self.core.config().epoch;
+        match epoch.previous().filter(|_| self.settings.restarts.beginning(epoch).is_none()) {
+            Some(before) => self.disk.snapshot(before),
             None => Ok(Some(Digest::default())),
         }
     }
@@ -179,8 +190,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         if !self.core.is_over() {
             return Ok(false);
         }
-        let (ended, next) = (self.core.config().epoch, self.core.config().epoch.next());
-        let block = self.core.anchor().block.clone();
+        let (ended, block) = (self.core.config().epoch, self.core.anchor().block.clone());
+        let Some(next) = self.settings.restarts.after(&block) else { return Ok(false) };
         let Some(rosters) = rosters(next, &self.disk, &self.keys, &self.settings)? else {
             return Ok(false);
         };
@@ -193,7 +204,8 @@ impl<D: Disk, K: Keys> Driver<D, K> {
                 || version != Some(boundary.version)
                 || snapshot.is_some_and(|root| root != boundary.snapshot)
         };
-        if block.boundary.as_ref().is_none_or(differs) {
+        let restarted = self.settings.restarts.beginning(next).is_some();
+        if !restarted && block.boundary.as_ref().is_none_or(differs) {
             return Err(Halt::Diverged(block.height));
         }
         let settings = (&self.settings, protocol(next, &self.disk, &self.settings)?);

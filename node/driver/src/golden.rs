@@ -8,7 +8,8 @@ use std::path::Path;
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Block, Boundary, Certificate, Checkpoint, Contradiction, Message, Proposal, SignedVote, Version, Vote, VoteKind,
+    Block, Boundary, Certificate, Checkpoint, Contradiction, Message, Proposal, Reputation, SignedVote, Version, Vote,
+    VoteKind,
 };
 use bytes::Bytes;
 
@@ -58,12 +59,17 @@ fn contradiction() -> Contradiction {
     Contradiction::new(signed(VoteKind::Finalize, 0x11, 3), signed(VoteKind::Nullify, 0, 3))
 }
 
+fn member(key: PublicKey) -> Member {
+    Member { key, power: Power(0x0708), reputation: Reputation::new(0x0123).unwrap() }
+}
+
 /// A block in which nothing optional is missing.
 fn boundary_block() -> Block {
     Block {
         epoch: Epoch(0x0102),
         height: Height(0x0a0b_0c0d),
         parent: digest(0x22),
+        view: View(0x0303),
         proposer: ValidatorIndex(3),
         signals: Version(2),
         time_milliseconds: 0x0188_0000_0001,
@@ -103,11 +109,7 @@ fn messages() -> Vec<(&'static str, PeerMessage)> {
     let certified = |kind| PeerMessage::Consensus(Message::Certificate(certificate(kind)));
     let key = PublicKey([0x88; 32]);
     let Contradiction { first, second } = contradiction();
-    let link = Link {
-        block: boundary_block(),
-        finalization: certificate(VoteKind::Finalize),
-        next: vec![Member { key, power: Power(0x0708) }],
-    };
+    let link = Link { block: boundary_block(), finalization: certificate(VoteKind::Finalize), next: vec![member(key)] };
     vec![
         ("proposal_first", proposal(plain_block(), None)),
         ("proposal_boundary", proposal(boundary_block(), Some(certificate(VoteKind::Notarize)))),
@@ -225,7 +227,7 @@ fn every_stored_part_has_the_form_it_had() {
         },
         &|reader| reader.contradiction() == Ok(told),
     );
-    let next = vec![Member { key: PublicKey([0x88; 32]), power: Power(0x0708) }];
+    let next = vec![member(PublicKey([0x88; 32]))];
     let link = Link { block: boundary_block(), finalization: certificate.clone(), next };
     line(&mut text, "link", &link.encode());
     assert_eq!(Link::decode(link.encode()), Ok(link));

@@ -20,13 +20,17 @@
 //! * **D3** A block that orders a batch of a finalised block, or one whose epoch is neither its own nor the one before, is
 //!   invalid. The core compares with unfinalised ancestors.
 //! * **D4** (`holding`, `data`) After a nullified view the origins of its batches are named only with hints from a quorum that
-//!   it holds them, for the rest of the epoch. Bytes unordered or under check are capped for each origin.
+//!   it holds them, for the rest of the epoch. A question takes one batch of each such origin in turn, so that none waits
+//!   behind another; within one, batches that nobody else takes hold up those after them. Bytes unordered
+//!   or under check are capped for each origin.
 //! * **D5** Signatures of transactions are checked by whoever answers [`Output::verify`], once for each batch.
 //!
 //! ## Headers, epochs, versions
 //! * **H1**, **E1** (`epochs`) What a header says of state, next validators, next version and snapshot is compared with what is executed
 //!   and committed here, before the vote; a final header that says something else stops the node ([`Halt::Diverged`]).
 //! * **E2** The next epoch begins once the boundary is final and its validators are known.
+//! * **E6** (`restart`) The epoch that a restart ends is over with the block that the owners name, once that is executed and
+//!   the node has found the restart right by its own state ([`Disk::validators`]); votes from then on have another domain.
 //! * **E5** ([`light`]) Headers are followed from boundary to boundary by whoever does not execute.
 //! * **P3** An epoch whose version is above [`Settings::supported`] is not entered ([`Halt::UpgradeRequired`]): at the boundary
 //!   and at every start. Everything until then is durable.
@@ -55,6 +59,7 @@
 //! | one highest vote and one contradiction for a key (and epoch) | anything that validators may sign without an end |
 
 pub mod batch;
+mod bodies;
 pub mod codec;
 mod data;
 mod driver;
@@ -66,6 +71,7 @@ mod holding;
 pub mod light;
 mod peers;
 mod ports;
+pub mod restart;
 mod roster;
 pub mod signing_record;
 mod startup;
@@ -75,4 +81,5 @@ pub use batch::Batch;
 pub use data::{BLOCK_BYTES_MAX, UNORDERED_BYTES_PER_ORIGIN_MAX};
 pub use driver::{Destination, Driver, Halt, Input, NodeIndex, Output, Settings, Signing};
 pub use ports::{Change, Disk, DiskError, Keys, Member, PublicKey, Recovered};
+pub use restart::{RESTART_EPOCHS, Restart, Restarts};
 pub use roster::validators_hash;

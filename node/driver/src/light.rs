@@ -10,14 +10,15 @@
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
 use bizra_simplex::{
-    Block, Boundary, Certificate, Checkpoint, Protocol, VALIDATORS_MAX, ValidatorSet, ValidatorSetError, Version,
-    VoteKind,
+    Block, Boundary, Certificate, Checkpoint, Protocol, Reputation, VALIDATORS_MAX, ValidatorSet, ValidatorSetError,
+    Version, VoteKind,
 };
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Write as _};
 use crate::ports::{Member, PublicKey};
-use crate::roster::validators_hash;
+use crate::restart::Restart;
+use crate::roster::{validator_set, validators_hash};
 
 #[cfg(test)]
 mod tests;
@@ -185,6 +186,8 @@ impl VerifiedHeader {
 #[derive(Clone, Debug)]
 pub struct TrustedEpoch {
     rules: ChainRules,
+    /// What votes of the epoch are signed with: the genesis hash, or the hash of the last restart (E6).
+    domain: Digest,
     epoch: Epoch,
     protocol: Protocol,
     /// The last block of the epoch before; the genesis block for epoch 0.
@@ -198,7 +201,7 @@ impl TrustedEpoch {
     /// Epoch 0: the validators and the time of the genesis file. Whoever calls this trusts the file.
     pub fn genesis(rules: ChainRules, time_milliseconds: u64, members: Vec<Member>) -> Result<Self, LightError> {
         let below = Block::genesis(rules.genesis_hash, time_milliseconds);
-        Self::new(rules, Epoch(0), rules.version, below, members)
+        Self::new((rules, rules.genesis_hash), Epoch(0), rules.version, below, members)
     }
 
     /// The epoch after a boundary block of which the digest is trusted, whoever gave the block and the validators. Its
@@ -212,26 +215,32 @@ impl TrustedEpoch {
         if block.checkpoint.height < rules.cutoff(block.epoch) {
             return Err(LightError::Malformed(block.height));
         }
-        Self::new(rules, block.epoch.next(), boundary.version, block, next)
+        Self::new((rules, rules.genesis_hash), block.epoch.next(), boundary.version, block, next)
+    }
+
+    /// The same epoch after a restart (E6): its votes are signed in this domain, not over the genesis hash.
+    #[must_use]
+    pub fn in_domain(mut self, domain: Digest) -> Self {
+        self.domain = domain;
+        self
     }
 
     fn new(
-        rules: ChainRules,
+        (rules, domain): (ChainRules, Digest),
         epoch: Epoch,
         version: Version,
         below: Block,
         members: Vec<Member>,
     ) -> Result<Self, LightError> {
         let protocol = Protocol::known(version).ok_or(LightError::Version { epoch, version })?;
-        let powers: Vec<Power> = members.iter().map(|member| member.power).collect();
-        let set = ValidatorSet::new(powers).map_err(|source| LightError::NoSet { epoch, source })?;
+        let set = validator_set(&members).map_err(|source| LightError::NoSet { epoch, source })?;
         let mut keys: Vec<PublicKey> = members.iter().map(|member| member.key).collect();
         keys.sort_unstable();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(LightError::KeyTwice(epoch));
         }
         let below_digest = below.digest();
-        Ok(Self { rules, epoch, protocol, below, below_digest, members, set })
+        Ok(Self { rules, domain, epoch, protocol, below, below_digest, members, set })
     }
 
     /// The epoch.
@@ -269,9 +278,18 @@ impl TrustedEpoch {
             return Err(LightError::Version { epoch: self.epoch.next(), version });
         }
         // Cheap checks first: a liar should not make anybody check 128 signatures.
-        let after = Self::new(self.rules, self.epoch.next(), version, block.clone(), next.clone())?;
+        let grounds = (self.rules, self.domain);
+        let after = Self::new(grounds, self.epoch.next(), version, block.clone(), next.clone())?;
         self.check_certificate(block, after.below_digest, finalization, verify)?;
         Ok(after)
+    }
+
+    /// The first epoch after a restart that ended this one (E6). Whoever calls this trusts the document: its owners were
+    /// weighed, or the volume has pinned it.
+    pub fn restart(&self, restart: &Restart) -> Result<Self, LightError> {
+        self.check_header(&restart.block)?;
+        let Restart { block, epoch, validators, domain, .. } = restart.clone();
+        Self::new((self.rules, domain), epoch, self.protocol.version(), block, validators)
     }
 
     /// Headers of this epoch, in the order given. `verify` as in [`Self::advance`].
@@ -329,7 +347,7 @@ impl TrustedEpoch {
         if !certificate.is_well_formed(self.epoch, &self.set) {
             return Err(LightError::NoQuorum(block.height));
         }
-        let message = vote.signed_bytes(self.rules.genesis_hash);
+        let message = vote.signed_bytes(self.domain);
         let check = |(signer, signature): &(bizra_simplex::types::ValidatorIndex, Signature)| {
             let member = self.members.get(usize::from(signer.0))?;
             Some((member.key, message.clone(), *signature))
@@ -352,15 +370,17 @@ fn named_by(block: &Block, next: &[Member]) -> Result<Boundary, LightError> {
 }
 
 impl Link {
-    /// The canonical bytes: version, block, certificate, and the validators as count, then key and power of each.
+    /// The canonical bytes: version, block, certificate, and the validators as count, then key, power and
+    /// reputation of each.
     pub fn encode(&self) -> Bytes {
         let mut bytes = vec![LINK_VERSION];
         bytes.put_block(&self.block);
         bytes.put_certificate(&self.finalization);
         bytes.extend_from_slice(&(self.next.len() as u16).to_be_bytes());
-        for Member { key, power } in &self.next {
+        for Member { key, power, reputation } in &self.next {
             bytes.extend_from_slice(&key.0);
             bytes.extend_from_slice(&power.0.to_be_bytes());
+            bytes.extend_from_slice(&reputation.get().to_be_bytes());
         }
         bytes.into()
     }
@@ -374,8 +394,11 @@ impl Link {
         if count > VALIDATORS_MAX {
             return Err(DecodeError::Bounds("validators of a link"));
         }
-        let member =
-            |reader: &mut Reader| Ok(Member { key: PublicKey(reader.digest()?.0), power: Power(reader.u64()?) });
+        let member = |reader: &mut Reader| {
+            let (key, power) = (PublicKey(reader.digest()?.0), Power(reader.u64()?));
+            let reputation = Reputation::new(reader.u16()?).ok_or(DecodeError::Bounds("reputation of a validator"))?;
+            Ok(Member { key, power, reputation })
+        };
         let next = (0..count).map(|_| member(&mut reader)).collect::<Result<_, DecodeError>>()?;
         reader.end()?;
         Ok(Self { block, finalization, next })

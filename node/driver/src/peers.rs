@@ -158,7 +158,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         // Up to the range's length or the end of its epoch, and on until a finalization proves what was collected.
         while height <= top && !ended && (proven.is_none() || (blocks.len() as u64) < crate::wire::RANGE_BLOCKS_MAX) {
             let Some(block) = self.disk.finalized_block(height)? else { break };
-            ended = block.boundary.is_some();
+            ended = self.settings.restarts.after(&block).is_some();
             blocks.push(block);
             if let Some(certificate) = self.disk.finalization(height)? {
                 proven = Some((blocks.len(), certificate));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, Reputation, SignedVote, Version};
 
 use crate::batch::Batch;
 use crate::signing_record::BlockWrite;
@@ -25,6 +25,8 @@ pub struct Member {
     pub key: PublicKey,
     /// Its voting power, above zero.
     pub power: Power,
+    /// How much of its power counts when turns to lead are given out (T2).
+    pub reputation: Reputation,
 }
 
 /// The disk failed. The node must stop: after a failed write or sync nothing that was promised durable may be relied
@@ -37,6 +39,9 @@ pub enum DiskError {
     /// A read, write or sync failed.
     #[error("storage failed: {0}")]
     Failed(String),
+    /// A restart by owners (E6) contradicts what is stored, or too few have signed it.
+    #[error("the chain cannot be restarted here: {0}")]
+    Restart(String),
 }
 
 /// One change of the database. A turn's changes are applied together or not at all.
@@ -108,7 +113,8 @@ pub trait Disk {
     fn checkpoint(&self, height: Height) -> Result<Option<Checkpoint>, DiskError>;
 
     /// The validators of an epoch: those of the genesis for epoch 0, else what the state at the cut-off height of the
-    /// epoch before names (E1); `None` until that height is executed and committed.
+    /// epoch before names (E1); `None` until that height is executed and committed. For an epoch that a restart begins, the
+    /// ones that its document names (E6), once the block below it is executed and what the document says of it found true.
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError>;
 
     /// Merkle root over the chunks of the snapshot of the state at the cut-off height of this epoch (E1); `None` until it

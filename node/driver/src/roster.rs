@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bizra_simplex::ValidatorSet;
-use bizra_simplex::types::{Digest, Epoch, Power, ValidatorIndex};
+use bizra_simplex::types::{Digest, Epoch, ValidatorIndex};
+use bizra_simplex::{ValidatorSet, ValidatorSetError};
 use sha2::{Digest as _, Sha256};
 
 use crate::driver::NodeIndex;
@@ -20,17 +20,24 @@ pub(crate) struct Roster {
     pub(crate) me: Option<ValidatorIndex>,
 }
 
-/// What a boundary says of the next epoch's validators (E1): SHA-256 over epoch, count, and each key and power in order.
+/// What a boundary says of the next epoch's validators (E1): SHA-256 over epoch, count, and each key, power and
+/// reputation in order: so it fixes who may vote and who leads.
 pub fn validators_hash(epoch: Epoch, members: &[Member]) -> Digest {
     let mut hash = Sha256::new();
     hash.update(VALIDATORS_DOMAIN);
     hash.update(epoch.0.to_be_bytes());
     hash.update((members.len() as u64).to_be_bytes());
-    for Member { key, power } in members {
+    for Member { key, power, reputation } in members {
         hash.update(key.0);
         hash.update(power.0.to_be_bytes());
+        hash.update(reputation.get().to_be_bytes());
     }
     Digest(hash.finalize().into())
+}
+
+/// The members as the core knows them.
+pub(crate) fn validator_set(members: &[Member]) -> Result<ValidatorSet, ValidatorSetError> {
+    ValidatorSet::with_reputations(members.iter().map(|member| (member.power, member.reputation)).collect())
 }
 
 impl Roster {
@@ -40,8 +47,7 @@ impl Roster {
         nodes: &BTreeMap<PublicKey, NodeIndex>,
         own: Option<PublicKey>,
     ) -> Result<Self, DiskError> {
-        let powers: Vec<Power> = members.iter().map(|member| member.power).collect();
-        let set = ValidatorSet::new(powers)
+        let set = validator_set(&members)
             .map_err(|error| DiskError::Corrupt(format!("the stored validators are no set: {error}")))?;
         let me = members.iter().position(|member| Some(member.key) == own);
         let me = me.map(|position| ValidatorIndex(position as u16));

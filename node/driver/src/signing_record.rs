@@ -156,6 +156,10 @@ impl SigningRecord {
         if new.len() > VOTES_PER_SLOT_MAX {
             return Err(RecordError::TooMany(new.len()));
         }
+        Ok(self.append(new))
+    }
+
+    fn append(&mut self, new: Vec<Vote>) -> Vec<BlockWrite> {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         for vote in self.slots.remove(&sequence.saturating_sub(SLOTS)).map(|slot| slot.votes).unwrap_or_default() {
@@ -171,12 +175,24 @@ impl SigningRecord {
         let block = seal(&encode_slot(&slot));
         let position = sequence % SLOTS;
         self.slots.insert(sequence, slot);
-        Ok(vec![(2 + position, block.clone()), (2 + SLOTS + position, block)])
+        vec![(2 + position, block.clone()), (2 + SLOTS + position, block)]
+    }
+
+    /// Raises the floor to this moment, by a slot without votes: the blocks to write and sync. Nothing new is ever signed at
+    /// or before it again.
+    pub fn raise_floor(&mut self, to: Moment) -> Vec<BlockWrite> {
+        self.floor = self.floor.max(to);
+        self.append(Vec::new())
     }
 
     /// True if exactly this vote is recorded.
     pub fn contains(&self, vote: &Vote) -> bool {
         self.votes.contains(vote)
+    }
+
+    /// Everything that is recorded.
+    pub fn votes(&self) -> impl Iterator<Item = &Vote> {
+        self.votes.iter()
     }
 
     /// The latest moment with a recorded vote, or the floor.
@@ -377,6 +393,32 @@ mod tests {
         assert!(!again.safety(Epoch(1)).may_sign(&Vote { epoch: Epoch(1), ..rival(3) }));
         assert!(again.safety(Epoch(1)).may_sign(&next(SLOTS + 1)));
         assert!(again.safety(Epoch(2)).may_sign(&Vote { epoch: Epoch(2), ..vote(1) }));
+    }
+
+    #[test]
+    fn a_raised_floor_forbids_all_below_for_ever_and_nothing_above() {
+        for voted in [0, 3, SLOTS + 7] {
+            let mut file = fresh();
+            let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+            for view in 1..=voted {
+                let writes = record.reserve(&[vote(view)]).unwrap();
+                write(&mut file, writes);
+            }
+            write(&mut file, record.raise_floor((Epoch(3), View(0))));
+            let mut again = SigningRecord::open(&BINDING, &file).unwrap();
+            assert_eq!(again.floor(), (Epoch(3), View(0)));
+            let next = |view| Vote { epoch: Epoch(3), ..vote(view) };
+            for view in 1..=2 * SLOTS {
+                assert!(
+                    !again.safety(Epoch(0)).may_sign(&vote(voted + view)) && !again.safety(Epoch(2)).may_sign(&vote(1))
+                );
+                assert!(again.safety(Epoch(3)).may_sign(&next(view)), "view {view}");
+                let writes = again.reserve(&[next(view)]).unwrap();
+                write(&mut file, writes);
+                again = SigningRecord::open(&BINDING, &file).unwrap();
+                assert!(again.floor() >= (Epoch(3), View(0)));
+            }
+        }
     }
 
     #[test]

@@ -343,7 +343,7 @@ mod tests {
     use super::*;
     use crate::ports::Member;
     use bizra_simplex::types::{Power, Signature, ValidatorIndex};
-    use bizra_simplex::{Boundary, Checkpoint, Contradiction, Proposal, Version, Vote, VoteKind};
+    use bizra_simplex::{Boundary, Checkpoint, Contradiction, Proposal, Reputation, Version, Vote, VoteKind};
     use proptest::prelude::*;
 
     fn digest() -> impl Strategy<Value = Digest> {
@@ -387,7 +387,7 @@ mod tests {
             snapshot,
             version: Version(version),
         });
-        let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
         let maker = (any::<u16>(), any::<u32>());
         let contradictions = (vote(), vote()).prop_map(|(first, second)| Contradiction { first, second });
         let lists = (prop::collection::vec(digest(), 0..5), prop::collection::vec(contradictions, 0..3));
@@ -396,6 +396,7 @@ mod tests {
                 epoch: Epoch(numbers.0),
                 height: Height(numbers.1),
                 parent,
+                view: View(numbers.3),
                 proposer: ValidatorIndex(proposer),
                 signals: Version(signals),
                 time_milliseconds: numbers.2,
@@ -408,8 +409,11 @@ mod tests {
     }
 
     fn links() -> impl Strategy<Value = Link> {
-        let member = (any::<[u8; 32]>(), any::<u64>());
-        let member = member.prop_map(|(key, power)| Member { key: PublicKey(key), power: Power(power) });
+        let member = (any::<[u8; 32]>(), any::<u64>(), 128_u16..=1024).prop_map(|(key, power, reputation)| Member {
+            key: PublicKey(key),
+            power: Power(power),
+            reputation: Reputation::new(reputation).unwrap(),
+        });
         (block(), certificate(), prop::collection::vec(member, 0..4)).prop_map(|(block, finalization, next)| Link {
             block,
             finalization,

@@ -7,13 +7,13 @@ use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
 use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
-    Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered, Settings,
-    Signing, UNORDERED_BYTES_PER_ORIGIN_MAX,
+    Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered, Restarts,
+    Settings, Signing, UNORDERED_BYTES_PER_ORIGIN_MAX,
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Anchor, Block, Certificate, Checkpoint, Contradiction, Message, Protocol, Record, SignedVote, Timing, Version,
-    Vote, VoteKind,
+    Anchor, Block, Certificate, Checkpoint, Contradiction, Message, Protocol, Record, Reputation, SignedVote, Timing,
+    Version, Vote, VoteKind,
 };
 use bytes::Bytes;
 
@@ -81,7 +81,8 @@ impl Disk for FixedDisk {
     }
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
-        let members = (0..4).map(|index| Member { key: key(index), power: Power(1) }).collect();
+        let members =
+            (0..4).map(|index| Member { key: key(index), power: Power(1), reputation: Reputation::FULL }).collect();
         Ok((epoch == Epoch(0)).then_some(members))
     }
 
@@ -111,7 +112,14 @@ fn start(
     supported: Protocol,
     nodes: BTreeMap<PublicKey, NodeIndex>,
 ) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
-    let settings = Settings { genesis_hash: GENESIS, timing: Timing::default(), epoch_blocks: None, supported, nodes };
+    let settings = Settings {
+        genesis_hash: GENESIS,
+        timing: Timing::default(),
+        epoch_blocks: None,
+        supported,
+        nodes,
+        restarts: Restarts::default(),
+    };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
     let file: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
     let record = SigningRecord::open(&binding, &file).unwrap();

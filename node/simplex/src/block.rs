@@ -1,10 +1,10 @@
-//! Blocks: an order over batches, by digest. A block's digest does not contain its view, so that the same block can be
-//! proposed again in a later view.
+//! Blocks: an order over batches, by digest. A block's digest does not contain the view it is decided in, so that the same
+//! block can be proposed again in a later view.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::planted::{Bug, planted};
-use crate::types::{Digest, Epoch, Height, ValidatorIndex};
+use crate::types::{Digest, Epoch, Height, ValidatorIndex, View};
 use crate::version::{Protocol, Version};
 use crate::vote::Contradiction;
 
@@ -56,6 +56,9 @@ pub struct Block {
     pub height: Height,
     /// Digest of the parent block.
     pub parent: Digest,
+    /// The view of its epoch in which it is first proposed; also if another leader proposes it again (E2). The views between
+    /// its parent's and this one were given up (T2).
+    pub view: View,
     /// The leader that made it; also if another one proposes it again (E2).
     pub proposer: ValidatorIndex,
     /// The highest version that its proposer could go by (P1).
@@ -79,6 +82,7 @@ impl Block {
             epoch: Epoch(0),
             height: Height(0),
             parent: genesis_hash,
+            view: View(0),
             proposer: ValidatorIndex(0),
             signals: Version(1),
             time_milliseconds,
@@ -126,11 +130,12 @@ impl Block {
         self.height.0.saturating_sub(self.checkpoint.height.0) <= CHECKPOINT_LAG_MAX
     }
 
-    /// True if the block may come directly after `parent`: heights and times only grow, and checkpoints are named one after
-    /// the other, so that every receipt is under a root that some header names.
+    /// True if the block may come directly after `parent`: heights, times and an epoch's views only grow, and checkpoints are
+    /// named one after the other, so that every receipt is under a root that some header names.
     pub fn follows(&self, parent: &Self) -> bool {
         let (before, now) = (&parent.checkpoint, &self.checkpoint);
         self.height == parent.height.next()
+            && (self.view > parent.view || self.epoch != parent.epoch)
             && (self.time_milliseconds >= parent.time_milliseconds || planted(Bug::TimeNotMonotone))
             && (before == now || before.height.0.checked_add(CHECKPOINT_INTERVAL) == Some(now.height.0))
     }
@@ -142,6 +147,7 @@ impl Block {
         hash.update(self.epoch.0.to_be_bytes());
         hash.update(self.height.0.to_be_bytes());
         hash.update(self.parent.0);
+        hash.update(self.view.0.to_be_bytes());
         hash.update(self.proposer.0.to_be_bytes());
         hash.update(self.signals.0.to_be_bytes());
         hash.update(self.time_milliseconds.to_be_bytes());

@@ -43,8 +43,11 @@
 //!
 //! ## Views, timers, pacing
 //! * **T1** A notarization or nullification of v enters v+1. A quorum of finalize(b) finalises b and everything below.
-//! * **T2** Leaders: stake-weighted rotation ([`ValidatorSet::leader`]), fixed for the epoch by the powers that the state
-//!   at its boundary names.
+//! * **T2** Leaders: rotation ([`ValidatorSet::leader`]) weighted with power × [`Reputation`], fixed for the epoch by what
+//!   the state at its boundary names. A block names the view it is first proposed in ([`Block::view`]), which is its
+//!   proposal's; so the chain tells whose turns between a block and its parent came to nothing. At each cut-off the
+//!   reputation of the next epoch follows from the turns since the one before ([`Reputation::after`]): never below an
+//!   eighth, whole again within a few epochs. Quorums count power alone.
 //! * **T3** Timeout = base × 2^k, capped ([`Timing::cap_milliseconds`], above the assumed maximum delay); k counts
 //!   consecutive views that were nullified, or that this node gave up before they were notarized, and is reset by
 //!   finality. Only at k = 0 a leader whose last view was nullified gets a quarter of it, and the whole at every eighth
@@ -100,9 +103,13 @@
 //!   ([`Config::cutoff`]). It carries the hash of the next epoch's validators, which the state at the cut-off names, the
 //!   version of its rules, and the Merkle root over the canonical snapshot at the cut-off before.
 //! * **E2** The only valid child of a notarized boundary is that same block again, proposed anew until a view finalises
-//!   it ([`Proposal::is_repeated`]): the same digest, so the same maker and signal. The next epoch is a [`State`] of its
+//!   it ([`Proposal::is_repeated`]): the same digest, so the same maker, view and signal. The next epoch is a [`State`] of its
 //!   own: views from 1, and the boundary as the block below the first ([`Anchor::first`]).
 //! * **E3**, **E4** What may change at a boundary is the ledger's to limit; **E5** light clients walk boundaries.
+//! * **E6** After the loss of a third of the power owners may end an epoch at a notarized block that they name
+//!   ([`Config::restarted_at`]): it is final by their word and its notarization, nothing above it ever is, and the epoch that
+//!   they name begins on it as on a boundary. Who may say so, and that no finalised block is above it, is the node's to
+//!   check; the driver signs the votes of that epoch in a domain of its own.
 //!
 //! ## Versions
 //! * **P1** Every block names its maker ([`Block::proposer`], the leader of the view in which it is first proposed) and the
@@ -162,7 +169,7 @@
 //!    slowly is named only once a quorum holds what it made (D4); the state it names is that of finalised blocks, whose finalization is sent again (R3), so followers can
 //!    execute them. Timers grow to 2^k × base while views fail (T3), so at last nobody nullifies before the notarization is
 //!    there, 2Δ after the proposal, and the finalization one Δ later.
-//! 4. *Honest leaders come.* The rotation gives each its share (T2). A quarter of the timer (T3) is given only while views
+//! 4. *Honest leaders come.* The rotation gives each its share, and never less than an eighth of what its power would (T2). A quarter of the timer (T3) is given only while views
 //!    succeed, and every eighth turn of a suspected leader is whole, so a slow network does not shut anybody out for ever.
 //! 5. *Epochs end.* The cut-off is reached by blocks, also by empty ones; execution reaches it, and the boundary is
 //!    proposed until it is final (E2). While execution lags, blocks order nothing (H1) and it catches up.
@@ -174,7 +181,8 @@
 //!
 //! # Deviations from the Simplex paper (Chan and Pass, 2023)
 //!
-//! * Powers instead of counts; leaders by weighted rotation instead of a hash, so that shares are exact and turns spread.
+//! * Powers instead of counts; leaders by weighted rotation instead of a hash, so that shares are exact and turns spread;
+//!   whose turns come to nothing gets fewer (T2).
 //! * Votes name digests; bodies travel apart as batches and must be held before any vote (data availability).
 //! * The paper's dummy blocks are nullify votes: a view without a block leaves a certificate and no link in the chain, and a
 //!   finalize names its block.
@@ -183,11 +191,6 @@
 //! * Vote equivocation is detected, told and reported on chain (V6, V7).
 //! * Epochs: the validator set and the version change at a boundary block that is proposed until it is final.
 //! * Headers commit to executed state, some blocks late, so that ordering does not wait for execution.
-//!
-//! # Not done
-//!
-//! Reputation is not folded into the rotation (T2): a validator that is away costs a quarter of a timer at each of its turns
-//! until its owner deactivates it.
 
 pub mod block;
 mod certificate;
@@ -195,6 +198,7 @@ mod event;
 mod pacing;
 pub mod planted;
 mod proposal;
+mod reputation;
 mod round;
 mod rules;
 mod safety;
@@ -210,6 +214,7 @@ pub use certificate::Certificate;
 pub use event::{Effect, Event, Message, Record, Token, Verdict, Want};
 pub use pacing::Timing;
 pub use proposal::Proposal;
+pub use reputation::{Reputation, Turns};
 pub use safety::{Safety, ViewVotes};
 pub use state::{BestTip, Config, FUTURE_VIEWS_MAX, PENDING_MAX, State, TREE_BLOCKS_MAX, WALK_BLOCKS_MAX};
 pub use tree::Anchor;

@@ -56,9 +56,10 @@ impl Proposal {
                     && certificate.is_well_formed(epoch, validators)
             }
         };
-        // P1: a signal is its proposer's own word. Who proposes a boundary again repeats another one's, and the
-        // notarization shows that this was checked when it was new.
-        let own = self.is_repeated() || validators.leader(self.view) == self.block.proposer;
+        // P1, T2: a signal is its proposer's own word, and the view is the proposer's. Who proposes a boundary again repeats
+        // another one's, and the notarization shows that this was checked when it was new.
+        let own =
+            self.is_repeated() || (validators.leader(self.view) == self.block.proposer && self.view == self.block.view);
         justified
             && own
             && self.block.epoch == epoch

@@ -120,3 +120,81 @@ impl Round {
         self.notarization.as_ref().or(self.finalization.as_ref())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, View};
+
+    const NULLIFY: Digest = Digest([0; 32]);
+
+    fn signed(kind: VoteKind, digest: u8, signer: u16) -> SignedVote {
+        let vote = Vote { epoch: Epoch(1), view: View(7), kind, digest: Digest([digest; 32]) };
+        SignedVote { vote, signer: ValidatorIndex(signer), signature: Signature([signer as u8; 64]) }
+    }
+
+    /// E4: both votes of a contradiction are told, once for each signer.
+    #[test]
+    fn a_contradiction_is_told_with_the_vote_that_was_first_and_only_once() {
+        for (first, second) in [
+            (signed(VoteKind::Notarize, 1, 2), signed(VoteKind::Notarize, 9, 2)),
+            (signed(VoteKind::Propose, 1, 2), signed(VoteKind::Propose, 9, 2)),
+            (signed(VoteKind::Finalize, 1, 2), signed(VoteKind::Nullify, 0, 2)),
+            (signed(VoteKind::Nullify, 0, 2), signed(VoteKind::Finalize, 1, 2)),
+        ] {
+            let mut round = Round::default();
+            assert_eq!(round.count(&first), Counted::New);
+            assert_eq!(round.count(&first), Counted::Known);
+            assert_eq!(round.count(&second), Counted::Conflict(first));
+            assert_eq!(round.count(&second), Counted::Known, "once is enough");
+            assert_eq!(round.vote(&first.vote, first.signer), Some(first), "the first one counts");
+        }
+    }
+
+    #[test]
+    fn votes_of_other_kinds_and_signers_stand_beside_each_other() {
+        let mut round = Round::default();
+        for vote in [
+            signed(VoteKind::Notarize, 1, 2),
+            signed(VoteKind::Finalize, 1, 2),
+            signed(VoteKind::Notarize, 9, 3),
+            signed(VoteKind::Nullify, 0, 4),
+        ] {
+            assert!(round.wants(&vote));
+            assert_eq!(round.count(&vote), Counted::New);
+            assert!(!round.wants(&vote), "it is there");
+        }
+        assert_eq!(round.vote(&signed(VoteKind::Nullify, 0, 2).vote, ValidatorIndex(2)), None);
+    }
+
+    /// R4: a signature is checked only if the vote could change anything.
+    #[test]
+    fn a_second_vote_is_wanted_as_evidence_and_a_third_is_not() {
+        let mut round = Round::default();
+        round.count(&signed(VoteKind::Notarize, 1, 2));
+        let (second, third) = (signed(VoteKind::Notarize, 8, 2), signed(VoteKind::Notarize, 9, 2));
+        assert!(round.wants(&second) && round.wants(&third));
+        round.count(&second);
+        assert!(!round.wants(&third));
+        assert!(round.wants(&signed(VoteKind::Notarize, 9, 3)), "another signer's");
+    }
+
+    /// R1: what is held already is not forwarded again.
+    #[test]
+    fn of_each_kind_one_certificate_is_held() {
+        let mut round = Round::default();
+        for kind in [VoteKind::Notarize, VoteKind::Nullify, VoteKind::Finalize] {
+            let certificate = Certificate { vote: signed(kind, 1, 0).vote, signatures: Vec::new() };
+            assert_eq!(round.certificate(kind), None);
+            assert!(round.hold(certificate.clone()));
+            assert_eq!(round.certificate(kind), Some(&certificate));
+            assert!(!round.hold(Certificate { vote: Vote { digest: NULLIFY, ..certificate.vote }, ..certificate }));
+            assert_eq!(
+                round.certificates().count(),
+                1 + usize::from(kind != VoteKind::Notarize) + usize::from(kind == VoteKind::Finalize)
+            );
+        }
+        let proposal = Certificate { vote: signed(VoteKind::Propose, 1, 0).vote, signatures: Vec::new() };
+        assert!(!round.hold(proposal) && round.certificate(VoteKind::Propose).is_none(), "proposals have none");
+    }
+}

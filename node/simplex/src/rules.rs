@@ -56,9 +56,18 @@ impl State {
     }
 
     /// T1, second half: a finalization makes its block and all below it final. While the highest one lacks ancestors, a
-    /// lower one, as a range brings it, moves the anchor towards it.
+    /// lower one, as a range brings it, moves the anchor towards it. E6: nothing becomes final above the block after which
+    /// the chain was restarted, and that one also by its notarization.
     fn commit(&mut self) -> bool {
-        let finalizations = self.rounds.values().rev().filter_map(|round| round.finalization.as_ref());
+        let (config, tree) = (&self.config, &self.tree);
+        let allowed = |certificate: &&Certificate| {
+            let digest = certificate.vote.digest;
+            tree.get(digest).is_none_or(|block| config.may_finalize(block.height, digest))
+        };
+        let finalizations = self.rounds.values().rev().filter_map(|round| {
+            let restarted = round.notarization.as_ref().filter(|certificate| config.finalizes(certificate));
+            round.finalization.as_ref().or(restarted).filter(allowed)
+        });
         let complete = finalizations.clone().find_map(|certificate| match self.tree.path(certificate.vote.digest) {
             Path::Complete(blocks) if !blocks.is_empty() => Some((blocks, certificate.clone())),
             // Foreign: more than a third of the power is Byzantine, two finalised blocks stand at one height. Nothing

@@ -40,6 +40,8 @@ pub struct Config {
     pub epoch: Epoch,
     /// The epoch ends with the first block whose checkpoint reaches this height (E1).
     pub cutoff: Height,
+    /// The block after which owners restarted the chain, if this is the epoch that they ended so (E6).
+    pub restarted_at: Option<(Height, Digest)>,
     /// Its validators.
     pub validators: ValidatorSet,
     /// This node's index; `None` for a full node, which follows and never signs.
@@ -50,6 +52,24 @@ pub struct Config {
     pub protocol: Protocol,
     /// The highest version this node could go by: what its blocks signal (P1).
     pub signals: Version,
+}
+
+impl Config {
+    /// True of the block after which owners restarted the chain (E6).
+    pub(crate) fn is_restarted_at(&self, digest: Digest) -> bool {
+        self.restarted_at.is_some_and(|(_, last)| last == digest)
+    }
+
+    /// E6: false of a block that can only be above the one after which the chain was restarted, or beside it.
+    pub(crate) fn may_finalize(&self, height: Height, digest: Digest) -> bool {
+        self.restarted_at.is_none_or(|(last, of)| height < last || digest == of)
+    }
+
+    /// True if this makes its block final: a quorum's finalize votes, or its notarization and the owners' word (E6).
+    pub(crate) fn finalizes(&self, certificate: &Certificate) -> bool {
+        let Vote { kind, digest, .. } = certificate.vote;
+        kind == VoteKind::Finalize || (kind == VoteKind::Notarize && self.is_restarted_at(digest))
+    }
 }
 
 /// The core: what one node knows of the current epoch.
@@ -153,11 +173,11 @@ impl State {
         self.anchor_certificate.as_ref()
     }
 
-    /// True once the last block of the epoch is final (E2). Nothing is signed any more; the next epoch is a state of its
-    /// own.
+    /// True once the last block of the epoch is final (E2, E6). Nothing is signed any more; the next epoch is a state of
+    /// its own.
     pub fn is_over(&self) -> bool {
-        let last = &self.tree.anchor.block;
-        last.boundary.is_some() && last.epoch == self.config.epoch
+        let Anchor { digest, block: last, .. } = &self.tree.anchor;
+        last.epoch == self.config.epoch && (last.boundary.is_some() || self.config.is_restarted_at(*digest))
     }
 
     /// The epoch's configuration.
@@ -236,6 +256,7 @@ impl State {
                         epoch,
                         height,
                         parent,
+                        view,
                         proposer,
                         signals,
                         time_milliseconds,
@@ -479,7 +500,8 @@ impl State {
             parent = (block.digest(), block.height);
         }
         let fits = !blocks.is_empty()
-            && certificate.vote.kind == VoteKind::Finalize
+            && self.config.may_finalize(parent.1, parent.0)
+            && self.config.finalizes(&certificate)
             && certificate.vote.digest == parent.0
             && certificate.view() > self.tree.anchor.view
             && certificate.is_well_formed(self.config.epoch, &self.config.validators);

@@ -1,13 +1,14 @@
 //! The validator set of an epoch: powers, quorums and the leader of each view.
 
 use crate::planted::{Bug, planted};
+use crate::reputation::Reputation;
 use crate::types::{Power, ValidatorIndex, View};
 
 /// Most validators of a set: bounds certificates and the memory of a view.
 pub const VALIDATORS_MAX: usize = 128;
 
-/// Longest leader rotation. Powers are scaled down to it, so a leader's share is exact to 1/1024 or better.
-const ROTATION_MAX: u64 = 1024;
+/// Longest leader rotation. Weights are scaled down to it, so a leader's share is exact to 1/1024 or better.
+const ROTATION_MAX: u128 = 1024;
 
 /// Why powers do not make a validator set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +33,14 @@ pub struct ValidatorSet {
 }
 
 impl ValidatorSet {
-    /// Makes a set; index `i` has power `powers[i]`.
+    /// Makes a set; index `i` has power `powers[i]`, and all the reputation there is.
     pub fn new(powers: Vec<Power>) -> Result<Self, ValidatorSetError> {
+        Self::with_reputations(powers.into_iter().map(|power| (power, Reputation::FULL)).collect())
+    }
+
+    /// Makes a set of validators with these powers and reputations, by index. Reputation counts in the rotation only.
+    pub fn with_reputations(members: Vec<(Power, Reputation)>) -> Result<Self, ValidatorSetError> {
+        let (powers, reputations): (Vec<Power>, Vec<Reputation>) = members.into_iter().unzip();
         if !(1..=VALIDATORS_MAX).contains(&powers.len()) {
             return Err(ValidatorSetError::Count(powers.len()));
         }
@@ -47,7 +54,9 @@ impl ValidatorSet {
                 .filter(|&sum| i64::try_from(sum).is_ok())
                 .ok_or(ValidatorSetError::TooMuchPower)?;
         }
-        let rotation = rotation(&powers, total);
+        let weights = powers.iter().zip(&reputations);
+        let weights = weights.map(|(power, reputation)| u128::from(power.0) * u128::from(reputation.get()));
+        let rotation = rotation(&weights.collect::<Vec<_>>());
         Ok(Self { powers, total: Power(total), rotation })
     }
 
@@ -81,25 +90,43 @@ impl ValidatorSet {
             || (planted(Bug::QuorumOfTwoThirds) && 3 * power >= 2 * total)
     }
 
-    /// Leader of a view (T2): stake-weighted rotation.
+    /// Leader of a view (T2): rotation weighted with power and reputation.
     pub fn leader(&self, view: View) -> ValidatorIndex {
         let position = view.0 % self.rotation.len() as u64;
         self.rotation[position as usize]
     }
+
+    /// How often each validator leads in the views between these two, both left out; by index.
+    pub fn turns_between(&self, after: View, before: View) -> Vec<u64> {
+        let views = before.0.saturating_sub(after.0).saturating_sub(1);
+        let length = self.rotation.len() as u64;
+        let mut turns = vec![0; self.powers.len()];
+        if views >= length {
+            for leader in &self.rotation {
+                turns[usize::from(leader.0)] += views / length;
+            }
+        }
+        for view in before.0.saturating_sub(views % length)..before.0 {
+            turns[usize::from(self.leader(View(view)).0)] += 1;
+        }
+        turns
+    }
 }
 
-/// Smooth weighted round robin: each validator leads in proportion to its power, spread as evenly as possible.
-fn rotation(powers: &[Power], total: u64) -> Vec<ValidatorIndex> {
-    let divisor = powers.iter().fold(0, |divisor, power| greatest_common_divisor(divisor, power.0));
-    let scale = |power: u64| {
+/// Smooth weighted round robin: each validator leads in proportion to its weight, spread as evenly as possible. Weights
+/// are above zero, and there are at most [`VALIDATORS_MAX`] of less than 2^74.
+fn rotation(weights: &[u128]) -> Vec<ValidatorIndex> {
+    let total: u128 = weights.iter().sum();
+    let divisor = weights.iter().fold(0, |divisor, weight| greatest_common_divisor(divisor, *weight));
+    let scale = |weight: u128| {
         if total / divisor <= ROTATION_MAX {
-            power / divisor
+            weight / divisor
         } else {
             // Never to zero: everybody leads at times.
-            (u128::from(power) * u128::from(ROTATION_MAX) / u128::from(total)).max(1) as u64
+            (weight * ROTATION_MAX / total).max(1)
         }
     };
-    let weights: Vec<i64> = powers.iter().map(|power| scale(power.0).cast_signed()).collect();
+    let weights: Vec<i64> = weights.iter().map(|weight| scale(*weight) as i64).collect();
     let sum: i64 = weights.iter().sum();
     let mut credits = vec![0_i64; weights.len()];
     (0..sum)
@@ -119,7 +146,7 @@ fn rotation(powers: &[Power], total: u64) -> Vec<ValidatorIndex> {
         .collect()
 }
 
-fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+fn greatest_common_divisor(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
         (a, b) = (b, a % b);
     }
@@ -174,6 +201,40 @@ mod tests {
                 prop_assert!(turns >= 1.0);
                 prop_assert!((turns / length as f64 - share).abs() < 0.03);
             }
+        }
+
+        /// T2: everybody leads, in proportion to power × reputation; quorums are those of the powers alone.
+        #[test]
+        fn reputation_shrinks_turns_and_no_vote(
+            members in prop::collection::vec((1_u64..1_000_000, 128_u16..=1024), 1..20),
+            mask: u32,
+        ) {
+            let full = set(&members.iter().map(|(power, _)| *power).collect::<Vec<_>>());
+            let members = members.into_iter().map(|(power, share)| (Power(power), Reputation::new(share).unwrap()));
+            let members: Vec<_> = members.collect();
+            let set = ValidatorSet::with_reputations(members.clone()).unwrap();
+            let weight = |(power, reputation): &(Power, Reputation)| power.0 as f64 * f64::from(reputation.get());
+            let total: f64 = members.iter().map(weight).sum();
+            let length = set.rotation.len() as u64;
+            prop_assert!(length <= 1024 + members.len() as u64);
+            let turns = set.turns_between(View(0), View(length + 1));
+            for (member, turns) in members.iter().zip(turns) {
+                prop_assert!(turns >= 1);
+                prop_assert!((turns as f64 / length as f64 - weight(member) / total).abs() < 0.03);
+            }
+            let some = || full.indices().filter(|index| mask >> index.0 & 1 == 1);
+            prop_assert_eq!(set.is_quorum(some()), full.is_quorum(some()));
+            prop_assert_eq!(set.total(), full.total());
+        }
+
+        #[test]
+        fn turns_are_those_of_the_views_between(after in 0_u64..50, between in 0_u64..50, power in 1_u64..5) {
+            let set = set(&[power, 2, 3]);
+            let mut counted = vec![0; 3];
+            for view in after + 1..after + 1 + between {
+                counted[usize::from(set.leader(View(view)).0)] += 1;
+            }
+            prop_assert_eq!(set.turns_between(View(after), View(after + 1 + between)), counted);
         }
 
         #[test]

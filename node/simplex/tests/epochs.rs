@@ -4,7 +4,7 @@
 mod cluster;
 
 use bizra_simplex::block::{CHECKPOINT_INTERVAL, CHECKPOINT_LAG_MAX};
-use bizra_simplex::types::{Digest, Height, Signature, View};
+use bizra_simplex::types::{Digest, Epoch, Height, Signature, ValidatorIndex, View};
 use bizra_simplex::{Block, Checkpoint, Event, Message, Proposal, Protocol, Version, VoteKind};
 use cluster::{Cluster, NEXT_EPOCH, by, certificate, child, contradiction, genesis};
 
@@ -106,7 +106,8 @@ fn headers_that_break_a_rule_get_no_vote() {
         ("a height that is no checkpoint", Block { checkpoint: named(1), ..sound.clone() }),
         ("another state for the parent's checkpoint", Block { checkpoint: named(0), ..sound.clone() }),
         ("a boundary before the cut-off", Block { boundary: Some(NEXT_EPOCH), ..sound.clone() }),
-        ("another proposer than the leader", by(1, sound.clone())),
+        ("another proposer than the leader", Block { proposer: ValidatorIndex(1), ..sound.clone() }),
+        ("another view than the proposal's", Block { view: View(6), ..sound.clone() }),
         ("a signal below the version of the epoch", Block { signals: Version(0), ..sound.clone() }),
         ("a report in version 1", Block { contradictions: vec![contradiction(0, 1, 3)], ..sound.clone() }),
     ] {
@@ -131,12 +132,24 @@ fn no_checkpoint_is_skipped() {
     let parent = Block { height: Height(50), ..genesis().block };
     let names = |height| {
         let checkpoint = Checkpoint { height: Height(height), ..CUTOFF };
-        Block { height: Height(51), checkpoint, ..parent.clone() }.follows(&parent)
+        Block { height: Height(51), view: View(1), checkpoint, ..parent.clone() }.follows(&parent)
     };
     assert!(names(CHECKPOINT_INTERVAL));
     assert!(!names(2 * CHECKPOINT_INTERVAL));
     let later = Block { height: Height(51), checkpoint: CUTOFF, ..parent.clone() };
-    assert!(!Block { height: Height(52), checkpoint: Checkpoint::default(), ..later.clone() }.follows(&later));
+    let after = Block { height: Height(52), view: View(1), ..later.clone() };
+    assert!(after.follows(&later));
+    assert!(!Block { checkpoint: Checkpoint::default(), ..after }.follows(&later));
+}
+
+/// T2: whose turns came to nothing is on record.
+#[test]
+fn views_grow_within_an_epoch_and_begin_anew_with_the_next() {
+    let parent = Block { height: Height(50), view: View(7), ..genesis().block };
+    let child = |view| Block { height: Height(51), view: View(view), ..parent.clone() };
+    assert!(child(8).follows(&parent) && child(20).follows(&parent));
+    assert!(!child(7).follows(&parent) && !child(6).follows(&parent));
+    assert!(Block { epoch: Epoch(1), ..child(1) }.follows(&parent));
 }
 
 /// H1: ordering waits for execution.
@@ -168,7 +181,7 @@ fn blocks_carry_the_signal_of_their_maker() {
 /// V7: what a block of version 2 may report, by its form.
 #[test]
 fn reports_are_bounded_ordered_and_of_the_last_epochs() {
-    let of_epoch_5 = Block { epoch: bizra_simplex::types::Epoch(5), signals: Version(2), ..genesis().block };
+    let of_epoch_5 = Block { epoch: Epoch(5), signals: Version(2), ..genesis().block };
     let fits = |contradictions, protocol| {
         let block = Block { height: Height(1), contradictions, ..of_epoch_5.clone() };
         block.is_well_formed(Height(u64::MAX), protocol)
@@ -189,7 +202,7 @@ fn reports_are_bounded_ordered_and_of_the_last_epochs() {
         }),
         ("two signers", {
             let mut mixed = told(5, 1, 0);
-            mixed.second.signer = bizra_simplex::types::ValidatorIndex(1);
+            mixed.second.signer = ValidatorIndex(1);
             vec![mixed]
         }),
     ] {

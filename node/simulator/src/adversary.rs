@@ -53,6 +53,8 @@ pub enum Behaviour {
     Amnesia,
     /// Sends noise.
     Noise,
+    /// Keeps batches from one validator, and orders others again while that waits for them.
+    Starve,
 }
 
 impl Behaviour {
@@ -75,6 +77,7 @@ impl Behaviour {
         Self::Spam,
         Self::Amnesia,
         Self::Noise,
+        Self::Starve,
     ];
 }
 
@@ -108,6 +111,11 @@ pub(crate) struct Adversary {
     pub(crate) blocks: VecDeque<(Digest, Block)>,
     /// Batches that were or will be ordered, to order them again.
     pub(crate) ordered: VecDeque<Digest>,
+    /// Who is kept from batches, and from which.
+    pub(crate) victim: Option<usize>,
+    pub(crate) withheld: VecDeque<Digest>,
+    /// The vote for the latest block known to be final.
+    pub(crate) finalized: Option<Vote>,
     archive: VecDeque<Bytes>,
     sequence: u64,
 }
@@ -133,6 +141,9 @@ impl Adversary {
             parents: VecDeque::new(),
             blocks: VecDeque::new(),
             ordered: VecDeque::new(),
+            victim: None,
+            withheld: VecDeque::new(),
+            finalized: None,
             archive: VecDeque::new(),
             sequence: 1,
         }
@@ -158,7 +169,12 @@ impl Adversary {
         ValidatorIndex(self.schedule.index(epoch, self.me).unwrap_or(u16::MAX))
     }
 
-    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+    /// How many vote in an epoch.
+    pub(crate) fn validators(&self, epoch: Epoch) -> usize {
+        self.schedule.of(epoch).len()
+    }
+
+    pub(crate) fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let me = self.me;
         (0..self.nodes).filter(move |node| *node != me)
     }
@@ -194,7 +210,10 @@ impl Adversary {
                 self.support(random, faults, proposal.vote(), &mut sends);
                 self.impersonate(random, faults, proposal, &mut sends);
             }
-            PeerMessage::Consensus(Message::Certificate(certificate)) => self.remember_parent(certificate),
+            PeerMessage::Consensus(Message::Certificate(certificate)) => {
+                self.remember_parent(certificate);
+                self.note_final(certificate);
+            }
             PeerMessage::Batch(batch) if self.does(random, Behaviour::Forge, 500) => {
                 faults.count(Fault::ForgedBatch);
                 self.to_all(&PeerMessage::Batch(forged(random, batch)), &mut sends);
@@ -267,13 +286,17 @@ impl Adversary {
         ]);
         let vote = Vote { kind, digest, ..vote };
         let signature = self.sign(&vote.signed_bytes(self.genesis_hash));
-        for signer in 0..self.schedule.of(vote.epoch).len() as u16 {
+        for signer in 0..self.validators(vote.epoch) as u16 {
             let signed = SignedVote { vote, signer: ValidatorIndex(signer), signature };
             self.to_all(&PeerMessage::Consensus(Message::Vote(signed)), sends);
         }
         let mut rival = proposal.clone();
         rival.block.time_milliseconds += 7;
         self.to_all(&PeerMessage::Consensus(Message::Proposal(rival)), sends);
+        if random.chance(300) {
+            faults.count(Fault::ForgedFinality);
+            self.to_all(&self.forged_range(proposal), sends);
+        }
     }
 
     /// Twists what the honest driver inside wants to say.
@@ -285,6 +308,9 @@ impl Adversary {
     ) -> Sends {
         let mut sends = Sends::new();
         for (to, message) in said {
+            if let PeerMessage::Consensus(Message::Certificate(certificate)) = &message {
+                self.note_final(certificate);
+            }
             if self.does(random, Behaviour::Silence, 300) {
                 faults.count(Fault::Silence);
                 continue;
@@ -300,6 +326,10 @@ impl Adversary {
                 }
                 PeerMessage::Batch(_) if self.does(random, Behaviour::Withhold, 700) => {
                     faults.count(Fault::WithheldBatch);
+                    continue;
+                }
+                PeerMessage::Batch(batch) if self.victim.is_some() && self.does(random, Behaviour::Starve, 900) => {
+                    self.starve(faults, to, &batch, &mut sends);
                     continue;
                 }
                 PeerMessage::Consensus(Message::Certificate(_))
@@ -339,6 +369,14 @@ impl Adversary {
             }
             self.remember(&unsound);
             self.to_all(&PeerMessage::Consensus(Message::Proposal(unsound)), sends);
+            return;
+        }
+        if self.does(random, Behaviour::Starve, 700)
+            && let Some(again) = self.again(random, proposal)
+        {
+            faults.count(Fault::OrderedAgain);
+            self.remember(&again);
+            self.to_all(&PeerMessage::Consensus(Message::Proposal(again)), sends);
             return;
         }
         let mut proposal = proposal.clone();
@@ -463,6 +501,9 @@ impl Adversary {
     /// What it says of itself, every now and then.
     pub(crate) fn act(&mut self, random: &mut Random, faults: &mut Faults) -> Sends {
         let mut sends = Sends::new();
+        if self.does(random, Behaviour::Starve, if self.victim.is_some() { 10 } else { 1_000 }) {
+            self.choose_victim(random);
+        }
         if self.does(random, Behaviour::Replay, 600) && !self.archive.is_empty() {
             faults.count(Fault::Replay);
             for _ in 0..4 {

@@ -16,9 +16,6 @@ use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::store::{Store, Written};
 
-/// Blocks by which an old copy of a volume lags when it is used: S5 promises nothing about votes that no peer has seen.
-const OLD_COPY_BLOCKS: u64 = 12;
-
 /// One commit whose sync is not known to have finished.
 #[derive(Debug)]
 struct Commit {
@@ -184,21 +181,23 @@ impl SimulatedDisk {
         height
     }
 
-    /// True if there is a copy that lags far behind.
-    pub(crate) fn copy_is_old(&self) -> bool {
-        let inner = self.0.borrow();
-        inner.copy.as_ref().is_some_and(|copy| copy.tip().0.0 + OLD_COPY_BLOCKS <= inner.durable.tip().0.0)
+    /// Reads the copy, if there is one.
+    pub(crate) fn with_copy<T>(&self, read: impl FnOnce(&Store) -> T) -> Option<T> {
+        self.0.borrow().copy.as_ref().map(read)
     }
 
-    /// Puts the old copy in the place of the volume if it lags far behind. Call it while the node is down.
-    pub(crate) fn use_copy(&self) -> bool {
+    /// Puts the old copy in the place of the volume. Call it while the node is down.
+    pub(crate) fn use_copy(&self) {
         let inner = &mut *self.0.borrow_mut();
-        let (now, ..) = inner.durable.tip();
-        let old = inner.copy.take_if(|copy| copy.tip().0.0 + OLD_COPY_BLOCKS <= now.0);
-        let Some(old) = old else { return false };
-        inner.aside = Some(std::mem::replace(&mut inner.durable, old));
-        inner.live = inner.durable.clone();
-        true
+        if let Some(old) = inner.copy.take() {
+            inner.aside = Some(std::mem::replace(&mut inner.durable, old));
+            inner.live = inner.durable.clone();
+        }
+    }
+
+    /// True while an old copy is in the place of the volume.
+    pub(crate) fn is_old(&self) -> bool {
+        self.0.borrow().aside.is_some()
     }
 
     /// Puts the volume back in its place; false if it is there.
@@ -238,6 +237,11 @@ impl SimulatedDisk {
             return Err(DiskError::Failed("a read failed".into()));
         }
         Ok(read(&inner.live))
+    }
+
+    /// Reads what would survive a crash.
+    pub(crate) fn with_durable<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
+        read(&self.0.borrow().durable)
     }
 
     /// Reads what is on the disk now.

@@ -83,6 +83,8 @@ faults! {
     UncertifiedParent = "uncertified_parent",
     /// A Byzantine validator spoke in the name of others.
     Impersonation = "impersonation",
+    /// A Byzantine validator claimed with forged signatures that blocks are final.
+    ForgedFinality = "forged_finality",
     /// A Byzantine validator notarized two blocks of a view.
     DoubleNotarize = "double_notarize",
     /// A Byzantine validator nullified and finalized one view.
@@ -91,6 +93,10 @@ faults! {
     Silence = "silence",
     /// A Byzantine validator did not hand out a batch.
     WithheldBatch = "withheld_batch",
+    /// A Byzantine validator did not hand a batch to one other.
+    StarvedOfBatch = "starved_of_batch",
+    /// A Byzantine leader ordered a batch of a final block again while somebody waited for another one.
+    OrderedAgain = "ordered_again",
     /// A Byzantine validator kept a certificate to itself.
     WithheldCertificate = "withheld_certificate",
     /// A Byzantine validator changed a batch or its signature.

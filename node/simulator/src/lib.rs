@@ -15,7 +15,7 @@
 //!   torn, after it, and in the middle of a sending; for one node or for all. A killed process leaves what it wrote, which
 //!   a power cut soon after may still take.
 //! * *Disks* are slow, fail to write, sync or read (the process stops), rot one copy of a slot, lose the database, or are
-//!   old copies.
+//!   old copies, as soon as every quorum has an honest witness of a later vote (S5).
 //! * *Clocks* are wrong by minutes, are set by minutes, and run up to five percent too fast or too slow.
 //! * *Processes* stand still.
 //! * *Links* lose, repeat, delay and reorder; they part in two, or in one direction only.
@@ -23,11 +23,13 @@
 //!
 //! Half of the seeds are short and full of faults; the others run for up to twenty minutes with few.
 
+pub mod absence;
 mod adversary;
 pub mod campaign;
 mod disk;
 mod faults;
 mod keys;
+mod leaders;
 mod lies;
 pub mod model;
 mod network;
@@ -40,6 +42,7 @@ mod rig;
 pub mod scale;
 mod scenario;
 mod schedule;
+mod starving;
 mod store;
 mod troubles;
 pub mod twins;

@@ -176,6 +176,7 @@ impl Network {
                     let block = Block {
                         height: below.height.next(),
                         parent,
+                        view,
                         time_milliseconds,
                         proposer,
                         ..self.genesis.clone()
@@ -199,6 +200,7 @@ impl Network {
         let config = Config {
             epoch: Epoch(0),
             cutoff: Height(u64::MAX),
+            restarted_at: None,
             validators: self.validators.clone(),
             me: Some(ValidatorIndex(me as u16)),
             timing: TIMING,

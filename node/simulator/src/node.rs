@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use bizra_driver::signing_record::{Binding, SigningRecord};
-use bizra_driver::{Driver, Halt, Input, Output, Settings};
+use bizra_driver::signing_record::{Binding, Moment, RecordError, SigningRecord};
+use bizra_driver::{Driver, Halt, Input, Output, Restarts, Settings};
 use bizra_simplex::types::{Digest, Millis};
-use bizra_simplex::{Block, Protocol, Timing};
+use bizra_simplex::{Block, Protocol, Timing, Vote};
 
 use crate::adversary::Adversary;
 use crate::disk::SimulatedDisk;
 use crate::keys::{KeyBook, NodeKeys};
 use crate::schedule::{Schedule, key_of};
+use crate::store::Store;
 
 /// Wall clock at virtual time 0, in milliseconds since 1970.
 const EPOCH_START: i64 = 1_700_000_000_000;
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) clocks: Clocks,
     /// Power fails in the middle of its next sending.
     pub(crate) dies_sending: bool,
+    /// Votes up to here rest on a database that was lost.
+    excused: Moment,
 }
 
 impl Node {
@@ -67,6 +70,7 @@ impl Node {
             epoch_blocks: schedule.blocks(),
             supported: Protocol::LATEST,
             nodes: (0..nodes).map(|node| (key_of(node), node as u16)).collect(),
+            restarts: Restarts::default(),
         };
         let votes = schedule.ever(index);
         let public_key = key_of(index).0;
@@ -88,6 +92,7 @@ impl Node {
             slow_milliseconds: 0,
             clocks,
             dies_sending: false,
+            excused: Moment::default(),
         }
     }
 
@@ -121,6 +126,27 @@ impl Node {
         self.disk.wipe(SigningRecord::create(&self.binding));
     }
 
+    /// The database is gone, the signing record is not. Call it while the node is down.
+    pub(crate) fn lose_database(&mut self) {
+        self.disk.lose_database();
+        let recorded = self.disk.with(|store| self.record_of(store).ok().map(|record| record.latest()));
+        self.excused = self.excused.max(recorded.unwrap_or_default());
+    }
+
+    fn record_of(&self, store: &Store) -> Result<SigningRecord, RecordError> {
+        SigningRecord::open(&self.binding, &store.signing_file())
+    }
+
+    /// A finalize vote in its record that rests on nothing in its database, though that was not lost.
+    pub(crate) fn unfounded_vote(&self) -> Option<Vote> {
+        self.disk.with(|store| store.unfounded(&self.record_of(store).ok()?, self.excused))
+    }
+
+    /// The last moment of which the record in the copy of its volume knows.
+    pub(crate) fn copied_until(&self) -> Option<Moment> {
+        self.disk.with_copy(|store| self.record_of(store).ok().map(|record| record.latest()))?
+    }
+
     /// The node's binary from the next start on.
     pub(crate) fn install(&mut self, supported: Protocol) {
         self.settings.supported = supported;
@@ -134,8 +160,7 @@ impl Node {
     /// Starts a process from what the disk holds.
     pub(crate) fn start(&mut self, now: u64) -> Result<Output, Halt> {
         self.incarnation += 1;
-        let open = || self.disk.with(|store| SigningRecord::open(&self.binding, &store.signing_file()));
-        let record = self.votes.then(open).transpose()?;
+        let record = self.votes.then(|| self.disk.with(|store| self.record_of(store))).transpose()?;
         let (settings, disk, keys) = (self.settings.clone(), self.disk.clone(), self.keys.clone());
         let (clock, wall) = (Millis(self.clock(now)), self.wall(now));
         let (driver, output) = Driver::start(settings, disk, keys, record, clock, wall)?;

@@ -12,6 +12,7 @@ use bizra_simplex::{Block, Certificate, Message, Protocol, SignedVote, Version, 
 use sha2::{Digest as _, Sha256};
 
 use crate::keys::KeyBook;
+use crate::leaders::Leaders;
 use crate::schedule::{Schedule, key_of};
 use crate::store::{checkpoint, next_state, snapshot_root};
 use crate::witness::Witness;
@@ -85,6 +86,8 @@ pub struct Oracle {
     /// The version of each epoch of which the chain tells, and what each node signalled last.
     versions: Vec<u32>,
     signals: BTreeMap<usize, u32>,
+    /// Whose turns it was, and what came of them.
+    leaders: Leaders,
     /// Contradictions that final blocks report: whose, and of which epoch.
     reported: BTreeSet<(u64, usize)>,
     /// Blocks that an epoch begins after.
@@ -109,6 +112,7 @@ impl Oracle {
         Self {
             versions,
             signals: BTreeMap::new(),
+            leaders: Leaders::new(&schedule),
             reported: BTreeSet::new(),
             schedule,
             honest,
@@ -258,7 +262,12 @@ impl Oracle {
                 format!("block {} of epoch {}, not {epoch}, ends: {ends}", block.height, block.epoch),
             );
         }
+        if !self.leaders.take(block, &self.schedule) {
+            let (height, view, maker) = (block.height, block.view, block.proposer);
+            self.accuse(time, node, format!("T2: block {height} of view {view} by {maker}, who does not lead in it"));
+        }
         let next = block.epoch.next();
+        let share = |node: usize| self.leaders.share(next, node) as u16;
         let hash = |members: &[(usize, u64)]| {
             let mut bytes = b"bizra/v1/validators\0".to_vec();
             bytes.extend(next.0.to_be_bytes());
@@ -266,9 +275,11 @@ impl Oracle {
             for (node, power) in members {
                 bytes.extend(key_of(*node).0);
                 bytes.extend(power.to_be_bytes());
+                bytes.extend(share(*node).to_be_bytes());
             }
             Digest(Sha256::digest(&bytes).into())
         };
+        let announced = hash(self.schedule.of(next));
         if block.boundary.is_some_and(|boundary| Some(boundary.version.0) != self.version(next)) {
             let own = self.version(next);
             self.accuse(
@@ -279,7 +290,7 @@ impl Oracle {
         }
         self.reports(time, node, block);
         self.signal(block);
-        if block.boundary.is_some_and(|boundary| boundary.validators != hash(self.schedule.of(next))) {
+        if block.boundary.is_some_and(|boundary| boundary.validators != announced) {
             self.accuse(time, node, format!("block {} announces other validators than the state names", block.height));
         }
         let snapshot = block.epoch.0.checked_sub(1).map_or(Some(Digest::default()), |before| {
@@ -356,6 +367,11 @@ impl Oracle {
     /// The version of the last epoch that the chain has decided upon.
     pub fn last_version(&self) -> u32 {
         self.versions.last().copied().unwrap_or_default()
+    }
+
+    /// The share of its power with which a node takes turns to lead in an epoch, in 1/1024.
+    pub fn share(&self, epoch: Epoch, node: usize) -> u64 {
+        self.leaders.share(epoch, node)
     }
 
     /// Byzantine validators that final blocks report.
@@ -541,6 +557,7 @@ pub fn block_digest(block: &Block) -> Digest {
     bytes.extend(block.epoch.0.to_be_bytes());
     bytes.extend(block.height.0.to_be_bytes());
     bytes.extend(block.parent.0);
+    bytes.extend(block.view.0.to_be_bytes());
     bytes.extend(block.proposer.0.to_be_bytes());
     bytes.extend(block.signals.0.to_be_bytes());
     bytes.extend(block.time_milliseconds.to_be_bytes());

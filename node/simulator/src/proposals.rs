@@ -62,6 +62,11 @@ impl Adversary {
             }
             20 => block.signals = Version(0),
             21 => block.proposer = ValidatorIndex(block.proposer.0 ^ 1),
+            // Of a later view, so that others seem to have missed turns; or of an earlier one.
+            18 => {
+                let (later, earlier) = (block.view.0 + random.between(1, 3), random.below(block.view.0));
+                block.view = View(random.pick(&[later, earlier]));
+            }
             22 | 23 => block.contradictions = self.told(random, block),
             _ => {
                 // A batch that everybody can have and nobody may accept.

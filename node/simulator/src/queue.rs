@@ -17,6 +17,7 @@ pub(crate) enum Happening {
     Upgrade { node: usize },
     Reconnect,
     Deafen { node: usize },
+    OldVolume { node: usize },
     Trouble,
     Payload,
     Mischief { node: usize },

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord};
-use bizra_driver::{Change, Driver, Halt, Input, Output, Settings};
-use bizra_simplex::types::{Digest, Millis};
+use bizra_driver::{Change, Driver, Halt, Input, Output, Restarts, Settings};
+use bizra_simplex::types::{Digest, Epoch, Millis};
 use bizra_simplex::{Block, Protocol, Timing};
 
 use crate::disk::SimulatedDisk;
@@ -38,9 +38,22 @@ pub(crate) struct Participant {
 impl Rig {
     /// `validators` of equal power.
     pub(crate) fn new(validators: usize, timing: Timing) -> Result<Self, Halt> {
+        Self::of(Schedule::fixed(&vec![1; validators]), timing)
+    }
+
+    /// Validators of a schedule that are the same in every epoch.
+    pub(crate) fn of(schedule: Schedule, timing: Timing) -> Result<Self, Halt> {
+        let validators = schedule.of(Epoch(0)).len();
         let nodes = (0..validators).map(|node| (key_of(node), node as u16)).collect();
         let supported = Protocol::LATEST;
-        let settings = Settings { genesis_hash: GENESIS_HASH, timing, epoch_blocks: None, supported, nodes };
+        let settings = Settings {
+            genesis_hash: GENESIS_HASH,
+            timing,
+            epoch_blocks: schedule.blocks(),
+            supported,
+            nodes,
+            restarts: Restarts::default(),
+        };
         let volume = |node: usize| {
             let public_key = key_of(node).0;
             let binding = Binding { genesis_hash: GENESIS_HASH, volume: Digest(public_key), public_key };
@@ -52,7 +65,7 @@ impl Rig {
         };
         Ok(Self {
             settings,
-            schedule: Schedule::fixed(&vec![1; validators]),
+            schedule,
             genesis: Block::genesis(GENESIS_HASH, 1_000),
             book: KeyBook::new(&mut Random::new(1), validators),
             volumes: (0..validators).map(volume).collect::<Result<_, Halt>>()?,
@@ -66,11 +79,17 @@ impl Rig {
 
     /// Starts a validator at virtual time 0 on an empty disk; its wall clock is `skew` milliseconds ahead.
     pub(crate) fn boot(&self, validator: usize, skew: u64) -> Result<(Participant, Output), Halt> {
+        self.boot_at(validator, Millis(0), skew)
+    }
+
+    /// The same at a later time.
+    pub(crate) fn boot_at(&self, validator: usize, now: Millis, skew: u64) -> Result<(Participant, Output), Halt> {
         let (written, record) = self.volumes[validator].clone();
         let disk = SimulatedDisk::new(self.genesis.clone(), self.schedule.clone(), written);
         let keys = NodeKeys::new(Arc::clone(&self.book), validator, true);
         let wall = WALL_START + skew;
-        let (driver, output) = Driver::start(self.settings.clone(), disk.clone(), keys, Some(record), Millis(0), wall)?;
+        let (settings, wall_now) = (self.settings.clone(), wall + now.0);
+        let (driver, output) = Driver::start(settings, disk.clone(), keys, Some(record), now, wall_now)?;
         disk.synced();
         Ok((Participant { driver, disk, wall }, output))
     }

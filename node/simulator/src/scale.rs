@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{Change, Destination, Halt, Input, Output};
-use bizra_simplex::types::Digest;
-use bizra_simplex::{Message, Timing};
+use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::{Block, Message, Timing};
 use bytes::Bytes;
 
 use crate::oracle::{VALID_PAYLOAD, batch_digest};
@@ -109,9 +109,9 @@ enum Happening {
     Client(Bytes),
 }
 
-struct Field {
+pub(crate) struct Field {
     case: Case,
-    now: u64,
+    pub(crate) now: u64,
     sequence: u64,
     queue: BinaryHeap<Reverse<(u64, usize, u64)>>,
     happenings: BTreeMap<u64, Happening>,
@@ -121,6 +121,14 @@ struct Field {
     born: BTreeMap<Digest, u64>,
     heights: Vec<u64>,
     row: Row,
+    /// Running validators, which clients send batches to in turn.
+    clients_of: Vec<usize>,
+    batches: u64,
+    next_batch: u64,
+    /// When each batch came into the world.
+    pub(crate) births: BTreeMap<Digest, u64>,
+    /// What the first running validator finalised, and when.
+    pub(crate) finals: Vec<(Block, u64)>,
 }
 
 /// Bytes of a message on a connection: its encoding in a protobuf field in a gRPC message in an HTTP/2 frame.
@@ -131,6 +139,72 @@ fn wire_bytes(message: &PeerMessage) -> u64 {
 }
 
 impl Field {
+    /// These validators run, from time 0.
+    pub(crate) fn new(rig: &Rig, validators: usize, case: Case, running: Vec<usize>) -> Result<Self, Halt> {
+        let mut field = Self {
+            case,
+            now: 0,
+            sequence: 0,
+            queue: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            nodes: (0..validators).map(|_| None).collect(),
+            wakes: vec![0; validators],
+            proposed: BTreeMap::new(),
+            born: BTreeMap::new(),
+            heights: vec![0; validators],
+            row: Row {
+                validators,
+                case,
+                blocks: 0,
+                finality: Vec::new(),
+                dissemination: Vec::new(),
+                mean_delay: 0.0,
+                consensus_bytes: 0,
+                batch_bytes: 0,
+            },
+            clients_of: running,
+            batches: 0,
+            next_batch: BATCH_INTERVAL,
+            births: BTreeMap::new(),
+            finals: Vec::new(),
+        };
+        let mut outputs = Vec::new();
+        for node in field.clients_of.clone() {
+            let (participant, output) = rig.boot(node, 0)?;
+            field.nodes[node] = Some(participant);
+            outputs.push((node, output));
+        }
+        for (node, output) in outputs {
+            field.after_turn(node, output);
+        }
+        Ok(field)
+    }
+
+    /// One more validator starts now, on an empty disk. Clients do not know of it.
+    pub(crate) fn boot(&mut self, rig: &Rig, node: usize) -> Result<(), Halt> {
+        let (participant, output) = rig.boot_at(node, Millis(self.now), 0)?;
+        self.nodes[node] = Some(participant);
+        self.after_turn(node, output);
+        Ok(())
+    }
+
+    /// The next turn of any validator. False once nothing happens any more, or for too long.
+    pub(crate) fn step(&mut self) -> bool {
+        if self.now >= LONGEST || !self.advance() {
+            return false;
+        }
+        if self.now >= self.next_batch {
+            let node = self.clients_of[self.batches as usize % self.clients_of.len()];
+            self.batches += 1;
+            self.next_batch = self.now + BATCH_INTERVAL;
+            let mut payload = vec![VALID_PAYLOAD; BATCH_BYTES];
+            payload[1..9].copy_from_slice(&self.batches.to_be_bytes());
+            let at = self.now + 1;
+            self.push(at, node, Happening::Client(payload.into()));
+        }
+        true
+    }
+
     fn push(&mut self, time: u64, node: usize, happening: Happening) {
         self.sequence += 1;
         self.happenings.insert(self.sequence, happening);
@@ -142,6 +216,9 @@ impl Field {
             if let Change::Finalize(blocks, _) = change {
                 for block in blocks {
                     self.heights[node] = block.height.0;
+                    if self.clients_of.first() == Some(&node) {
+                        self.finals.push((block.clone(), self.now));
+                    }
                     if let Some(proposed) = self.proposed.get(&block.digest()) {
                         self.row.finality.push(self.now - proposed);
                     }
@@ -167,7 +244,9 @@ impl Field {
                     }
                 }
                 PeerMessage::Batch(batch) if usize::from(batch.origin.0) == node => {
-                    self.born.entry(batch_digest(GENESIS_HASH, batch)).or_insert(self.now);
+                    let digest = batch_digest(GENESIS_HASH, batch);
+                    self.born.entry(digest).or_insert(self.now);
+                    self.births.entry(digest).or_insert(self.now);
                 }
                 _ => {}
             }
@@ -234,52 +313,11 @@ pub fn run(validators: usize, case: Case, blocks: u64) -> Result<Row, Halt> {
         running.iter().flat_map(|from| running.iter().map(move |to| (*from, *to))).filter(|(from, to)| from != to);
     let delays: Vec<u64> = pairs.map(|(from, to)| case.delay(from, to)).collect();
     let mean_delay = delays.iter().sum::<u64>() as f64 / delays.len().max(1) as f64;
-    let mut field = Field {
-        case,
-        now: 0,
-        sequence: 0,
-        queue: BinaryHeap::new(),
-        happenings: BTreeMap::new(),
-        nodes: (0..validators).map(|_| None).collect(),
-        wakes: vec![0; validators],
-        proposed: BTreeMap::new(),
-        born: BTreeMap::new(),
-        heights: vec![0; validators],
-        row: Row {
-            validators,
-            case,
-            blocks: 0,
-            finality: Vec::new(),
-            dissemination: Vec::new(),
-            mean_delay,
-            consensus_bytes: 0,
-            batch_bytes: 0,
-        },
-    };
-    let mut outputs = Vec::new();
-    for &node in &running {
-        let (participant, output) = rig.boot(node, 0)?;
-        field.nodes[node] = Some(participant);
-        outputs.push((node, output));
-    }
-    for (node, output) in outputs {
-        field.after_turn(node, output);
-    }
+    let mut field = Field::new(&rig, validators, case, running.clone())?;
     let least = |field: &Field| running.iter().map(|node| field.heights[*node]).min().unwrap_or_default();
-    let mut next_batch = BATCH_INTERVAL;
-    let mut batches = 0_u64;
-    while least(&field) < blocks && field.now < LONGEST && field.advance() {
-        if field.now >= next_batch {
-            let node = running[batches as usize % running.len()];
-            batches += 1;
-            next_batch = field.now + BATCH_INTERVAL;
-            let mut payload = vec![VALID_PAYLOAD; BATCH_BYTES];
-            payload[1..9].copy_from_slice(&batches.to_be_bytes());
-            let at = field.now + 1;
-            field.push(at, node, Happening::Client(payload.into()));
-        }
-    }
+    while least(&field) < blocks && field.step() {}
     let mut row = field.row;
+    row.mean_delay = mean_delay;
     row.blocks = running.iter().map(|node| field.heights[*node]).min().unwrap_or_default();
     let share = (running.len() as u64 * row.blocks).max(1);
     row.consensus_bytes /= share;

@@ -114,7 +114,7 @@ impl Scenario {
         let count = if steady && random.chance(950) { 4 } else { random.pick(&[4, 4, 4, 4, 5, 6, 7]) };
         let equal = random.chance(750);
         let powers: Vec<u64> = (0..count).map(|_| if equal { 10 } else { random.between(5, 15) }).collect();
-        let byzantine = byzantine(random, &powers);
+        let byzantine = byzantine(random, seed, &powers);
         let full_nodes = usize::from(random.chance(if steady { 20 } else { 150 }));
         // Short epochs, or none at all. Who joins later is a full node until then.
         let epoch_blocks = if random.chance(500) { Some(random.pick(&[16, 32, 32, 64])) } else { None };
@@ -228,21 +228,26 @@ impl Scenario {
 }
 
 /// Chooses Byzantine validators below a third of the power.
-fn byzantine(random: &mut Random, powers: &[u64]) -> Vec<(usize, Vec<Behaviour>)> {
+fn byzantine(random: &mut Random, seed: u64, powers: &[u64]) -> Vec<(usize, Vec<Behaviour>)> {
     let total: u64 = powers.iter().sum();
     let mut chosen: Vec<(usize, Vec<Behaviour>)> = Vec::new();
     // Without any, the network goes on while a node is away, which then has much to catch up.
     if random.chance(400) {
         return chosen;
     }
+    // Drawn apart, so that a seed of which a test tells keeps its meaning.
+    let later = &mut Random::new(seed ^ 0x57a2_7e00);
     let mut power = 0;
     let first = random.index(powers.len());
     for step in 0..powers.len() {
         let node = (first + step) % powers.len();
         if 3 * (power + powers[node]) < total {
             power += powers[node];
-            let behaviours = Behaviour::ALL.iter().copied().filter(|_| random.chance(450)).collect();
-            chosen.push((node, behaviours));
+            let mut has = |behaviour: &Behaviour| match behaviour {
+                Behaviour::Starve => later.chance(450),
+                _ => random.chance(450),
+            };
+            chosen.push((node, Behaviour::ALL.iter().copied().filter(|behaviour| has(behaviour)).collect()));
         }
     }
     chosen

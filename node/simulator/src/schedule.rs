@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bizra_driver::{Member, PublicKey};
-use bizra_simplex::Protocol;
 use bizra_simplex::types::{Epoch, Height, Power};
+use bizra_simplex::{Protocol, Reputation};
 
 use crate::random::Random;
 
@@ -29,6 +29,11 @@ impl Schedule {
     pub fn fixed(powers: &[u64]) -> Self {
         let epochs = Arc::new(vec![powers.iter().copied().enumerate().collect()]);
         Self { blocks: None, epochs, first: Protocol::LATEST }
+    }
+
+    /// The same validators for ever, `blocks` from one cut-off height to the next.
+    pub fn repeated(blocks: u64, powers: &[u64]) -> Self {
+        Self { blocks: Some(blocks), ..Self::fixed(powers) }
     }
 
     /// Validators that come, go and change their power (E3, E4), `blocks` from one cut-off height to the next. Byzantine
@@ -86,9 +91,14 @@ impl Schedule {
         &self.epochs[last.min(usize::try_from(epoch.0).unwrap_or(last))]
     }
 
-    /// The same as the driver wants it.
-    pub fn members(&self, epoch: Epoch) -> Vec<Member> {
-        self.of(epoch).iter().map(|(node, power)| Member { key: key_of(*node), power: Power(*power) }).collect()
+    /// The same as the driver wants it, with the reputation of each node.
+    pub fn members(&self, epoch: Epoch, reputation: impl Fn(usize) -> Reputation) -> Vec<Member> {
+        let member = |(node, power): &(usize, u64)| Member {
+            key: key_of(*node),
+            power: Power(*power),
+            reputation: reputation(*node),
+        };
+        self.of(epoch).iter().map(member).collect()
     }
 
     /// The node behind an index.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS};
+use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS, Moment, SigningRecord};
 use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, VoteKind};
+use bizra_simplex::{
+    Anchor, Block, Certificate, Checkpoint, Contradiction, Record, Reputation, SignedVote, Turns, ValidatorSet,
+    Version, Vote, VoteKind,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::schedule::{Schedule, key_of};
@@ -69,6 +72,13 @@ pub(crate) struct Store {
     signals: BTreeMap<usize, Version>,
     /// The version of each epoch whose validators are known.
     versions: Vec<Version>,
+    /// The reputation of each node in each epoch whose validators are known (T2).
+    reputations: Vec<BTreeMap<usize, Reputation>>,
+    /// Turns since the cut-off executed last.
+    turns: BTreeMap<usize, Turns>,
+    /// Epoch and view of the block executed last, and who leads in that epoch.
+    last: (Epoch, View),
+    leaders: Option<Rc<ValidatorSet>>,
     /// Keys that finalised blocks report.
     reported: BTreeSet<PublicKey>,
     /// Written blocks of the signing record; the others are zeros.
@@ -93,6 +103,10 @@ impl Store {
             checkpoints: BTreeMap::new(),
             versions: vec![schedule.first().version()],
             signals: BTreeMap::new(),
+            reputations: vec![BTreeMap::new()],
+            turns: BTreeMap::new(),
+            last: (Epoch(0), View(0)),
+            leaders: None,
             reported: BTreeSet::new(),
             schedule,
             highest_votes: BTreeMap::new(),
@@ -142,6 +156,8 @@ impl Store {
                 if block.height.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                     self.checkpoints.insert(block.height, checkpoint(block.height, self.state));
                 }
+                // Before the signals, which begin the next epoch.
+                self.note_turns(block);
                 self.note_signal(block);
                 for told in &block.contradictions {
                     let (epoch, signer) = told.of();
@@ -208,7 +224,41 @@ impl Store {
 
     pub(crate) fn validators(&self, epoch: Epoch) -> Option<Vec<Member>> {
         let known = epoch.0.checked_sub(1).is_none_or(|before| self.executed >= self.schedule.cutoff(Epoch(before)));
-        known.then(|| self.schedule.members(epoch))
+        known.then(|| self.members(epoch))
+    }
+
+    fn members(&self, epoch: Epoch) -> Vec<Member> {
+        let reputations = self.reputations.get(epoch.0 as usize);
+        self.schedule.members(epoch, |node| reputations.and_then(|known| known.get(&node)).copied().unwrap_or_default())
+    }
+
+    /// T2, as the ledger counts: who had a turn since the block before, and at a cut-off what comes of all turns.
+    fn note_turns(&mut self, block: &Block) {
+        let epoch = block.epoch;
+        if self.leaders.is_none() || self.last.0 != epoch {
+            let members = self.members(epoch).into_iter().map(|member| (member.power, member.reputation)).collect();
+            self.leaders = ValidatorSet::with_reputations(members).ok().map(Rc::new);
+            self.last = (epoch, View(0));
+        }
+        let Some(leaders) = self.leaders.clone() else { return };
+        for (missed, index) in leaders.turns_between(self.last.1, block.view).into_iter().zip(0..) {
+            if let Some(node) = self.schedule.node(epoch, index) {
+                self.turns.entry(node).or_default().missed += missed;
+            }
+        }
+        if let Some(node) = self.schedule.node(epoch, block.proposer.0) {
+            self.turns.entry(node).or_default().led += 1;
+        }
+        self.last.1 = block.view;
+        let ending = Epoch(self.reputations.len() as u64 - 1);
+        if block.height != self.schedule.cutoff(ending) {
+            return;
+        }
+        let turns = std::mem::take(&mut self.turns);
+        let before = self.reputations.last().cloned().unwrap_or_default();
+        let member = |node: &usize| before.get(node).copied().unwrap_or_default();
+        let after = |node: usize| (node, member(&node).after(turns.get(&node).copied().unwrap_or_default()));
+        self.reputations.push(self.schedule.of(ending.next()).iter().map(|(node, _)| after(*node)).collect());
     }
 
     /// The root of a snapshot becomes known some blocks after the cut-off that has to name it: making it takes time.
@@ -248,6 +298,26 @@ impl Store {
         self.reported.contains(&key)
     }
 
+    /// V2, S4: a finalize vote recorded after `since`, above the last finalised block, whose notarization is not here.
+    pub(crate) fn unfounded(&self, record: &SigningRecord, since: Moment) -> Option<Vote> {
+        let last = &self.anchor.block;
+        let (epoch, above) =
+            if last.boundary.is_some() { (last.epoch.next(), View(0)) } else { (last.epoch, self.anchor.view) };
+        let recorded = record.safety(epoch);
+        let votes = recorded.views_above(above).filter(|(view, _)| (epoch, *view) > since);
+        votes
+            .filter_map(|(view, votes)| Some(Vote { epoch, view, kind: VoteKind::Finalize, digest: votes.finalized? }))
+            .find(|vote| {
+                let held = self.certificates.get(&(vote.view, VoteKind::Notarize));
+                held.is_none_or(|held| held.vote.digest != vote.digest)
+            })
+    }
+
+    /// The latest vote of a key that is kept here.
+    pub(crate) fn highest_vote(&self, key: PublicKey) -> Option<Moment> {
+        self.highest_votes.get(&key).map(|signed| (signed.vote.epoch, signed.vote.view))
+    }
+
     /// Last finalised block: its height, its digest as stored, and the height executed.
     pub(crate) fn tip(&self) -> (Height, Digest, Height) {
         (self.anchor.height(), self.anchor.digest, self.executed)
@@ -267,4 +337,41 @@ pub(crate) fn snapshot_root(state: Digest) -> Digest {
 /// The checkpoint at a height with this state.
 pub(crate) fn checkpoint(height: Height, state: Digest) -> Checkpoint {
     Checkpoint { height, state, receipts: next_state(state, Digest::default()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use bizra_driver::signing_record::Binding;
+
+    /// V2, S4: what `finalize_before_notarization` breaks, and what the loss of a database excuses.
+    #[test]
+    fn a_recorded_finalize_vote_without_its_notarization_is_found() {
+        let genesis = Block::genesis(Digest([7; 32]), 0);
+        let binding = Binding { genesis_hash: Digest([7; 32]), volume: Digest([1; 32]), public_key: key_of(0).0 };
+        let mut store = Store::new(genesis.clone(), Schedule::fixed(&[1; 4]));
+        for write in SigningRecord::create(&binding) {
+            store.write(write);
+        }
+        let mut record = SigningRecord::open(&binding, &store.signing_file()).unwrap();
+        let block = Block { height: Height(1), parent: genesis.digest(), ..genesis };
+        let vote = |view, kind| Vote { epoch: Epoch(0), view: View(view), kind, digest: block.digest() };
+        let certified = |vote| Written::Certificate(Rc::new(Certificate { vote, signatures: Vec::new() }));
+        let finalize = vote(2, VoteKind::Finalize);
+        record.reserve(&[vote(2, VoteKind::Notarize), vote(1, VoteKind::Nullify), finalize]).unwrap();
+        let since = Moment::default();
+        // The notarization of another view, or of another block of this one, is none.
+        store.apply(&certified(vote(1, VoteKind::Notarize)));
+        store.apply(&certified(Vote { digest: Digest([9; 32]), ..vote(2, VoteKind::Notarize) }));
+        assert_eq!(store.unfounded(&record, since), Some(finalize));
+        assert_eq!(store.unfounded(&record, (Epoch(0), View(2))), None, "excused by the loss of the database");
+        let mut sound = store.clone();
+        sound.apply(&certified(vote(2, VoteKind::Notarize)));
+        assert_eq!(sound.unfounded(&record, since), None);
+        // A final block needs no other proof.
+        let certificate = Rc::new(Certificate { vote: finalize, signatures: Vec::new() });
+        store.apply(&Written::Finalize(vec![(block.digest(), Rc::new(block.clone()))], certificate));
+        assert_eq!(store.unfounded(&record, since), None);
+    }
 }

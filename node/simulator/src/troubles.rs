@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use bizra_driver::Input;
 use bizra_simplex::Protocol;
+use bizra_simplex::types::Epoch;
 
 use crate::disk::Failure;
 use crate::faults::Fault;
+use crate::node::Node;
 use crate::oracle::VALID_PAYLOAD;
 use crate::queue::Happening;
 use crate::scenario::Trouble;
+use crate::schedule::key_of;
 use crate::world::World;
 
 impl World {
@@ -151,24 +154,10 @@ impl World {
             Trouble::LoseDatabase if self.healthy() => {
                 self.faults.count(Fault::DatabaseLost);
                 self.crash(node);
-                self.nodes[node].disk.lose_database();
+                self.nodes[node].lose_database();
                 self.starts_over(node);
             }
-            // The first time a copy is made, the second time it is used. With Byzantine peers S5 may lack a witness.
-            Trouble::OldVolume if self.healthy() && self.scenario.byzantine.is_empty() => {
-                if self.copied.is_none() {
-                    let height = self.nodes[node].disk.copy();
-                    self.copied = Some(node);
-                    self.note(8, node, height.0);
-                } else if let Some(node) = self.copied.filter(|node| self.nodes[*node].disk.copy_is_old()) {
-                    self.copied = None;
-                    self.crash(node);
-                    if self.nodes[node].disk.use_copy() {
-                        self.faults.count(Fault::OldVolume);
-                        self.starts_over(node);
-                    }
-                }
-            }
+            Trouble::OldVolume if self.healthy() => self.old_volume(node),
             Trouble::Kill | Trouble::Pause | Trouble::LoseDatabase | Trouble::OldVolume => {}
             Trouble::Reconnect => self.network.reconnect(),
         }
@@ -181,6 +170,7 @@ impl World {
         if self.healed {
             return;
         }
+        self.deafens = None;
         self.faults.count(Fault::OneWayPartition);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.network.block(other, node);
@@ -189,12 +179,48 @@ impl World {
         self.schedule(long, Happening::Reconnect);
     }
 
+    /// The first time a copy is made, the second time it is used.
+    pub(crate) fn old_volume(&mut self, node: usize) {
+        let Some(copied) = self.copied else {
+            if self.nodes[node].adversary.is_none() {
+                let height = self.nodes[node].disk.copy();
+                self.copied = Some(node);
+                self.note(8, node, height.0);
+                let delay = self.random.between(100, 4_000);
+                self.schedule(delay, Happening::OldVolume { node });
+            }
+            return;
+        };
+        if self.healthy() && self.is_witnessed(copied) {
+            self.copied = None;
+            self.faults.count(Fault::OldVolume);
+            self.crash(copied);
+            self.nodes[copied].disk.use_copy();
+            self.starts_over(copied);
+        }
+    }
+
+    /// S5 finds an old copy out if no quorum goes without an honest validator that keeps a later vote of the key than the
+    /// copy's record knows. Of votes that fewer have seen it promises nothing.
+    fn is_witnessed(&self, node: usize) -> bool {
+        let Some(copied) = self.nodes[node].copied_until() else { return false };
+        let knows = |other: usize| {
+            let kept = self.nodes[other].disk.with_durable(|store| store.highest_vote(key_of(node)));
+            other != node && self.nodes[other].adversary.is_none() && kept > Some(copied)
+        };
+        (copied.0.0..=self.oracle.epochs() + 1).map(Epoch).all(|epoch| {
+            let members = self.scenario.schedule.of(epoch);
+            let without: u64 = members.iter().filter(|(other, _)| !knows(*other)).map(|(_, power)| power).sum();
+            3 * without <= 2 * members.iter().map(|(_, power)| power).sum::<u64>()
+        })
+    }
+
     /// G4: a database is rebuilt only while all others are in sync.
     fn healthy(&self) -> bool {
         let tips: Vec<u64> = (0..self.nodes.len()).map(|node| self.oracle.tip(node)).collect();
         let newest = tips.iter().max().copied().unwrap_or_default();
-        let honest = |node: &usize| self.nodes[*node].adversary.is_none();
-        (0..self.nodes.len()).filter(honest).all(|node| self.nodes[node].is_up() && tips[node] + 4 >= newest)
+        let is_well = |(node, tip): (&Node, &u64)| node.is_up() && !node.disk.is_old() && tip + 4 >= newest;
+        self.nodes.iter().zip(&tips).filter(|(node, _)| node.adversary.is_none()).all(is_well)
     }
 
     /// What a node had promised is on another volume than the one it starts from.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Change, Destination, DiskError, Driver, Halt, Input, Output};
+use bizra_driver::{Change, Destination, DiskError, Driver, Halt, Input, Output, Signing};
 use bizra_simplex::types::Digest;
 use bizra_simplex::{Block, Message, Protocol, VoteKind};
 use bytes::Bytes;
@@ -94,6 +94,8 @@ pub struct World {
     pub(crate) healed: bool,
     /// The node that starts next with old knowledge.
     pub(crate) behind: Option<usize>,
+    /// The node that hears nothing for a while as soon as it may sign.
+    pub(crate) deafens: Option<usize>,
     /// The node of whose volume there is a copy.
     pub(crate) copied: Option<usize>,
 }
@@ -147,6 +149,7 @@ impl World {
             clients_busy: true,
             healed: false,
             behind: None,
+            deafens: None,
             copied: None,
         }
     }
@@ -281,6 +284,8 @@ impl World {
             Happening::Upgrade { node } => self.upgrade(node),
             Happening::Reconnect => self.network.reconnect(),
             Happening::Deafen { node } => self.deafen(node),
+            Happening::OldVolume { node } if self.copied == Some(node) && !self.healed => self.old_volume(node),
+            Happening::OldVolume { .. } => {}
             Happening::Trouble => self.trouble(),
             Happening::Payload => self.inject(),
             Happening::Mischief { node } => {
@@ -342,10 +347,17 @@ impl World {
         self.say(node, || format!("starts at {height}, executed {executed}"));
         if self.nodes[node].adversary.is_none() {
             self.oracle.restarted(self.now, node, (height.0, digest), executed.0);
+            if let Some(vote) = self.nodes[node].unfounded_vote() {
+                self.oracle.accuse(self.now, node, format!("V2: recorded {vote:?} and lost what it rests on"));
+            }
         }
         if self.behind.take_if(|behind| *behind == node).is_some() && self.random.chance(700) {
             let delay = self.random.between(0, 700);
-            self.schedule(delay, Happening::Deafen { node });
+            if delay.is_multiple_of(2) {
+                self.schedule(delay, Happening::Deafen { node });
+            } else {
+                self.deafens = Some(node);
+            }
         }
         let result = self.nodes[node].start(self.now);
         self.after_turn(node, result);
@@ -359,6 +371,9 @@ impl World {
             if let Some(driver) = &self.nodes[node].driver {
                 let config = driver.core().config();
                 self.oracle.runs(self.now, node, config.epoch, config.protocol.version());
+                if self.deafens == Some(node) && driver.signing() == Signing::Allowed {
+                    self.deafen(node);
+                }
             }
             if seen.iter().any(|change| matches!(change, Change::Forget(_))) {
                 self.note_held(node);
@@ -396,7 +411,8 @@ impl World {
             Err(Halt::SignedElsewhere(..)) if self.nodes[node].disk.put_back() => {
                 // S5 at work: peers have seen what the old copy does not know. Its own volume comes back.
                 self.nodes[node].stop();
-                // What clients gave it meanwhile is on the copy that was thrown away.
+                // What it finalised and what clients gave it meanwhile is on the copy that was thrown away.
+                self.oracle.starts_over(node);
                 self.note_held(node);
                 self.schedule(500, Happening::Restart { node });
             }

@@ -37,6 +37,15 @@ fn many_short_epochs_are_caught_up_with_in_time() {
     assert!(report.violations.is_empty(), "{:#?}", report.violations);
 }
 
+/// Node 5 finalises a block on an old copy of its volume before a peer's answer stops it (S5). Its own volume knows nothing of
+/// that block, and need not.
+#[test]
+fn what_became_final_on_an_old_copy_is_not_expected_of_the_volume() {
+    let report = campaign::run_seed(630, Trace::Off);
+    assert!(report.violations.is_empty(), "{:#?}", report.violations);
+    assert!(report.faults.of(Fault::OldVolume) > 0);
+}
+
 #[test]
 fn a_fault_that_never_happens_is_a_defect_of_the_simulator() {
     let campaign = campaign::run(5, 2, 1);

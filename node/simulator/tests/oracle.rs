@@ -57,6 +57,8 @@ impl Court {
         Block {
             height: parent.height.next(),
             parent: parent_digest,
+            view: parent.view.next(),
+            proposer: ValidatorIndex((parent.view.0 + 1) as u16 % 4),
             time_milliseconds: mark,
             batches,
             signals: Version(2),

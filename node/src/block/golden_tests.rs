@@ -7,7 +7,7 @@ use bizra_driver::light::Link;
 use bizra_driver::{Member, PublicKey};
 use bizra_simplex::types::{Digest, Epoch, Height, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
-    Block, Boundary, Certificate, Checkpoint, Contradiction, Record, SignedVote, Version, Vote, VoteKind,
+    Block, Boundary, Certificate, Checkpoint, Contradiction, Record, Reputation, SignedVote, Version, Vote, VoteKind,
 };
 use bytes::Bytes;
 
@@ -44,6 +44,7 @@ fn version_1_of_every_stored_form_of_consensus_never_changes() {
         epoch: Epoch(1),
         height: Height(1),
         parent: genesis.digest(),
+        view: View(2),
         proposer: ValidatorIndex(2),
         signals: Version(2),
         time_milliseconds: 2_000,
@@ -85,7 +86,7 @@ fn version_1_of_every_stored_form_of_consensus_never_changes() {
     let finalization = certificate(VoteKind::Finalize, block.digest());
     let mut writes = database.writes();
     store.finalize(&mut writes, std::slice::from_ref(&block), &finalization).unwrap();
-    let next = vec![Member { key, power: Power(3) }];
+    let next = vec![Member { key, power: Power(3), reputation: Reputation::FLOOR }];
     store.put_link(&mut writes, &Link { block: block.clone(), finalization: finalization.clone(), next }).unwrap();
     writes.commit_unsynced().unwrap();
     store.finalized_to(&block);

@@ -1,10 +1,10 @@
 //! Checks everything the store holds beside the chain itself: that each key names what is stored under it, and that
 //! nothing is there that should not be.
 
-use bizra_driver::PublicKey;
 use bizra_driver::light::Link;
+use bizra_driver::{PublicKey, Restarts};
 use bizra_simplex::types::{Digest, Epoch, Height};
-use bizra_simplex::{Record, SignedVote};
+use bizra_simplex::{Block, Record, SignedVote};
 use ed25519_zebra::{Signature, VerificationKey};
 
 use super::keys;
@@ -33,14 +33,24 @@ fn wrong(family: Family, key: &[u8], what: &str) -> VerifyError {
 
 /// Follows the links between epochs from the genesis; returns how many there are. All up to the epoch of the block above
 /// `executed` must be there.
-fn check_links(store: &BlockStore, genesis: &LoadedGenesis, executed: Height) -> Result<u64, VerifyError> {
+fn check_links(
+    store: &BlockStore,
+    genesis: &LoadedGenesis,
+    restarts: &Restarts,
+    executed: Height,
+) -> Result<u64, VerifyError> {
     let wrong = |epoch: Epoch, what: &dyn std::fmt::Display| {
         VerifyError::Index(format!("the link from epoch {epoch} to the next is wrong: {what}"))
     };
     let last = store.get(executed)?.map(|stored| stored.block);
     let ended = last.map_or(0, |block| block.epoch.0 + u64::from(block.boundary.is_some()));
     let mut trusted = genesis_epoch(genesis).map_err(|error| wrong(Epoch(0), &error))?;
-    for epoch in (0..ended).map(Epoch) {
+    while trusted.epoch().0 < ended {
+        let epoch = trusted.epoch();
+        if let Some(restart) = restarts.ending(epoch) {
+            trusted = trusted.restart(restart).map_err(|error| wrong(epoch, &error))?;
+            continue;
+        }
         let link = store.links(epoch, 1)?.pop().ok_or_else(|| wrong(epoch, &"it is missing"))?;
         let link = Link::decode(link).map_err(|error| wrong(epoch, &error))?;
         let stored = store.get(link.block.height)?;
@@ -57,12 +67,13 @@ fn check_links(store: &BlockStore, genesis: &LoadedGenesis, executed: Height) ->
 pub fn verify_indexes(
     store: &BlockStore,
     genesis: &LoadedGenesis,
+    restarts: &Restarts,
     oldest: Height,
     executed: Height,
     sets: Sets<'_>,
 ) -> Result<IndexReport, VerifyError> {
     let mut report = IndexReport::default();
-    let links = check_links(store, genesis, executed)?;
+    let links = check_links(store, genesis, restarts, executed)?;
     for item in store.entries(Family::Blocks)? {
         let (key, _) = item?;
         report.blocks += 1;
@@ -70,7 +81,7 @@ pub fn verify_indexes(
             return Err(wrong(Family::Blocks, &key, &what));
         }
     }
-    let mut checks = Keys::new(genesis.hash);
+    let mut checks = Keys::new(genesis.hash, restarts.clone());
     let mut payloads = PayloadVerifier::new(ChainId::new(&genesis.genesis.chain_id).ok_or(VerifyError::ChainId)?);
     for item in store.entries(Family::Batches)? {
         let (key, value) = item?;
@@ -108,6 +119,13 @@ fn digest_in(key: &[u8]) -> Option<Digest> {
     Some(Digest(digest.try_into().ok()?))
 }
 
+/// True if the block is the one at the cut-off of the snapshot that the database began at: the first block that is kept names
+/// it as its parent.
+fn is_base(store: &BlockStore, block: &Block, oldest: Height) -> Result<bool, StorageError> {
+    let first = store.get(oldest)?.filter(|_| block.height.next() == oldest);
+    Ok(first.is_some_and(|first| first.block.parent == block.digest()))
+}
+
 fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height, links: u64) -> Checked {
     if key == keys::LAST_FINALIZED {
         return Ok(Ok(()));
@@ -130,11 +148,14 @@ fn check_block_entry(store: &BlockStore, key: &[u8], oldest: Height, links: u64)
         return refuse("names a height that has another block");
     }
     if height < oldest {
-        // Not walked as part of the chain: kept for light clients.
+        // Not walked as part of the chain: kept for light clients, or because a snapshot begins there.
         let certificate = store.finalization(height)?;
-        let fits = certificate.is_some_and(|certificate| certificate.vote.digest == digest);
-        if stored.block.height != height || stored.block.boundary.is_none() || !fits {
-            return refuse("is not that of the last block of an epoch, and was not pruned");
+        let fits = match stored.block.boundary {
+            Some(_) => certificate.is_some_and(|certificate| certificate.vote.digest == digest),
+            None => is_base(store, &stored.block, oldest)?,
+        };
+        if stored.block.height != height || !fits {
+            return refuse("is neither of the last block of an epoch nor where a snapshot begins, and was not pruned");
         }
         if store.height_of(digest)? != Some(height) {
             return refuse("is of a block whose digest is not indexed");
@@ -165,9 +186,12 @@ fn check_batch_entry(
             }
         }
         Some(&keys::ORDERED) => {
-            let block = ordered.map_or(Ok(None), |height| store.get(height))?;
-            if !block.is_some_and(|stored| stored.block.height >= oldest && stored.block.batches.contains(&digest)) {
+            let block = ordered.map_or(Ok(None), |height| store.get(height))?.map(|stored| stored.block);
+            let Some(block) = block.filter(|block| block.batches.contains(&digest)) else {
                 return refuse("names a block that does not order it");
+            };
+            if block.height < oldest && !is_base(store, &block, oldest)? {
+                return refuse("is of a block that was pruned");
             }
         }
         Some(&keys::UNORDERED) => {
@@ -187,8 +211,8 @@ fn check_batch_entry(
     Ok(Ok(()))
 }
 
-fn signed_by_key(key: PublicKey, vote: &SignedVote, genesis_hash: Digest) -> bool {
-    let message = vote.vote.signed_bytes(genesis_hash);
+fn signed_by_key(key: PublicKey, vote: &SignedVote, domain: Digest) -> bool {
+    let message = vote.vote.signed_bytes(domain);
     let signature = Signature::from(vote.signature.0);
     VerificationKey::try_from(key.0).is_ok_and(|key| key.verify(&signature, &message).is_ok())
 }
@@ -224,7 +248,7 @@ fn check_consensus_entry(key: &[u8], value: Vec<u8>, checks: &mut Keys, sets: Se
         Some(&keys::VOTE) => {
             let (public, vote) = super::store::decode_vote(value)?;
             if keys::vote(public) != key
-                || !signed_by_key(public, &vote, checks.genesis_hash())
+                || !signed_by_key(public, &vote, checks.domain(vote.vote.epoch))
                 || !is_of(public, &vote)
             {
                 return refuse("is not a vote signed by its key");
@@ -232,10 +256,10 @@ fn check_consensus_entry(key: &[u8], value: Vec<u8>, checks: &mut Keys, sets: Se
         }
         Some(&keys::EVIDENCE) => {
             let (public, told) = super::store::decode_evidence(value)?;
-            let genesis_hash = checks.genesis_hash();
+            let domain = checks.domain(told.of().0);
             let sound = [&told.first, &told.second]
                 .into_iter()
-                .all(|vote| signed_by_key(public, vote, genesis_hash) && is_of(public, vote));
+                .all(|vote| signed_by_key(public, vote, domain) && is_of(public, vote));
             if keys::evidence(public, told.of().0) != key || !sound || !told.is_well_formed() {
                 return refuse("is not a contradiction signed by its key");
             }

@@ -70,7 +70,7 @@ mod tests {
     use bizra_driver::Member;
     use bizra_driver::PublicKey;
     use bizra_simplex::types::{Digest, Power, View};
-    use bizra_simplex::{Block, Certificate, Checkpoint, Vote, VoteKind};
+    use bizra_simplex::{Block, Certificate, Checkpoint, Reputation, Vote, VoteKind};
 
     use super::*;
     use crate::storage::Database;
@@ -131,7 +131,7 @@ mod tests {
         let store = store(folder.path());
         let link = |epoch| {
             let block = Block { epoch: Epoch(epoch), ..Block::genesis(Digest([2; 32]), 0) };
-            let next = vec![Member { key: PublicKey([3; 32]), power: Power(1) }];
+            let next = vec![Member { key: PublicKey([3; 32]), power: Power(1), reputation: Reputation::FULL }];
             Link { finalization: certificate(&block), block, next }
         };
         let mut writes = store.database().writes();

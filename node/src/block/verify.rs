@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use bizra_driver::Restarts;
 use bizra_driver::batch::Batch;
-use bizra_simplex::types::{Digest, Epoch, Height, Power, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Height, ValidatorIndex, View};
 use bizra_simplex::{Block, Certificate, Protocol, ValidatorSet, Version, VoteKind};
 use ed25519_zebra::{Signature, VerificationKey};
 
@@ -57,6 +58,7 @@ pub type Sets<'a> = &'a dyn Fn(Epoch) -> Option<Arc<ValidatorSetRecord>>;
 /// The keys of epochs, made from their validators once.
 pub(super) struct Keys {
     genesis_hash: Digest,
+    restarts: Restarts,
     epochs: BTreeMap<Epoch, EpochKeys>,
 }
 
@@ -66,8 +68,13 @@ struct EpochKeys {
 }
 
 impl Keys {
-    pub(super) fn new(genesis_hash: Digest) -> Self {
-        Self { genesis_hash, epochs: BTreeMap::new() }
+    pub(super) fn new(genesis_hash: Digest, restarts: Restarts) -> Self {
+        Self { genesis_hash, restarts, epochs: BTreeMap::new() }
+    }
+
+    /// What votes of an epoch are signed with.
+    pub(super) fn domain(&self, epoch: Epoch) -> Digest {
+        self.restarts.domain(self.genesis_hash, epoch)
     }
 
     fn of(&mut self, epoch: Epoch, sets: Sets<'_>) -> Result<&EpochKeys, String> {
@@ -75,12 +82,16 @@ impl Keys {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let record = sets(epoch).ok_or_else(|| format!("the validators of its epoch {epoch} are not known"))?;
-                let set = ValidatorSet::new(record.members.iter().map(|member| Power(member.power)).collect());
-                let set = set.map_err(|error| error.to_string())?;
+                let set = record.validator_set().map_err(|error| error.to_string())?;
                 let key = |member: &crate::validator::Member| VerificationKey::try_from(member.consensus_key).ok();
                 place.insert(EpochKeys { set, keys: record.members.iter().map(key).collect() })
             }
         })
+    }
+
+    /// True if the block's maker led in its view.
+    fn led(&mut self, block: &Block, sets: Sets<'_>) -> Result<bool, String> {
+        Ok(self.of(block.epoch, sets)?.set.leader(block.view) == block.proposer)
     }
 
     /// True if the validator of this index and epoch signed the message.
@@ -102,7 +113,7 @@ impl Keys {
         if !certificate.is_well_formed(epoch, &self.of(epoch, sets)?.set) {
             return Err("its certificate carries no quorum".to_owned());
         }
-        let message = certificate.vote.signed_bytes(self.genesis_hash);
+        let message = certificate.vote.signed_bytes(self.domain(epoch));
         for (signer, signature) in &certificate.signatures {
             if !self.signed(epoch, *signer, &message, *signature, sets)? {
                 return Err(format!("the signature of validator {signer} on its certificate is not valid"));
@@ -148,6 +159,7 @@ impl<'a> ChainCheck<'a> {
     pub fn new(
         store: &'a BlockStore,
         genesis: &LoadedGenesis,
+        restarts: Restarts,
         parent: Option<Block>,
         executed: Height,
     ) -> Result<Self, VerifyError> {
@@ -155,7 +167,7 @@ impl<'a> ChainCheck<'a> {
         Ok(Self {
             store,
             epoch_blocks: genesis.genesis.parameters.epoch_blocks,
-            keys: Keys::new(genesis.hash),
+            keys: Keys::new(genesis.hash, restarts),
             payloads: PayloadVerifier::new(chain),
             parent,
             executed,
@@ -177,7 +189,10 @@ impl<'a> ChainCheck<'a> {
         self.report.blocks += 1;
         self.uncertified.push((height, view));
         if let Some(certificate) = self.store.finalization(height)? {
-            if certificate.vote.kind != VoteKind::Finalize
+            // E6: the owners' word makes the last block before a restart final, with its notarization.
+            let restarted = self.keys.restarts.at(height, digest).is_some();
+            if !(certificate.vote.kind == VoteKind::Finalize
+                || (restarted && certificate.vote.kind == VoteKind::Notarize))
                 || certificate.vote.digest != digest
                 || certificate.vote.epoch != block.epoch
             {
@@ -215,12 +230,12 @@ impl<'a> ChainCheck<'a> {
         Ok((block, batches))
     }
 
-    fn header(&self, height: Height, block: &Block, sets: Sets<'_>) -> Result<(), String> {
+    fn header(&mut self, height: Height, block: &Block, sets: Sets<'_>) -> Result<(), String> {
         if block.height != height {
             return Err(format!("block {} is in its place", block.height));
         }
         if let Some(parent) = &self.parent {
-            let epoch = if parent.boundary.is_some() { parent.epoch.next() } else { parent.epoch };
+            let epoch = self.keys.restarts.after(parent).unwrap_or(parent.epoch);
             if block.parent != parent.digest() || !block.follows(parent) || block.epoch != epoch {
                 return Err("it does not follow the block below".to_owned());
             }
@@ -232,6 +247,9 @@ impl<'a> ChainCheck<'a> {
         })?;
         if !block.is_well_formed(cutoff, protocol) {
             return Err("its header contradicts itself".to_owned());
+        }
+        if !self.keys.led(block, sets)? {
+            return Err(format!("its maker {} does not lead in its view {}", block.proposer, block.view));
         }
         if let Some(boundary) = &block.boundary {
             match sets(block.epoch.next()) {

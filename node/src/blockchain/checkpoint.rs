@@ -6,8 +6,8 @@ use bizra_simplex::types::{Digest, Height};
 
 use super::merkle;
 use super::receipt::Receipt;
-use super::record::{Fields, corrupt};
-use crate::storage::StorageError;
+use super::record::corrupt;
+use crate::storage::{Fields, StorageError};
 
 const VERSION: u8 = 1;
 
@@ -50,7 +50,7 @@ pub(super) fn encode_checkpoint(checkpoint: &Checkpoint) -> Vec<u8> {
 pub(super) fn decode_checkpoint(height: u64, bytes: &[u8]) -> Result<Checkpoint, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
-        fields.take().filter(|&[version]| version == VERSION)?;
+        fields.version(VERSION)?;
         let (state, receipts) = (Digest(fields.take()?), Digest(fields.take()?));
         fields.end().map(|()| Checkpoint { height: Height(height), state, receipts })
     };
@@ -82,10 +82,10 @@ impl BlockSummary {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.take().filter(|&[version]| version == VERSION)?;
+            fields.version(VERSION)?;
             let summary = Self {
                 hash: Digest(fields.take()?),
-                transactions: fields.take().map(u32::from_be_bytes)?,
+                transactions: fields.u32()?,
                 transactions_root: Digest(fields.take()?),
                 receipts_root: Digest(fields.take()?),
             };

@@ -47,7 +47,7 @@ pub enum Effect {
     },
     /// Parameters that found their majority hold from here on.
     ParametersUpdated(Parameters),
-    /// The state at this cut-off named the validators of the next epoch.
+    /// The state at this cut-off named the validators of the next epoch; or a restart did, with its first block.
     ValidatorSetChosen {
         /// The epoch in which they will vote.
         epoch: u64,
@@ -103,12 +103,16 @@ pub(super) fn of_cutoff(
 ) -> impl Iterator<Item = Effect> {
     let now = registry.parameters();
     let updated = (now != before).then_some(Effect::ParametersUpdated(*now));
-    let chosen = registry.set_at_cutoff(height).map(|set| Effect::ValidatorSetChosen {
+    updated.into_iter().chain(of_set(registry, height, waiting))
+}
+
+/// The set that the state at `height` named.
+pub(super) fn of_set(registry: &Registry, height: u64, waiting: Vec<Address>) -> Option<Effect> {
+    registry.set_at_cutoff(height).map(|set| Effect::ValidatorSetChosen {
         epoch: set.epoch,
         hash: set.hash(),
         members: set.members.len() as u16,
         power: set.total(),
         waiting,
-    });
-    updated.into_iter().chain(chosen)
+    })
 }

@@ -151,7 +151,7 @@ mod tests {
                 entries: &mut NoEntries,
                 height: at,
                 recent_block: &|_| None,
-                genesis_hash: Digest::default(),
+                domain: &|_| Digest::default(),
                 signature_checks: &mut 0,
             };
             let mut money = Money::default();

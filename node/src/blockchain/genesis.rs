@@ -12,7 +12,7 @@ use super::sealing;
 use super::state_entries::StateEntries;
 use crate::storage::{Database, Family};
 use crate::transaction::{Address, ChainId};
-use crate::validator::{Domain, EntryKey, Member, Money, Registry};
+use crate::validator::{Conduct, Domain, EntryKey, Member, Money, Registry};
 
 fn state(genesis: &Genesis) -> Result<(State, Vec<(Address, Account)>), LedgerError> {
     let invalid = |what: String| LedgerError::Genesis(what);
@@ -36,7 +36,13 @@ fn members(genesis: &Genesis) -> Result<Vec<Member>, LedgerError> {
     let member = |validator: &bizra_proto::ceremony::GenesisValidator| {
         let consensus_key = decode_hex(&validator.public_key)?;
         let owner = Address(validator.owner(consensus_key)?);
-        Some(Member { owner, name: validator.name.clone(), consensus_key, power: validator.power()? })
+        Some(Member {
+            owner,
+            name: validator.name.clone(),
+            consensus_key,
+            power: validator.power()?,
+            conduct: Conduct::default(),
+        })
     };
     let invalid = |name: &str| LedgerError::Genesis(format!("validator {name} is malformed"));
     genesis.validators.iter().map(|validator| member(validator).ok_or_else(|| invalid(&validator.name))).collect()

@@ -7,8 +7,8 @@
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 
 use super::checkpoint::checkpoint_of;
-use super::record::{Account, Fields, corrupt, numbered};
-use crate::storage::{Database, Family, StorageError, Writes};
+use super::record::{Account, corrupt, numbered};
+use crate::storage::{Database, Family, Fields, StorageError, Writes};
 use crate::validator::EntryKey;
 
 const VERSION: u8 = 1;
@@ -53,7 +53,7 @@ impl Value {
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        match u16::from_be_bytes(fields.take()?) {
+        match fields.u16()? {
             ABSENT => Some(Self::Absent),
             length => fields.slice(length.into()).map(|bytes| Self::Entry(bytes.to_vec())),
         }
@@ -86,7 +86,7 @@ pub(super) fn encode_log(changes: &[Change]) -> Vec<u8> {
 pub(super) fn decode_log(height: u64, bytes: &[u8]) -> Result<Vec<Change>, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
-        fields.take().filter(|&[version]| version == VERSION)?;
+        fields.version(VERSION)?;
         let mut changes = Vec::new();
         while fields.end().is_none() {
             changes.push(Change { key: EntryKey(fields.take()?), height, old: Value::read(&mut fields)? });
@@ -126,10 +126,10 @@ pub(super) fn write_history(
 pub(super) fn decode_history(checkpoint: u64, bytes: &[u8]) -> Result<Vec<(u64, Value)>, StorageError> {
     let mut fields = Fields(bytes);
     let mut read = || {
-        fields.take().filter(|&[version]| version == VERSION)?;
+        fields.version(VERSION)?;
         let mut values = Vec::new();
         while fields.end().is_none() {
-            let [below] = fields.take()?;
+            let below = fields.u8()?;
             values.push((checkpoint.checked_sub(below.into())?, Value::read(&mut fields)?));
         }
         Some(values)

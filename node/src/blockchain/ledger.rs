@@ -23,6 +23,7 @@ use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
 use super::receipt::Receipt;
 use super::record::{STATE_KEY, State, TransactionRecord, superseded_key, totals_key};
+use super::restart::LedgerRestart;
 use super::state_entries::StateEntries;
 use super::{genesis, sealing};
 
@@ -86,7 +87,9 @@ pub struct Ledger {
     pub(super) unwritten: Unwritten,
     pub(super) entries: StateEntries,
     pub(super) state: State,
-    registry: Registry,
+    pub(super) registry: Registry,
+    /// The restarts of the chain, in their order.
+    pub(super) restarts: Arc<Vec<LedgerRestart>>,
     /// The commitment as of the last checkpoint, totals and recent blocks left out.
     pub(super) lattice: LtHash,
     /// What changed since.
@@ -135,6 +138,7 @@ impl Ledger {
             unwritten: Unwritten::default(),
             state,
             registry,
+            restarts: Arc::default(),
             lattice,
             changes,
             leaves,
@@ -210,6 +214,7 @@ impl Ledger {
         }
 
         self.forget_written()?;
+        let restarted = self.begin_restarted(block)?;
         let mut accounts = BlockAccounts::default();
         let planned = plan(batches, &mut accounts)?;
         let known = self
@@ -220,7 +225,8 @@ impl Ledger {
         let mut state = self.state;
         let mut receipts = Vec::with_capacity(planned.len());
         let (mut duplicates, mut duplicate_positions) = (Vec::new(), Vec::new());
-        let mut effects = Vec::new();
+        let mut effects: Vec<_> = restarted.map(|effect| (Moment::BeforeTransactions, effect)).into_iter().collect();
+        let (restarts, genesis_hash) = (Arc::clone(&self.restarts), self.genesis_hash);
         let recent = &self.recent;
         let recent_block = |wanted: u64| {
             let below = height.checked_sub(wanted).filter(|below| (1..=RECENT_BLOCKS).contains(below))?;
@@ -235,11 +241,12 @@ impl Ledger {
                 entries: &mut self.entries,
                 height,
                 recent_block: &recent_block,
-                genesis_hash: self.genesis_hash,
+                domain: &|epoch| Self::domain(&restarts, genesis_hash, epoch),
                 signature_checks: &mut signature_checks,
             },
         };
         ground.registry.note_signal(block, ground.turn.entries)?;
+        ground.registry.note_turns(block, ground.turn.entries)?;
         let mut reports = Vec::new();
         for told in &block.contradictions {
             let Ground { registry, money, turn, .. } = &mut ground;

@@ -1,12 +1,12 @@
 //! Reads of the ledger as of the last committed block. Cheap to clone; safe from any thread.
 
 use bizra_proto::parameters::Parameters;
-use bizra_simplex::Checkpoint;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
+use bizra_simplex::{Checkpoint, Turns};
 
 use crate::storage::{Database, Family, StorageError};
 use crate::transaction::{Address, TransactionId};
-use crate::validator::{Domain, EntryKey, Money, Stake, Validator, ValidatorSetRecord};
+use crate::validator::{self, Domain, EntryKey, Money, Stake, Validator, ValidatorSetRecord};
 
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::history;
@@ -105,15 +105,20 @@ impl LedgerReader {
         &self,
         owner: &Address,
         height: Option<u64>,
-    ) -> Result<AtHeight<(Option<Validator>, Stake)>, StorageError> {
+    ) -> Result<AtHeight<(Option<Validator>, Stake, Turns)>, StorageError> {
         let found = self.entry(&EntryKey::of(Domain::Validator, *owner), height)?;
-        let AtHeight::Found(_, at) = found else { return found.try_map(|_| Ok((None, Stake::default()))) };
+        let nothing = |_| Ok((None, Stake::default(), Turns::default()));
+        let AtHeight::Found(_, at) = found else { return found.try_map(nothing) };
         let stake = match self.entry(&EntryKey::of(Domain::Stake, *owner), Some(at))? {
             AtHeight::Found(bytes, _) => bytes.map_or(Ok(Stake::default()), |bytes| Stake::decode(&bytes))?,
             // Pruned in between.
-            other => return other.try_map(|_| Ok((None, Stake::default()))),
+            other => return other.try_map(nothing),
         };
-        found.try_map(|value| Ok((value.map(|bytes| Validator::decode(&bytes)).transpose()?, stake)))
+        let turns = match self.entry(&EntryKey::of(Domain::Turns, *owner), Some(at))? {
+            AtHeight::Found(bytes, _) => bytes.map_or(Ok(Turns::default()), |bytes| validator::decode_turns(&bytes))?,
+            other => return other.try_map(nothing),
+        };
+        found.try_map(|value| Ok((value.map(|bytes| Validator::decode(&bytes)).transpose()?, stake, turns)))
     }
 
     /// A validator set that is still kept: of that epoch, or the one computed last.

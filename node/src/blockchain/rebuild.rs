@@ -11,6 +11,7 @@ use super::commitment::LtHash;
 use super::history::{Value, decode_history, read_log};
 use super::pruning::OLDEST_KEY;
 use super::record::{LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt};
+use super::restart::LedgerRestart;
 use super::sealing::{CommitmentError, commitment, encode_lattice};
 use super::state_entries;
 use crate::storage::{Database, Entry, Family, StorageError};
@@ -70,7 +71,13 @@ fn split_history_key(key: &[u8]) -> Result<(EntryKey, u64), StorageError> {
 /// Writes the state at `checkpoint` to `target`, an empty database, so that a ledger can be opened there, and compares
 /// its commitment with the stored one. Receipts up to there are copied: they keep transactions from being executed
 /// again.
-pub fn rebuild(source: &Database, target: &Database, checkpoint: u64, since: Since) -> Result<(), CommitmentError> {
+pub fn rebuild(
+    source: &Database,
+    target: &Database,
+    checkpoint: u64,
+    since: Since,
+    restarts: &[LedgerRestart],
+) -> Result<(), CommitmentError> {
     let state = source.get(Family::Ledger, STATE_KEY)?.unwrap_or_default();
     let now = State::decode(&state)?;
     let mut former = former(source, checkpoint, now.executed)?;
@@ -133,7 +140,7 @@ pub fn rebuild(source: &Database, target: &Database, checkpoint: u64, since: Sin
         fees: less(now.fees, since.fees)?,
         transactions: less(now.transactions, since.transactions)?,
         money: Money { staked, slashed: less(now.money.slashed, since.slashed)? },
-        next_cutoff: next_cutoff(source, checkpoint, now)?,
+        next_cutoff: next_cutoff(source, checkpoint, restarts)?,
         ..now
     };
     let value = source.get(Family::Ledger, &checkpoint_key(checkpoint))?;
@@ -150,11 +157,13 @@ pub fn rebuild(source: &Database, target: &Database, checkpoint: u64, since: Sin
 }
 
 /// The first cut-off above a height. The length of an epoch is fixed by the genesis, and so the parameters now say it.
-fn next_cutoff(source: &Database, height: u64, now: State) -> Result<u64, StorageError> {
+/// A restart has passed over those up to the one of its own epoch.
+fn next_cutoff(source: &Database, height: u64, restarts: &[LedgerRestart]) -> Result<u64, StorageError> {
     let registry = crate::validator::Registry::load(state_entries::stored(source)?)?;
     let epoch_blocks = registry.parameters().epoch_blocks.max(1);
-    let back = now.next_cutoff.saturating_sub(height.saturating_add(1)) / epoch_blocks;
-    Ok(now.next_cutoff.saturating_sub(back.saturating_mul(epoch_blocks)))
+    let next = (height / epoch_blocks).saturating_add(1).saturating_mul(epoch_blocks);
+    let begun = restarts.iter().rev().find(|restart| restart.height < height);
+    Ok(begun.map_or(next, |restart| restart.cutoff(epoch_blocks).max(next)))
 }
 
 /// An entry that two databases do not have alike.

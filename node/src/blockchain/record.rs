@@ -1,6 +1,6 @@
 //! Stored forms of the blockchain's families. Fixed widths, big-endian; what does not decode is corruption.
 
-use crate::storage::StorageError;
+use crate::storage::{Fields, StorageError};
 use crate::transaction::{ChainId, TraceId, TransactionId};
 use crate::validator::Money;
 
@@ -71,31 +71,6 @@ pub(super) fn corrupt(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} of the ledger does not decode"))
 }
 
-/// Reads fixed-width fields from the front of a value.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
-
-impl<'a> Fields<'a> {
-    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    pub(super) fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, tail) = self.0.split_at_checked(length)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    pub(super) fn end(&self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
-}
-
 impl Account {
     pub(super) const BYTES: usize = 16;
 
@@ -138,15 +113,15 @@ impl TransactionRecord {
         let mut fields = Fields(bytes);
         let mut read = || {
             let height = fields.u64()?;
-            let index = fields.take().map(u32::from_be_bytes)?;
-            let failure = match fields.take()? {
-                [0] => None,
-                [code] => Some(Failure::from_number(code)?),
+            let index = fields.u32()?;
+            let failure = match fields.u8()? {
+                0 => None,
+                code => Some(Failure::from_number(code)?),
             };
             let trace = TraceId(fields.take()?);
-            let batch = fields.take().map(u16::from_be_bytes)?;
-            let offset = fields.take().map(u32::from_be_bytes)?;
-            let length = fields.take().map(u16::from_be_bytes)?;
+            let batch = fields.u16()?;
+            let offset = fields.u32()?;
+            let length = fields.u16()?;
             fields.end()?;
             Some(Self { receipt: Receipt { id, height, index, failure, trace }, batch, offset, length })
         };
@@ -168,7 +143,7 @@ impl State {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.take().filter(|&[version]| version == STATE_VERSION)?;
+            fields.version(STATE_VERSION)?;
             let chain = ChainId::from_padded(fields.take()?)?;
             let state = Self {
                 chain,

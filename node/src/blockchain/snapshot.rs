@@ -17,10 +17,10 @@ use super::execution::RECEIPT_BLOCKS;
 use super::history::{decode_history, decode_log, log_key};
 use super::pruning::OLDEST_KEY;
 use super::record::{
-    Account, Fields, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
+    Account, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
 };
 use super::sealing::{commitment, encode_lattice, recent_blocks, sum_entries};
-use crate::storage::{Database, Family, StorageError, View, Writes};
+use crate::storage::{Database, Family, Fields, StorageError, View, Writes};
 use crate::transaction::TransactionId;
 use crate::validator::{Domain, EntryKey, RECENT_BLOCKS};
 
@@ -247,7 +247,14 @@ pub fn last_cutoffs(database: &Database, count: u64) -> Result<Vec<u64>, Storage
     let epoch_blocks = super::LedgerReader::new(database.clone()).epoch_blocks()?;
     let newest = totals.next_cutoff.saturating_sub(epoch_blocks);
     let cutoffs = (0..count).map_while(|below| newest.checked_sub(below.saturating_mul(epoch_blocks)));
-    Ok(cutoffs.filter(|cutoff| *cutoff > 0).collect())
+    let mut found = Vec::new();
+    for cutoff in cutoffs.filter(|cutoff| *cutoff > 0) {
+        // A restart passes over cut-offs: those never come, or were blocks like any other.
+        if database.get(Family::Ledger, &totals_key(cutoff))?.is_some() {
+            found.push(cutoff);
+        }
+    }
+    Ok(found)
 }
 
 /// Adds an item to a database that is being made from a snapshot. A value that does not decode is refused, though a

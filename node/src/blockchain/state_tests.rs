@@ -22,6 +22,8 @@ use crate::transaction::{
 use crate::validator::{Stake, ValidatorStatus};
 
 mod protocol;
+mod reputation;
+mod restart;
 
 struct World {
     database: Database,
@@ -117,7 +119,7 @@ impl World {
 
     fn stake(&self, seed: u8) -> Stake {
         match self.reader().validator(&address(seed), None).unwrap() {
-            AtHeight::Found((_, stake), _) => stake,
+            AtHeight::Found((_, stake, _), _) => stake,
             other => panic!("{other:?}"),
         }
     }
@@ -257,7 +259,7 @@ fn an_equivocation_jails_and_slashes_once_and_jailing_stops_before_a_third() {
     assert_eq!(world.act(1, &Operation::ActivateValidator(proof)), Some(Failure::Jailed));
     world.run_to(32);
     assert_eq!(world.set_owners(32), [address(2), address(3), address(4)]);
-    let AtHeight::Found((validator, _), _) = world.reader().validator(&address(1), None).unwrap() else { panic!() };
+    let AtHeight::Found((validator, ..), _) = world.reader().validator(&address(1), None).unwrap() else { panic!() };
     assert_eq!(validator.unwrap().status, ValidatorStatus::Jailed);
 }
 

@@ -82,6 +82,17 @@ pub(super) fn validator(name: &str, report: KeyReport, power: &str) -> GenesisVa
 }
 
 fn read_validator(text: &str) -> Result<GenesisValidator, CliError> {
+    let (report, validator) = read_key_report(text)?;
+    if let Some(pinned) = &report.genesis_hash {
+        return Err(CliError::Failed(format!(
+            "--validator {text}: this node has pinned genesis {pinned} already; a new chain needs a new volume"
+        )));
+    }
+    Ok(validator)
+}
+
+/// Reads `REPORT.json:POWER`; the file's name is the node's.
+pub(super) fn read_key_report(text: &str) -> Result<(KeyReport, GenesisValidator), CliError> {
     let failed = |what: String| CliError::Failed(format!("--validator {text}: {what}"));
     let (path, power) = text.rsplit_once(':').ok_or_else(|| failed("write REPORT.json:POWER".to_owned()))?;
     let path = Path::new(path);
@@ -89,13 +100,12 @@ fn read_validator(text: &str) -> Result<GenesisValidator, CliError> {
     let content = std::fs::read(path).map_err(|error| failed(format!("cannot read the report: {error}")))?;
     let report: KeyReport =
         serde_json::from_slice(&content).map_err(|error| failed(format!("not a key report of `init-key`: {error}")))?;
-    if let Some(pinned) = &report.genesis_hash {
-        return Err(failed(format!("this node has pinned genesis {pinned} already; a new chain needs a new volume")));
-    }
-    Ok(validator(name, report, power))
+    let validator = validator(name, report.clone(), power);
+    Ok((report, validator))
 }
 
-fn set_owner(validators: &mut [GenesisValidator], text: &str) -> Result<(), CliError> {
+/// Sets what `NAME:ADDRESS` says.
+pub(super) fn set_owner(validators: &mut [GenesisValidator], text: &str) -> Result<(), CliError> {
     let failed = |what: &str| CliError::Failed(format!("--owner {text}: {what}"));
     let (name, owner) = text.split_once(':').ok_or_else(|| failed("write NAME:ADDRESS"))?;
     let mut named = validators.iter_mut().filter(|validator| validator.name == name);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bizra_driver::Restarts;
 use bizra_proto::ceremony::decode_hex;
 use bizra_simplex::types::{Digest, Epoch};
 use clap::Args;
@@ -15,6 +16,7 @@ use super::termination::CliError;
 use super::transaction::transaction_id;
 use crate::configuration::LoadedGenesis;
 use crate::light::{Head, LightClient, Proven, Source, Trust, shortest_unbonding};
+use crate::recovery::{PinnedRestarts, RecoveryError, RestartDocument};
 
 /// Most nodes to ask.
 const NODES_MAX: usize = 16;
@@ -54,6 +56,9 @@ pub struct LightArgs {
     /// Start from the boundary block with this digest, the last of this epoch, which somebody you trust says is recent.
     #[arg(long, value_name = "EPOCH:DIGEST", value_parser = parse_anchor)]
     pub anchor: Option<(u64, [u8; 32])>,
+    /// The document of a restart by the owners of the network, trusted as the genesis is; of several, the oldest first.
+    #[arg(long = "restart", value_name = "FILE")]
+    pub restarts: Vec<PathBuf>,
     /// How many seconds the unbonding period of this chain lasts at the least; by default as short as blocks can be.
     #[arg(long, value_name = "SECONDS")]
     pub trust_period: Option<u64>,
@@ -80,7 +85,7 @@ struct Shown {
     /// The executed state that the header vouches for.
     checkpoint: ShownCheckpoint,
     validators: usize,
-    /// Give this to others as `--anchor`; absent in epoch 0.
+    /// Give this to others as `--anchor`; absent in epoch 0, and in the first epoch after a restart.
     anchor: Option<String>,
     node: String,
     nodes: Vec<ShownNode>,
@@ -123,6 +128,17 @@ impl std::fmt::Display for ShownTransaction {
 }
 
 impl LightArgs {
+    fn restarts(&self, genesis: &LoadedGenesis) -> Result<Restarts, CliError> {
+        let mut restarts = PinnedRestarts::new(genesis.hash);
+        for path in &self.restarts {
+            let wrong = |error: RecoveryError| CliError::Failed(format!("{}: {error}", path.display()));
+            let file = std::fs::read(path).map_err(|error| CliError::Failed(format!("{}: {error}", path.display())))?;
+            let checked = RestartDocument::parse(&file).and_then(|document| document.check(genesis));
+            checked.map_err(RecoveryError::from).and_then(|checked| restarts.push(checked)).map_err(wrong)?;
+        }
+        Ok(restarts.consensus())
+    }
+
     /// Opens the client, walks to the end of the chain, and keeps what was verified.
     pub(super) async fn sync(&self, genesis: &Path) -> Result<(LightClient, Head), CliError> {
         let genesis = LoadedGenesis::load(genesis).map_err(CliError::failed)?;
@@ -131,8 +147,9 @@ impl LightArgs {
         }
         let sources = self.nodes.iter().map(|url| Source::new(url)).collect::<Result<Vec<_>, _>>();
         let sources = sources.map_err(CliError::Failed)?;
+        let restarts = self.restarts(&genesis)?;
         let now = now_milliseconds();
-        let mut client = if let Some((epoch, digest)) = self.anchor {
+        let client = if let Some((epoch, digest)) = self.anchor {
             let anchor = (Epoch(epoch), Digest(digest));
             LightClient::from_anchor(genesis.clone(), anchor, sources, now).await.map_err(CliError::failed)?
         } else {
@@ -145,6 +162,7 @@ impl LightArgs {
             let period = self.trust_period.map_or(shortest, Duration::from_secs);
             LightClient::new(genesis.clone(), trust, sources, period, now).map_err(CliError::failed)?
         };
+        let mut client = client.with_restarts(restarts);
         let synced = client.sync(now).await;
         for source in client.sources() {
             if let Some(fault) = source.fault() {
@@ -192,7 +210,11 @@ fn shown(client: &LightClient, Head { header, source }: &Head, transaction: Opti
             receipts: block.checkpoint.receipts.to_string(),
         },
         validators: trusted.members().len(),
-        anchor: trusted.epoch().previous().map(|before| format!("{before}:{}", trusted.below_digest())),
+        anchor: trusted
+            .below()
+            .boundary
+            .and_then(|_| trusted.epoch().previous())
+            .map(|before| format!("{before}:{}", trusted.below_digest())),
         node: source.clone(),
         nodes: nodes.collect(),
         transaction,

@@ -14,6 +14,7 @@ pub mod load;
 pub mod output;
 mod owner_key;
 pub mod proof;
+pub mod recover;
 pub mod replay;
 pub mod reset;
 pub mod run;
@@ -73,6 +74,9 @@ pub enum Command {
     Replay(replay::ReplayCommand),
     /// Check everything in a stopped node's database.
     Verify(verify::VerifyCommand),
+    /// Restart a chain that has lost a third of its power for good.
+    #[command(subcommand)]
+    Recover(Box<recover::RecoverCommand>),
     /// Set a stopped node's database aside, to make it anew from peers.
     ResetDatabase(reset::ResetDatabaseCommand),
     /// Submit signed transfers at a fixed rate and measure the time to finality.
@@ -103,6 +107,7 @@ impl Command {
             Self::Proof(command) => command.run().await,
             Self::Replay(command) => command.run(),
             Self::Verify(command) => command.run(),
+            Self::Recover(command) => command.run(),
             Self::ResetDatabase(command) => command.run(),
             Self::Load(command) => command.run().await,
             Self::InitKey(command) => command.run(),

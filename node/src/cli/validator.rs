@@ -160,6 +160,9 @@ struct ShownValidator {
     reserved_stake: String,
     /// Epoch and amount.
     unbonding: Vec<(u64, String)>,
+    /// Since the last cut-off.
+    turns_led: u64,
+    turns_missed: u64,
     height: u64,
 }
 
@@ -178,6 +181,11 @@ struct ShownMember {
     node_name: String,
     consensus_key: String,
     power: String,
+    /// In 1/1024.
+    reputation: u32,
+    /// In the epoch before its cut-off.
+    turns_led: u64,
+    turns_missed: u64,
 }
 
 impl StakeCommand {
@@ -276,6 +284,8 @@ impl ShowArgs {
             queued_at: found.queued_at,
             reserved_stake: found.reserved_stake.to_string(),
             unbonding: found.unbonding.into_iter().map(|part| (part.epoch, part.amount.to_string())).collect(),
+            turns_led: found.turns_led,
+            turns_missed: found.turns_missed,
             height: found.height,
         };
         self.output.print(&shown, |shown| {
@@ -287,10 +297,12 @@ impl ShowArgs {
             let unbonding: Vec<String> =
                 shown.unbonding.iter().map(|(epoch, amount)| format!("{amount} until epoch {epoch}")).collect();
             format!(
-                "{validator}\nstake {}  unbonding [{}]  granted power {}  (height {})",
+                "{validator}\nstake {}  unbonding [{}]  granted power {}  turns led {} missed {}  (height {})",
                 shown.reserved_stake,
                 unbonding.join(", "),
                 shown.granted_power,
+                shown.turns_led,
+                shown.turns_missed,
                 shown.height
             )
         })
@@ -313,15 +325,19 @@ impl SetArgs {
                     node_name: member.node_name,
                     consensus_key: hex::encode(member.consensus_key),
                     power: member.power.to_string(),
+                    reputation: member.reputation,
+                    turns_led: member.turns_led,
+                    turns_missed: member.turns_missed,
                 })
                 .collect(),
         };
         self.output.print(&shown, |set| {
             let rows = set.members.iter().zip(0..).map(|(member, index)| {
-                format!("\n{index:>5}  {:>12}  {:<20}  {}", member.power, member.node_name, member.owner)
+                let ShownMember { owner, node_name, power, reputation, turns_led, turns_missed, .. } = member;
+                format!("\n{index:>5}  {power:>12}  {reputation:>5}/1024  {turns_led:>6}  {turns_missed:>6}  {node_name:<20}  {owner}")
             });
             let head = format!(
-                "epoch {}  cut-off {}  hash {}\nINDEX         POWER  NODE                  OWNER",
+                "epoch {}  cut-off {}  hash {}\nINDEX         POWER  REPUTATION     LED  MISSED  NODE                  OWNER",
                 set.epoch, set.cutoff, set.hash
             );
             std::iter::once(head).chain(rows).collect()

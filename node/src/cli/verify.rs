@@ -10,6 +10,8 @@ use super::output::{OutputArgs, progress};
 use super::termination::CliError;
 use crate::blockchain::{ConservationError, verify_conservation};
 use crate::configuration::LoadedGenesis;
+use crate::identity::SignerFolder;
+use crate::recovery::PinnedRestarts;
 use crate::replay::{Depth, ReplayError, ReplayReport, replay};
 use crate::storage::{Database, StorageError, check_files};
 
@@ -40,13 +42,23 @@ impl DatabaseArgs {
         Err(CliError::failed(format!("{} holds no database", directory.display())))
     }
 
+    /// The restarts that the volume has pinned; none if only a database is there.
+    fn restarts(&self, genesis: &LoadedGenesis) -> Result<PinnedRestarts, CliError> {
+        if !self.data_dir.join("signer").exists() {
+            return Ok(PinnedRestarts::default());
+        }
+        let signer = SignerFolder::open_unchecked(&self.data_dir).map_err(CliError::stopped)?;
+        PinnedRestarts::load(&signer, genesis).map_err(CliError::stopped)
+    }
+
     /// Replays the database into a temporary one.
     pub(super) fn replay(&self, directory: &Path, depth: Depth) -> Result<ReplayReport, CliError> {
         let genesis = LoadedGenesis::load(&self.genesis).map_err(CliError::stopped)?;
+        let restarts = self.restarts(&genesis)?;
         let source = Database::open_read_only(directory).map_err(CliError::stopped)?;
         let work = WorkFolder::create(self.work_dir.as_deref()).map_err(CliError::failed)?;
         let target = Database::open(&work.0).map_err(CliError::stopped)?;
-        let result = replay(&source, &genesis, &target, depth, |height, executed| {
+        let result = replay(&source, (&genesis, &restarts), &target, depth, |height, executed| {
             if height.is_multiple_of(PROGRESS_BLOCKS) {
                 progress(format_args!("replayed block {height} of {executed}"));
             }

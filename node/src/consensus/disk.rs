@@ -11,10 +11,11 @@ use bizra_simplex::{Block, Certificate, Checkpoint, Version};
 use super::metrics::ConsensusMetrics;
 use super::record_file::{RecordFile, RecordFileError};
 use crate::block::BlockStore;
-use crate::blockchain::{BlockOutcome, Ledger};
+use crate::blockchain::{BlockOutcome, Ledger, RestartError};
 use crate::event_store;
 use crate::snapshot::{SnapshotMaker, SnapshotStore};
 use crate::storage::{Database, StorageError, Writes};
+use crate::validator::ValidatorSetRecord;
 
 /// Called with every executed block, in height order, after its effects are applied.
 pub type ExecutedBlocks = Box<dyn FnMut(Arc<BlockOutcome>) + Send>;
@@ -111,6 +112,15 @@ impl NodeDisk {
 }
 
 impl NodeDisk {
+    /// The validators of an epoch: a restart's from the block below it on, all others as the state names them.
+    fn set(&self, epoch: Epoch) -> Result<Option<Arc<ValidatorSetRecord>>, DiskError> {
+        let restarted = self.ledger.restarted_set(epoch.0).map_err(|error| match error {
+            RestartError::Storage(error) => disk_error(error),
+            error => DiskError::Restart(error.to_string()),
+        })?;
+        Ok(restarted.or_else(|| self.ledger.validators_of_epoch(epoch.0)))
+    }
+
     /// Keeps the link to the next epoch for light clients, once its last block is executed (E5). `ends` are
     /// finalizations of this turn, not readable yet.
     fn put_link(&self, writes: &mut Writes<'_>, block: Block, ends: &[Certificate]) -> Result<(), StorageError> {
@@ -208,7 +218,7 @@ impl Disk for NodeDisk {
     }
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
-        Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| set.voters()))
+        Ok(self.set(epoch)?.map(|set| set.voters()))
     }
 
     fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
@@ -216,7 +226,7 @@ impl Disk for NodeDisk {
     }
 
     fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
-        Ok(self.ledger.validators_of_epoch(epoch.0).map(|set| Version(set.version)))
+        Ok(self.set(epoch)?.map(|set| Version(set.version)))
     }
 
     fn is_reported(&self, key: PublicKey, epoch: Epoch) -> Result<bool, DiskError> {

@@ -26,6 +26,14 @@ impl NodeKeys {
         Self { own, known: Mutex::default() }
     }
 
+    /// Checks signatures without keeping the keys; true if every one is valid.
+    pub fn are_valid(checks: &[(PublicKey, Vec<u8>, Signature)]) -> bool {
+        checks.iter().all(|(signer, message, signature)| {
+            let key = VerificationKey::try_from(signer.0);
+            key.is_ok_and(|key| key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok())
+        })
+    }
+
     fn key(&self, signer: &PublicKey) -> Option<VerificationKey> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_MAX && !known.contains_key(signer) {

@@ -51,7 +51,21 @@ impl RecordFile {
 
     /// Opens the file and reads the record.
     pub fn open(path: &Path, binding: &Binding) -> Result<(Self, SigningRecord), RecordFileError> {
-        let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| match error.kind() {
+        let (file, record) = Self::read_with(OpenOptions::new().read(true).write(true), path, binding)?;
+        Ok((Self { path: path.to_owned(), file }, record))
+    }
+
+    /// Reads the record, to look at.
+    pub fn read(path: &Path, binding: &Binding) -> Result<SigningRecord, RecordFileError> {
+        Ok(Self::read_with(OpenOptions::new().read(true), path, binding)?.1)
+    }
+
+    fn read_with(
+        options: &OpenOptions,
+        path: &Path,
+        binding: &Binding,
+    ) -> Result<(File, SigningRecord), RecordFileError> {
+        let mut file = options.open(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => RecordFileError::Missing(path.to_owned()),
             _ => io("open", path)(error),
         })?;
@@ -72,7 +86,7 @@ impl RecordFile {
             })
             .collect();
         let record = SigningRecord::open(binding, &blocks)?;
-        Ok((Self { path: path.to_owned(), file }, record))
+        Ok((file, record))
     }
 
     /// Writes blocks and returns when they are on the disk.

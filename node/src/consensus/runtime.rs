@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Destination, DiskError, Driver, Halt, Input, Output, PublicKey, Settings, Signing};
+use bizra_driver::{Destination, DiskError, Driver, Halt, Input, Output, PublicKey, Restarts, Settings, Signing};
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SnapshotProgress, SyncState};
-use bizra_simplex::types::{Digest, Millis};
+use bizra_simplex::types::{Digest, Epoch, Millis};
 use bizra_simplex::{Protocol, Timing, Version};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -55,6 +55,12 @@ pub enum ConsensusError {
     /// The chain id cannot travel in transactions.
     #[error("the genesis has no valid chain id")]
     ChainId,
+    /// A restart is pinned, and the key could still sign in an epoch before it.
+    #[error(
+        "a restart with epoch {0} is pinned, and the floor of the signing record is in epoch {1}: the record is an older \
+         copy, or the pin was copied here; this key must not sign"
+    )]
+    FloorNotRaised(Epoch, Epoch),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -71,11 +77,14 @@ impl From<ConsensusError> for Termination {
         let reason = match &error {
             ConsensusError::Identity(error) => error.reason(),
             ConsensusError::Record(RecordFileError::Refused(_) | RecordFileError::Missing(_))
+            | ConsensusError::FloorNotRaised(..)
             | ConsensusError::Halt(Halt::Record(_)) => ExitReason::SigningRecordRefused,
             ConsensusError::Halt(Halt::Disk(DiskError::Corrupt(_)) | Halt::Diverged(_)) => ExitReason::DatabaseCorrupt,
             ConsensusError::Halt(Halt::SignedElsewhere(..)) => ExitReason::SignedElsewhere,
             ConsensusError::Halt(Halt::UpgradeRequired { .. }) => ExitReason::UpgradeRequired,
-            ConsensusError::ChainId => ExitReason::WrongGenesis,
+            ConsensusError::ChainId | ConsensusError::Halt(Halt::Disk(DiskError::Restart(_))) => {
+                ExitReason::WrongGenesis
+            }
             ConsensusError::Record(RecordFileError::Io { .. })
             | ConsensusError::Halt(Halt::Disk(DiskError::Failed(_)))
             | ConsensusError::Thread(_)
@@ -89,6 +98,8 @@ impl From<ConsensusError> for Termination {
 pub struct ConsensusSetup {
     /// The chain.
     pub genesis: Arc<LoadedGenesis>,
+    /// The restarts of the chain that are pinned here.
+    pub restarts: Restarts,
     /// Where the signing record lives.
     pub signer: SignerFolder,
     /// The node's consensus key.
@@ -176,8 +187,16 @@ fn run(setup: ConsensusSetup, stopped: oneshot::Receiver<()>) -> Result<Ended, C
     runtime.block_on(turns(setup, stopped))
 }
 
+/// What the record of a key on this volume belongs to (PROTOCOL S1).
+pub(crate) fn binding(genesis_hash: Digest, volume_id: &str, public_key: [u8; 32]) -> Binding {
+    Binding { genesis_hash, volume: Digest(Sha256::digest(volume_id.as_bytes()).into()), public_key }
+}
+
 /// Opens the record of a validator; on the first start of its key makes it.
-fn open_record(signer: &SignerFolder, binding: &Binding) -> Result<(RecordFile, SigningRecord), ConsensusError> {
+pub(crate) fn open_record(
+    signer: &SignerFolder,
+    binding: &Binding,
+) -> Result<(RecordFile, SigningRecord), ConsensusError> {
     let path = signer.record_path();
     if signer.may_make_record() {
         RecordFile::create(&path, binding)?;
@@ -189,6 +208,7 @@ fn open_record(signer: &SignerFolder, binding: &Binding) -> Result<(RecordFile, 
 async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Result<Ended, ConsensusError> {
     let ConsensusSetup {
         genesis,
+        restarts,
         signer,
         key,
         volume_id,
@@ -215,11 +235,14 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         supported,
         // Nobody has proven a key yet. Until they have, nobody counts as a validator, whatever its name.
         nodes: BTreeMap::new(),
+        restarts,
     };
     // Who is no validator now may be one in a later epoch.
-    let volume = Digest(Sha256::digest(volume_id.as_bytes()).into());
-    let binding = Binding { genesis_hash: genesis.hash, volume, public_key: key.public_key() };
+    let binding = binding(genesis.hash, &volume_id, key.public_key());
     let (file, record) = open_record(&signer, &binding)?;
+    if let Some(restart) = settings.restarts.last().filter(|restart| record.floor().0 < restart.epoch) {
+        return Err(ConsensusError::FloorNotRaised(restart.epoch, record.floor().0));
+    }
     let keys = NodeKeys::new(key);
     let chain = ChainId::new(&genesis.genesis.chain_id).ok_or(ConsensusError::ChainId)?;
     let (answers, mut answered) = mpsc::unbounded_channel();
@@ -235,6 +258,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
     let (ready, mut snapshot_ready) = oneshot::channel();
     let service = SnapshotSetup {
         genesis: Arc::clone(&genesis),
+        restarts: settings.restarts.clone(),
         configuration: sync,
         archive,
         empty,

@@ -23,6 +23,7 @@ use bizra_simplex::block::BATCHES_PER_BLOCK_MAX;
 use bizra_simplex::types::Digest;
 
 use crate::blockchain::{BlockOutcome, Effect, Failure, Moment};
+use crate::storage::Fields;
 use crate::transaction::{Address, PAYLOAD_TRANSACTIONS_MAX};
 
 const VERSION: u8 = 1;
@@ -116,14 +117,11 @@ impl BlockRecord {
     /// Reads the stored form. Total: any bytes give an answer, and what decodes encodes to the same bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        if fields.take()? != [VERSION] {
-            return None;
-        }
+        fields.version(VERSION)?;
         let mut record = Self::default();
         let mut transactions: u32 = 0;
         for _ in 0..fields.u32()? {
-            let [number] = fields.take()?;
-            let (verdict, count) = (Verdict::from_number(number)?, fields.u32()?);
+            let (verdict, count) = (Verdict::from_number(fields.u8()?)?, fields.u32()?);
             transactions = transactions.checked_add(count).filter(|sum| count > 0 && *sum <= TRANSACTIONS_MAX)?;
             if record.runs.last().is_some_and(|(last, _)| *last == verdict) {
                 return None;
@@ -143,7 +141,7 @@ impl BlockRecord {
             last = moment;
             record.effects.push((moment, read_effect(&mut fields)?));
         }
-        fields.0.is_empty().then_some(record)
+        fields.end().map(|()| record)
     }
 }
 
@@ -185,50 +183,27 @@ fn write_effect(bytes: &mut Vec<u8>, effect: &Effect) {
 }
 
 fn read_effect(fields: &mut Fields<'_>) -> Option<Effect> {
-    Some(match fields.take()? {
-        [1] => Effect::StakePaidOut { amount: fields.u64()? },
-        [2] => {
+    Some(match fields.u8()? {
+        1 => Effect::StakePaidOut { amount: fields.u64()? },
+        2 => {
             let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
             Effect::ValidatorJailed { owner, consensus_key, slashed: fields.u64()? }
         }
-        [3] => {
+        3 => {
             let encoded = fields.take()?;
             let parameters = Parameters::decode(&encoded);
             Effect::ParametersUpdated(Some(parameters).filter(|parameters| parameters.encode() == encoded)?)
         }
-        [4] => {
+        4 => {
             let (epoch, hash) = (fields.u64()?, Digest(fields.take()?));
             let (members, power) = (fields.u16()?, fields.u64()?);
             let waiting = (0..fields.u16()?).map(|_| fields.take().map(Address)).collect::<Option<_>>()?;
             Effect::ValidatorSetChosen { epoch, hash, members, power, waiting }
         }
-        [5] => {
-            let (owner, consensus_key, [failure]) = (Address(fields.take()?), fields.take()?, fields.take()?);
-            Effect::ReportRefused { owner, consensus_key, failure: Failure::from_number(failure)? }
+        5 => {
+            let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
+            Effect::ReportRefused { owner, consensus_key, failure: Failure::from_number(fields.u8()?)? }
         }
         _ => return None,
     })
-}
-
-/// Reads fixed-width fields from the front of a record.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
 }

@@ -160,14 +160,17 @@ impl BlockEvents {
         self.push(events, None, EventData::ConsensusReached { hash, epoch });
         let mut cursor = self.cursor;
         while let Some(effect) = cursor.effect(&self.record, Moment::BeforeTransactions) {
-            let data = match *effect {
+            let data = match effect.clone() {
+                Effect::ValidatorSetChosen { epoch, hash, members, power, waiting } => {
+                    EventData::ValidatorSetChosen { epoch, hash, members, power, waiting }
+                }
                 Effect::ValidatorJailed { owner, consensus_key, slashed } => {
                     EventData::ValidatorJailed { owner, consensus_key, slashed }
                 }
                 Effect::ReportRefused { owner, consensus_key, failure } => {
                     EventData::ReportRefused { owner, consensus_key, failure }
                 }
-                _ => return Err(self.contradiction("names an effect that a block's report cannot have")),
+                _ => return Err(self.contradiction("names an effect that nothing before its transactions can have")),
             };
             self.push(events, None, data);
         }

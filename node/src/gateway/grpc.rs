@@ -239,11 +239,17 @@ impl Ledger for LedgerService {
         let result = async {
             let request = request.into_inner();
             let owner = Address(fixed(&request.owner, "an address")?);
-            let ((validator, stake), height) = self.gateway.validator(owner, wanted(request.height)).await?;
+            let ((validator, stake, turns), height) = self.gateway.validator(owner, wanted(request.height)).await?;
             let unbonding = stake.unbonding.iter();
             let unbonding = unbonding.map(|part| v1::Unbonding { epoch: part.epoch, amount: part.amount }).collect();
-            let stakes =
-                v1::GetValidatorResponse { height, reserved_stake: stake.reserved, unbonding, ..Default::default() };
+            let stakes = v1::GetValidatorResponse {
+                height,
+                reserved_stake: stake.reserved,
+                unbonding,
+                turns_led: turns.led,
+                turns_missed: turns.missed,
+                ..Default::default()
+            };
             Ok(match validator {
                 None => stakes,
                 Some(validator) => v1::GetValidatorResponse {
@@ -278,6 +284,9 @@ impl Ledger for LedgerService {
                     node_name: member.name,
                     consensus_key: member.consensus_key.to_vec(),
                     power: member.power,
+                    reputation: member.conduct.reputation.get().into(),
+                    turns_led: member.conduct.turns.led,
+                    turns_missed: member.conduct.turns.missed,
                 })
                 .collect(),
         });

@@ -247,6 +247,8 @@ struct ValidatorBody {
     queued_at: Option<u64>,
     reserved_stake: String,
     unbonding: Vec<UnbondingBody>,
+    turns_led: u64,
+    turns_missed: u64,
     height: u64,
 }
 
@@ -262,7 +264,7 @@ async fn validator(
     query: Result<Query<HeightQuery>, QueryRejection>,
 ) -> Result<Json<ValidatorBody>, Problem> {
     let owner = Address(path_bytes(owner, "an address")?);
-    let ((validator, stake), height) = gateway.validator(owner, height(query)?).await?;
+    let ((validator, stake, turns), height) = gateway.validator(owner, height(query)?).await?;
     let unbonding = stake.unbonding.iter();
     Ok(Json(ValidatorBody {
         owner: owner.to_string(),
@@ -274,6 +276,8 @@ async fn validator(
         node_name: validator.map(|validator| validator.name),
         reserved_stake: stake.reserved.to_string(),
         unbonding: unbonding.map(|part| UnbondingBody { epoch: part.epoch, amount: part.amount.to_string() }).collect(),
+        turns_led: turns.led,
+        turns_missed: turns.missed,
         height,
     }))
 }
@@ -295,6 +299,9 @@ struct MemberBody {
     node_name: String,
     consensus_key: String,
     power: String,
+    reputation: u16,
+    turns_led: u64,
+    turns_missed: u64,
 }
 
 /// A number in a path, or `latest`.
@@ -317,6 +324,9 @@ async fn validator_set(
         node_name: member.name,
         consensus_key: hex::encode(member.consensus_key),
         power: member.power.to_string(),
+        reputation: member.conduct.reputation.get(),
+        turns_led: member.conduct.turns.led,
+        turns_missed: member.conduct.turns.missed,
     });
     let members = members.collect();
     let (epoch, cutoff, protocol_version) = (set.epoch, set.cutoff, set.version);

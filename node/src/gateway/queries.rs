@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use bizra_simplex::Checkpoint;
 use bizra_simplex::types::{Digest, Height};
+use bizra_simplex::{Checkpoint, Turns};
 use bytes::Bytes;
 
 use super::{BlockView, Gateway};
@@ -126,12 +126,12 @@ impl Gateway {
         at_height(self.read(move |gateway| gateway.ledger.account(&address, height)).await?)
     }
 
-    /// An owner's validator and stake as of a height, by default the last executed one.
+    /// An owner's validator, stake and turns since the last cut-off as of a height, by default the last executed one.
     pub(super) async fn validator(
         &self,
         owner: Address,
         height: Option<u64>,
-    ) -> Result<((Option<Validator>, Stake), u64), QueryError> {
+    ) -> Result<((Option<Validator>, Stake, Turns), u64), QueryError> {
         at_height(self.read(move |gateway| gateway.ledger.validator(&owner, height)).await?)
     }
 

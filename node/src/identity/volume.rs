@@ -6,6 +6,7 @@
 //! signer/volume          id of the volume the keys were made on
 //! signer/unsigned        there until the signing record is made: nothing was signed with this key yet
 //! signer/genesis         hash of the chain's genesis, written once
+//! signer/restart-1, …    documents of restarts, each written once
 //! signer/record          the signing record; owned by `consensus`
 //! ```
 //!
@@ -31,6 +32,8 @@ const VOLUME: &str = "volume";
 const UNSIGNED: &str = "unsigned";
 const GENESIS: &str = "genesis";
 const GENESIS_NEW: &str = "genesis.new";
+const RESTART: &str = "restart-";
+const RESTART_NEW: &str = "restart.new";
 const RECORD: &str = "record";
 
 /// Files without which the folder is not one.
@@ -151,17 +154,45 @@ impl SignerFolder {
         match self.pinned_genesis()? {
             Some(pinned) if pinned == given => Ok(()),
             Some(pinned) => Err(IdentityError::OtherGenesis { pinned, given }),
-            None => self.write_pin(given),
+            None => self.write_pin((GENESIS_NEW, GENESIS), format!("{given}\n").as_bytes()),
         }
     }
 
+    /// The documents of restarts that this volume has pinned, from number 1 on; whose they are, the caller checks.
+    pub fn pinned_restarts(&self) -> Result<Vec<Vec<u8>>, IdentityError> {
+        let mut pinned = Vec::new();
+        let entries = fs::read_dir(&self.path).map_err(io("read", &self.path))?;
+        for entry in entries {
+            let name = entry.map_err(io("read", &self.path))?.file_name();
+            if let Some(number) = name.to_str().and_then(|name| name.strip_prefix(RESTART)) {
+                pinned.push(number.parse::<u64>().map_err(|_| self.damaged_restarts())?);
+            }
+        }
+        pinned.sort_unstable();
+        if !pinned.iter().copied().eq(1..=pinned.len() as u64) {
+            return Err(self.damaged_restarts());
+        }
+        let path = |number: u64| self.path.join(format!("{RESTART}{number}"));
+        pinned.into_iter().map(|number| fs::read(path(number)).map_err(io("read", &path(number)))).collect()
+    }
+
+    fn damaged_restarts(&self) -> IdentityError {
+        let what = "its files `restart-1`, `restart-2`, … are not complete".to_owned();
+        IdentityError::Damaged { path: self.path.clone(), what }
+    }
+
+    /// Pins the document of the next restart for ever, durably.
+    pub fn pin_restart(&self, number: u64, document: &[u8]) -> Result<(), IdentityError> {
+        self.write_pin((RESTART_NEW, &format!("{RESTART}{number}")), document)
+    }
+
     /// Whole or not at all: written aside and synced, then renamed.
-    fn write_pin(&self, given: Digest) -> Result<(), IdentityError> {
-        let (aside, path) = (self.path.join(GENESIS_NEW), self.path.join(GENESIS));
+    fn write_pin(&self, (aside, name): (&str, &str), content: &[u8]) -> Result<(), IdentityError> {
+        let (aside, path) = (self.path.join(aside), self.path.join(name));
         if aside.exists() {
             fs::remove_file(&aside).map_err(io("remove", &aside))?;
         }
-        file::create(&aside, format!("{given}\n").as_bytes())?;
+        file::create(&aside, content)?;
         fs::rename(&aside, &path).map_err(io("create", &path))?;
         file::sync_folder(&self.path)
     }

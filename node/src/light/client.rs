@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bizra_driver::Restarts;
 use bizra_driver::light::{Headers, LightError, Link, TrustedEpoch, VerifiedHeader};
 use bizra_proto::v1;
 use bizra_simplex::Block;
@@ -125,6 +126,10 @@ pub struct LightClient {
     before: Option<(TrustedEpoch, String)>,
     sources: Vec<Source>,
     head: Option<Head>,
+    /// Restarts of the chain that are trusted, as the genesis is.
+    restarts: Restarts,
+    /// Epochs that they have passed over in this walk.
+    passed_over: u64,
 }
 
 impl LightClient {
@@ -142,8 +147,22 @@ impl LightClient {
             let (age_seconds, period_seconds) = (age.as_secs(), period.as_secs());
             return Err(LightClientError::TooOld { epoch: trust.epoch.epoch(), age_seconds, period_seconds });
         }
+        Ok(Self::made(genesis, trust, sources))
+    }
+
+    fn made(genesis: LoadedGenesis, trust: Trust, sources: Vec<Source>) -> Self {
         let period_epochs = genesis.genesis.parameters.unbonding_epochs.into();
-        Ok(Self { genesis, period_epochs, trust, before: None, sources, head: None })
+        let restarts = Restarts::default();
+        Self { genesis, period_epochs, trust, before: None, sources, head: None, restarts, passed_over: 0 }
+    }
+
+    /// Trusts these restarts by owners (PROTOCOL E6) as it trusts the genesis.
+    #[must_use]
+    pub fn with_restarts(mut self, restarts: Restarts) -> Self {
+        let domain = restarts.domain(self.genesis.hash, self.trust.epoch.epoch());
+        self.trust.epoch = self.trust.epoch.clone().in_domain(domain);
+        self.restarts = restarts;
+        self
     }
 
     /// A client that starts from the boundary block of `epoch` with this digest, which somebody trusted says is recent;
@@ -155,7 +174,6 @@ impl LightClient {
         now: u64,
     ) -> Result<Self, LightClientError> {
         let rules = chain_rules(&genesis);
-        let period_epochs = genesis.genesis.parameters.unbonding_epochs.into();
         for source in &mut sources {
             let answer = async {
                 let link = one_link(source, epoch).await?;
@@ -164,8 +182,8 @@ impl LightClient {
             match answer.await {
                 Ok(trusted) => {
                     let boundaries = [(epoch.0, digest)].into();
-                    let trust = Trust { epoch: trusted, seen_milliseconds: now, boundaries };
-                    return Ok(Self { genesis, period_epochs, trust, before: None, sources, head: None });
+                    let trust = Trust { epoch: trusted, seen_milliseconds: now, boundaries, resume: None };
+                    return Ok(Self::made(genesis, trust, sources));
                 }
                 Err(fault) => source.fault = Some(fault),
             }
@@ -225,6 +243,15 @@ impl LightClient {
                 let verified = self.trust.epoch.headers(&headers, verify_signatures).map_err(lied)?;
                 return verified.into_iter().next_back().map_or(Ok(()), |header| self.take_head(header, source));
             }
+            if last.epoch > present
+                && let Some(restart) = self.restarts.ending(present)
+            {
+                let next = self.trust.epoch.restart(restart).map_err(lied)?;
+                self.passed_over = self.passed_over.saturating_add(next.epoch().0.saturating_sub(present.next().0));
+                self.trust.resume = Some(std::mem::replace(&mut self.trust.epoch, next));
+                self.before = None;
+                continue;
+            }
             if last.digest() == self.trust.epoch.below_digest() {
                 // The epoch has only just ended.
                 return self.take_head(self.trust.epoch.below_header(), source);
@@ -237,7 +264,9 @@ impl LightClient {
                 return Err(Fault::Lacks(format!("it is in epoch {}, behind epoch {present}", last.epoch)).into());
             }
         }
-        Err(lied("it names headers of later epochs and does not show the way there").into())
+        let what = "it names headers of later epochs and does not show the way there; if the owners of this network have \
+                    restarted the chain, which they would have told you, give their document with --restart";
+        Err(lied(what).into())
     }
 
     /// A node that shows another end of the last epoch than the one walked over lies, or a third of the power does.
@@ -257,13 +286,20 @@ impl LightClient {
 
     /// One page of links; false if there are no more.
     async fn follow_links(&mut self, source: &mut Source, start: Epoch) -> Result<bool, Stop> {
+        if self.restarts.ending(self.trust.epoch.epoch()).is_some() {
+            // A link from here leads to an epoch that was named and has never begun.
+            return Ok(false);
+        }
         let links = source.links(self.trust.epoch.epoch().0, 0).await?;
         let any = !links.is_empty();
         for bytes in links {
+            if self.restarts.ending(self.trust.epoch.epoch()).is_some() {
+                return Ok(false);
+            }
             let link = Link::decode(bytes.into()).map_err(lied)?;
             let next = self.trust.epoch.advance(&link, verify_signatures).map_err(lied)?;
             let reached = next.epoch();
-            if reached.0 - start.0 > self.period_epochs {
+            if reached.0.saturating_sub(start.0).saturating_sub(self.passed_over) > self.period_epochs {
                 let period = self.period_epochs;
                 return Err(Stop::Refused(Box::new(LightClientError::TooFar { epoch: start, reached, period })));
             }
@@ -272,6 +308,7 @@ impl LightClient {
                 self.trust.boundaries.pop_first();
             }
             let before = std::mem::replace(&mut self.trust.epoch, next);
+            self.trust.resume = None;
             self.before = Some((before, source.url().to_owned()));
         }
         Ok(any)
@@ -368,12 +405,18 @@ impl LightClient {
         if present.0 - epoch.0 > self.period_epochs {
             return Err(out_of_reach());
         }
-        let Some(before) = epoch.previous() else {
-            return genesis_epoch(&self.genesis).map_err(|error| Stop::Refused(Box::new(error.into())));
+        // The first epoch after a restart is reached from the one that it ended.
+        let restart = self.restarts.beginning(epoch);
+        let from = restart.map_or(epoch, |restart| restart.block.epoch);
+        let trusted = if let Some(before) = from.previous() {
+            let digest = *self.trust.boundaries.get(&before.0).ok_or_else(out_of_reach)?;
+            let link = one_link(source, before).await?;
+            TrustedEpoch::anchor(chain_rules(&self.genesis), digest, link.block, link.next).map_err(lied)?
+        } else {
+            genesis_epoch(&self.genesis).map_err(|error| Stop::Refused(Box::new(error.into())))?
         };
-        let digest = *self.trust.boundaries.get(&before.0).ok_or_else(out_of_reach)?;
-        let link = one_link(source, before).await?;
-        Ok(TrustedEpoch::anchor(chain_rules(&self.genesis), digest, link.block, link.next).map_err(lied)?)
+        let trusted = trusted.in_domain(self.restarts.domain(self.genesis.hash, from));
+        Ok(restart.map_or(Ok(trusted.clone()), |restart| trusted.restart(restart)).map_err(lied)?)
     }
 }
 

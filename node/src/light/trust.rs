@@ -9,6 +9,7 @@ use bizra_driver::codec::{Reader, Write as _};
 use bizra_driver::light::{LightError, TrustedEpoch};
 use bizra_driver::{Member, PublicKey};
 use bizra_proto::ceremony::decode_hex;
+use bizra_simplex::Reputation;
 use bizra_simplex::types::{Digest, Power};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,8 @@ pub struct Trust {
     pub(super) seen_milliseconds: u64,
     /// Digests of the boundary blocks walked over, by the epoch each ended: for proofs from epochs before the present.
     pub(super) boundaries: BTreeMap<u64, Digest>,
+    /// The epoch before, while the present one is the first after a restart: no boundary leads to that, so this is kept.
+    pub(super) resume: Option<TrustedEpoch>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,12 +85,19 @@ struct TrustFile {
 struct TrustedValidator {
     public_key: String,
     power: String,
+    /// In 1/1024.
+    reputation: u16,
 }
 
 /// Epoch 0, as the genesis names it.
 pub fn genesis_epoch(genesis: &LoadedGenesis) -> Result<TrustedEpoch, LightError> {
     let members = genesis.validators.iter();
-    let members = members.map(|member| Member { key: PublicKey(member.public_key), power: member.power }).collect();
+    let member = |member: &crate::configuration::Member| Member {
+        key: PublicKey(member.public_key),
+        power: member.power,
+        reputation: Reputation::FULL,
+    };
+    let members = members.map(member).collect();
     TrustedEpoch::genesis(chain_rules(genesis), genesis.genesis.time_milliseconds, members)
 }
 
@@ -100,7 +110,8 @@ impl Trust {
     /// The genesis, which was current at its own time.
     pub fn genesis(genesis: &LoadedGenesis) -> Result<Self, LightError> {
         let seen_milliseconds = genesis.genesis.time_milliseconds;
-        Ok(Self { epoch: genesis_epoch(genesis)?, seen_milliseconds, boundaries: BTreeMap::new() })
+        let epoch = genesis_epoch(genesis)?;
+        Ok(Self { epoch, seen_milliseconds, boundaries: BTreeMap::new(), resume: None })
     }
 
     /// The epoch that is trusted.
@@ -141,10 +152,11 @@ impl Trust {
                 let block = block.map_err(|error| format!("the boundary block: {error}"))?;
                 let member = |validator: TrustedValidator| {
                     let (key, power) = (decode_hex(&validator.public_key)?, validator.power.parse().ok()?);
-                    Some(Member { key: PublicKey(key), power: Power(power) })
+                    let reputation = Reputation::new(validator.reputation)?;
+                    Some(Member { key: PublicKey(key), power: Power(power), reputation })
                 };
                 let next: Option<Vec<Member>> = validators.into_iter().map(member).collect();
-                let next = next.ok_or("a validator is not a key and a power")?;
+                let next = next.ok_or("a validator is not a key, a power and a reputation")?;
                 // The digest is kept twice, so that a changed block does not pass for the trusted one.
                 let trusted = boundaries.get(&block.epoch.0).copied().ok_or("its own boundary is missing")?;
                 TrustedEpoch::anchor(chain_rules(genesis), trusted, block, next).map_err(|error| error.to_string())?
@@ -153,28 +165,30 @@ impl Trust {
         if trusted.epoch().0 != epoch {
             return Err(format!("it names epoch {epoch} and holds epoch {}", trusted.epoch()));
         }
-        Ok(Self { epoch: trusted, seen_milliseconds, boundaries })
+        Ok(Self { epoch: trusted, seen_milliseconds, boundaries, resume: None })
     }
 
     /// Writes the file, whole or not at all, durably.
     pub fn store(&self, path: &Path, genesis: &LoadedGenesis) -> Result<(), TrustError> {
-        let below = self.epoch.below();
+        let kept = self.resume.as_ref().unwrap_or(&self.epoch);
+        let below = kept.below();
         let boundary = below.boundary.is_some().then(|| {
             let mut bytes = Vec::new();
             bytes.put_block(below);
             hex::encode(bytes)
         });
-        let validators = self.epoch.members().iter();
+        let validators = kept.members().iter();
         let file = TrustFile {
             version: VERSION,
             genesis_hash: genesis.hash.to_string(),
-            epoch: self.epoch.epoch().0,
+            epoch: kept.epoch().0,
             seen_milliseconds: self.seen_milliseconds,
             boundary,
             validators: validators
-                .map(|Member { key, power }| TrustedValidator {
+                .map(|Member { key, power, reputation }| TrustedValidator {
                     public_key: hex::encode(key.0),
                     power: power.0.to_string(),
+                    reputation: reputation.get(),
                 })
                 .collect(),
             boundaries: self.boundaries.iter().map(|(epoch, digest)| (*epoch, digest.to_string())).collect(),
@@ -218,7 +232,9 @@ mod tests {
 
     /// Trust in epoch 1.
     fn trust(genesis: &LoadedGenesis) -> Trust {
-        let next: Vec<Member> = (2..=5).map(|key| Member { key: PublicKey([key; 32]), power: Power(2) }).collect();
+        let next: Vec<Member> = (2..=5)
+            .map(|key| Member { key: PublicKey([key; 32]), power: Power(2), reputation: Reputation::FLOOR })
+            .collect();
         let block = Block {
             height: Height(40),
             checkpoint: Checkpoint { height: Height(32), ..Checkpoint::default() },
@@ -231,7 +247,7 @@ mod tests {
         };
         let digest = block.digest();
         let epoch = TrustedEpoch::anchor(chain_rules(genesis), digest, block, next).unwrap();
-        Trust { epoch, seen_milliseconds: 99, boundaries: [(0, digest)].into() }
+        Trust { epoch, seen_milliseconds: 99, boundaries: [(0, digest)].into(), resume: None }
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl From<NetworkError> for Termination {
 pub struct NetworkConfig {
     /// Name of this node.
     pub node_name: String,
-    /// Hash of the chain's genesis; peers of another chain are refused.
+    /// Hash of the chain's genesis, or of its last restart; peers of another one are refused.
     pub genesis_hash: Digest,
     /// The key this node proves to hold.
     pub consensus_key: Arc<ConsensusKey>,

@@ -54,7 +54,7 @@ enum Refusal {
     UnknownName(String),
     #[error("the certificate does not name {name:?}; it names {certified:?}")]
     WrongCertificate { name: String, certified: Arc<Vec<String>> },
-    #[error("{name:?} is on the chain with genesis {theirs}, this node on the one with {ours}")]
+    #[error("{name:?} is on the chain with genesis or last restart {theirs}, this node on the one with {ours}")]
     WrongChain { name: String, theirs: bizra_simplex::types::Digest, ours: bizra_simplex::types::Digest },
     #[error("{name:?} is shut out for {seconds} more seconds after too many malformed frames")]
     ShutOut { name: String, seconds: u64 },

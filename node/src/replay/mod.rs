@@ -18,7 +18,9 @@ use crate::blockchain::{
 use crate::configuration::LoadedGenesis;
 use crate::event_store::{self, Event, EventData, EventError, EventLog};
 use crate::gateway::BlockReader as _;
+use crate::recovery::PinnedRestarts;
 use crate::storage::{Database, StorageError};
+use crate::validator::ValidatorSetRecord;
 
 /// Blocks replayed in one write.
 const BLOCKS_PER_WRITE: u64 = 16;
@@ -76,12 +78,16 @@ pub enum ReplayError {
     #[error("the events of block {0}: {1}")]
     Events(u64, EventError),
     /// Too little is kept to begin anywhere.
-    #[error("blocks from {oldest} to {executed} are kept: fewer than the state of any of them can be rebuilt from")]
+    #[error(
+        "blocks from {oldest} to {executed} are kept, of which no state can be rebuilt yet; let the node run to height {base}"
+    )]
     TooShort {
         /// The oldest height.
         oldest: u64,
         /// The last one.
         executed: u64,
+        /// The lowest height whose state can be rebuilt.
+        base: u64,
     },
     /// What a block leads to is not what is stored.
     #[error("block {height}: {what}")]
@@ -99,7 +105,7 @@ pub enum ReplayError {
 /// Replays `source` into `target`, an empty database, and compares. `progress` hears of every block.
 pub fn replay(
     source: &Database,
-    genesis: &LoadedGenesis,
+    (genesis, restarts): (&LoadedGenesis, &PinnedRestarts),
     target: &Database,
     depth: Depth,
     mut progress: impl FnMut(u64, u64),
@@ -112,22 +118,23 @@ pub fn replay(
     let (_writer, events) = event_store::open(source.clone(), std::sync::Arc::new(blocks.clone()))?;
     let base = rebuildable(oldest);
     if base > executed {
-        return Err(ReplayError::TooShort { oldest, executed });
+        return Err(ReplayError::TooShort { oldest, executed, base });
     }
     if base > 0 {
-        rebuild(source, target, base, since(&events, base, executed)?)?;
+        rebuild(source, target, base, since(&events, base, executed)?, &restarts.ledger())?;
     }
     let metrics = LedgerMetrics::new(&prometheus::Registry::new())
         .map_err(|error| StorageError::Failed(format!("metrics cannot be made: {error}")))?;
-    let mut ledger = Ledger::open(target.clone(), &genesis.genesis, genesis.hash, metrics)?;
+    let mut ledger =
+        Ledger::open(target.clone(), &genesis.genesis, genesis.hash, metrics)?.with_restarts(restarts.ledger());
     let parent = (oldest == 0).then_some(genesis_block);
     let mut report = ReplayReport { oldest, base, height: executed, ..ReplayReport::default() };
 
-    let mut check = ChainCheck::new(&blocks, genesis, parent, Height(executed))?;
+    let mut check = ChainCheck::new(&blocks, genesis, restarts.consensus(), parent, Height(executed))?;
     let first = oldest.max(1);
     let mut writes = target.writes();
     for height in first..=blocks.finalized().0.0 {
-        let sets = |epoch: Epoch| ledger.validators_of_epoch(epoch.0);
+        let sets = |epoch: Epoch| set(&ledger, epoch);
         let (block, batches) = match depth {
             Depth::Everything => check.block(Height(height), &sets)?,
             Depth::Execution if height <= base || height > executed => continue,
@@ -170,10 +177,16 @@ pub fn replay(
     }
     if depth == Depth::Everything {
         report.chain = check.finish()?;
-        let sets = |epoch: Epoch| ledger.validators_of_epoch(epoch.0);
-        report.indexes = verify_indexes(&blocks, genesis, Height(first), Height(executed), &sets)?;
+        let sets = |epoch: Epoch| set(&ledger, epoch);
+        report.indexes =
+            verify_indexes(&blocks, genesis, &restarts.consensus(), Height(first), Height(executed), &sets)?;
     }
     Ok(report)
+}
+
+/// The validators of an epoch; a restart's before its first block too. One that is refused there stops the replay.
+fn set(ledger: &Ledger, epoch: Epoch) -> Option<std::sync::Arc<ValidatorSetRecord>> {
+    ledger.validators_of_epoch(epoch.0).or_else(|| ledger.restarted_set(epoch.0).ok().flatten())
 }
 
 fn read_block(blocks: &BlockStore, height: u64) -> Result<(Block, Vec<bizra_driver::Batch>), ReplayError> {

@@ -16,7 +16,7 @@ use crate::storage::{Family, check_files};
 fn verify(chain: &TestChain, depth: Depth) -> Result<ReplayReport, String> {
     let folder = tempfile::tempdir().unwrap();
     let target = Database::open(folder.path()).unwrap();
-    let report = replay(&chain.database, &chain.genesis, &target, depth, |_, _| {});
+    let report = replay(&chain.database, (&chain.genesis, &PinnedRestarts::default()), &target, depth, |_, _| {});
     let report = report.map_err(|error| error.to_string())?;
     verify_conservation(&chain.database).map_err(|error| error.to_string())?;
     Ok(report)
@@ -40,6 +40,16 @@ fn a_sound_database_is_alike_from_the_genesis() {
     let report = verify(&chain, Depth::Everything).unwrap();
     assert_eq!((report.chain.blocks, report.indexes.consensus), (220, 4));
     assert!(report.chain.certificates < 220 && report.chain.certificates > 180);
+}
+
+/// T2: a quorum that finalises what another than the leader has made is not believed.
+#[test]
+fn a_block_of_another_than_the_leader_of_its_view_is_found() {
+    let mut chain = TestChain::new();
+    chain.usurped = Some(50);
+    chain.run_to(60);
+    let found = verify(&chain, Depth::Everything).unwrap_err();
+    assert!(found.contains("50") && found.contains("does not lead in its view"), "{found}");
 }
 
 #[test]

@@ -8,9 +8,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bizra_driver::Member;
 use bizra_driver::light::{ChainRules, Check, Headers, LightError, Link, TrustedEpoch};
 use bizra_driver::wire::PeerMessage;
+use bizra_driver::{Member, Restarts};
 use bizra_simplex::types::{Digest, Epoch, Height, Millis};
 use bizra_simplex::{Block, Certificate};
 use bytes::Bytes;
@@ -72,6 +72,8 @@ pub(super) struct Chain {
     pub(super) genesis: Block,
     pub(super) members: Vec<Member>,
     pub(super) epoch_blocks: u64,
+    /// The restarts that this node has pinned.
+    pub(super) restarts: Restarts,
 }
 
 /// What the node knows of itself and its peers at the moment.
@@ -110,6 +112,17 @@ struct Fetching {
     last_progress: Millis,
 }
 
+/// A snapshot that boundaries prove.
+#[derive(Clone)]
+struct Proven {
+    cutoff: Height,
+    root: Digest,
+    /// The epoch of its cut-off.
+    epoch: TrustedEpoch,
+    /// That epoch's last block.
+    boundary: Block,
+}
+
 enum Phase {
     /// Nothing to do before this time.
     Idle(Millis),
@@ -131,6 +144,8 @@ pub(super) struct Joiner {
     walked: Vec<Link>,
     /// The last epochs that they lead to.
     epochs: VecDeque<TrustedEpoch>,
+    /// The newest snapshot that they prove.
+    proven: Option<Proven>,
     /// Peers not to ask before a time.
     paused: BTreeMap<PeerId, Millis>,
     turn: usize,
@@ -149,18 +164,54 @@ impl Joiner {
     /// An error means that the genesis' validators are no set.
     pub(super) fn new(chain: Chain, folders: DatabaseFolders, policy: Policy) -> Result<Self, LightError> {
         let first = TrustedEpoch::genesis(chain.rules, chain.genesis.time_milliseconds, chain.members.clone())?;
-        Ok(Self {
+        let mut joiner = Self {
             chain,
             folders,
             policy,
             phase: Phase::Idle(Millis(0)),
             walked: Vec::new(),
             epochs: VecDeque::from([first]),
+            proven: None,
             paused: BTreeMap::new(),
             turn: 0,
             looked: false,
             sends: Vec::new(),
-        })
+        };
+        joiner.pass_restarts()?;
+        Ok(joiner)
+    }
+
+    /// Goes on with the epochs that restarts have begun: no link leads there, the documents do.
+    fn pass_restarts(&mut self) -> Result<(), LightError> {
+        while let Some(last) = self.epochs.back()
+            && let Some(restart) = self.chain.restarts.ending(last.epoch())
+        {
+            let next = last.restart(restart)?;
+            self.remember(next);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, epoch: TrustedEpoch) {
+        self.epochs.push_back(epoch);
+        if self.epochs.len() > EPOCHS_REMEMBERED {
+            self.epochs.pop_front();
+        }
+    }
+
+    /// The epoch whose last block is wanted next.
+    fn next_epoch(&self) -> Epoch {
+        self.epochs.back().map(TrustedEpoch::epoch).unwrap_or_default()
+    }
+
+    /// Notes the snapshot that the last link proves. The first epoch after a restart has none before it.
+    fn note_proven(&mut self) {
+        let [epoch, after, _] = self.epochs.make_contiguous() else { return };
+        let Some(last) = self.walked.last().filter(|last| last.block.epoch == after.epoch()) else { return };
+        let Some(boundary) = last.block.boundary.filter(|_| epoch.epoch().next() == after.epoch()) else { return };
+        let cutoff = Height(self.chain.epoch_blocks.saturating_mul(last.block.epoch.0));
+        let (epoch, below) = (epoch.clone(), after.below().clone());
+        self.proven = Some(Proven { cutoff, root: boundary.snapshot, epoch, boundary: below });
     }
 
     /// True while answers with ranges of blocks are for this one.
@@ -223,9 +274,9 @@ impl Joiner {
                     return self.decide(now, around, &agreed);
                 }
                 let peer = self.choose(now, &around.connected, |peer| !agreed.contains_key(&peer));
+                let next = self.next_epoch();
                 if let (Some(peer), Phase::Walking { asked, .. }) = (peer, &mut self.phase) {
                     *asked = Some((peer, now.plus(ANSWER_PATIENCE)));
-                    let next = Epoch(self.walked.len() as u64);
                     self.sends.push((peer, PeerMessage::FetchBoundaries(next)));
                 }
             }
@@ -264,27 +315,23 @@ impl Joiner {
     ) -> Result<(), StorageError> {
         self.phase = Phase::Idle(now.plus(LOOK_INTERVAL));
         self.looked = true;
-        let [epoch, after, _] = self.epochs.make_contiguous() else { return Ok(()) };
-        let (epoch, proven) = (epoch.clone(), after.below().clone());
-        let Some(last) = self.walked.last() else { return Ok(()) };
-        let Some(boundary) = last.block.boundary else { return Ok(()) };
-        let cutoff = Height(self.chain.epoch_blocks.saturating_mul(last.block.epoch.0));
+        let Some(Proven { cutoff, root, epoch, boundary }) = self.proven.clone() else { return Ok(()) };
         let ahead = cutoff.0.saturating_sub(around.executed.0);
         // Ranges do not help if everybody has forgotten the next block.
         let forgotten = agreed.values().all(|oldest| *oldest > around.executed.next());
         if ahead == 0 || (ahead < self.policy.behind_blocks && !forgotten) {
             return Ok(());
         }
-        let (database, resumed) = self.open_joining(cutoff, boundary.snapshot)?;
+        let (database, resumed) = self.open_joining(cutoff, root)?;
         tracing::info!(
-            height = %cutoff, executed = %around.executed, root = %boundary.snapshot, resumed,
+            height = %cutoff, executed = %around.executed, %root, resumed,
             "joining the chain at a snapshot from peers"
         );
         self.phase = Phase::Fetching(Box::new(Fetching {
             database,
             cutoff,
-            root: boundary.snapshot,
-            boundary: proven,
+            root,
+            boundary,
             epoch,
             manifest: Vec::new(),
             missing: BTreeSet::new(),
@@ -381,8 +428,9 @@ impl Joiner {
     }
 
     fn boundaries(&mut self, now: Millis, from: PeerId, oldest: Height, epoch: Epoch, links: Vec<Link>) {
+        let next = self.next_epoch();
         let Phase::Walking { asked, agreeing } = &mut self.phase else { return };
-        if asked.take_if(|(peer, _)| *peer == from).is_none() || epoch.0 != self.walked.len() as u64 {
+        if asked.take_if(|(peer, _)| *peer == from).is_none() || epoch != next {
             return;
         }
         if links.is_empty() {
@@ -392,14 +440,20 @@ impl Joiner {
         agreeing.clear();
         for link in links {
             let Some(trusted) = self.epochs.back() else { return };
+            if self.chain.restarts.beginning(trusted.epoch()).is_some() && link.block.epoch < trusted.epoch() {
+                // To an epoch that was named before a restart, and has never begun.
+                return;
+            }
             match trusted.advance(&link, verify_signatures) {
-                Ok(next) => self.epochs.push_back(next),
+                Ok(next) => self.remember(next),
                 Err(error) => return self.distrust(from, now, &error),
             }
-            if self.epochs.len() > EPOCHS_REMEMBERED {
-                self.epochs.pop_front();
-            }
             self.walked.push(link);
+            self.note_proven();
+            if let Err(error) = self.pass_restarts() {
+                tracing::error!(%error, "a pinned restart does not fit the chain that leads to it");
+                return;
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator};
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Power, ValidatorIndex, View};
-use bizra_simplex::{Boundary, Version, Vote, VoteKind};
+use bizra_simplex::{Boundary, Reputation, Version, Vote, VoteKind};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 
 use super::super::store::SnapshotStore;
@@ -53,7 +53,7 @@ fn genesis() -> Genesis {
 }
 
 fn members() -> Vec<Member> {
-    (1..=4).map(|seed| Member { key: PublicKey(public(seed)), power: Power(1) }).collect()
+    (1..=4).map(|seed| Member { key: PublicKey(public(seed)), power: Power(1), reputation: Reputation::FULL }).collect()
 }
 
 fn finalization(block: &Block) -> Certificate {
@@ -100,8 +100,14 @@ impl Holder {
                 version: Version(1),
             });
             let parent_digest = parent.digest();
-            let block =
-                Block { epoch, height: Height(height), checkpoint, boundary, ..Block::genesis(parent_digest, height) };
+            let block = Block {
+                epoch,
+                height: Height(height),
+                view: View(height),
+                checkpoint,
+                boundary,
+                ..Block::genesis(parent_digest, height)
+            };
             let mut writes = database.writes();
             blocks.finalize(&mut writes, std::slice::from_ref(&block), &finalization(&block)).unwrap();
             ledger.execute(&block, &[], &mut writes).unwrap();
@@ -152,7 +158,8 @@ impl Holder {
 fn joiner(data_dir: &std::path::Path, empty: bool) -> Joiner {
     let rules = ChainRules { genesis_hash: HASH, epoch_blocks: Some(EPOCH_BLOCKS), version: Version(1) };
     let genesis = Block::genesis(HASH, 0);
-    let chain = Chain { rules, genesis, members: members(), epoch_blocks: EPOCH_BLOCKS };
+    let restarts = Restarts::default();
+    let chain = Chain { rules, genesis, members: members(), epoch_blocks: EPOCH_BLOCKS, restarts };
     let policy = Policy { behind_blocks: 20, replaceable: empty, empty };
     Joiner::new(chain, DatabaseFolders::new(data_dir), policy).unwrap()
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bizra_driver::Restarts;
 use bizra_driver::light::Link;
 use bizra_driver::wire::{BOUNDARIES_MAX, PeerMessage};
 use bizra_simplex::types::{Digest, Height, Millis};
@@ -40,6 +41,8 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 pub struct SnapshotSetup {
     /// The chain.
     pub genesis: Arc<LoadedGenesis>,
+    /// Its restarts.
+    pub restarts: Restarts,
     /// When to join, and how much to serve.
     pub configuration: SyncConfiguration,
     /// True if the node keeps everything: what it has is never replaced then.
@@ -159,6 +162,7 @@ impl Worker {
         let member = |member: &crate::configuration::genesis::Member| bizra_driver::Member {
             key: bizra_driver::PublicKey(member.public_key),
             power: member.power,
+            reputation: bizra_simplex::Reputation::FULL,
         };
         let epoch_blocks = genesis.genesis.parameters.epoch_blocks;
         let chain = Chain {
@@ -166,6 +170,7 @@ impl Worker {
             genesis: bizra_simplex::Block::genesis(genesis.hash, genesis.genesis.time_milliseconds),
             members: genesis.validators.iter().map(member).collect(),
             epoch_blocks,
+            restarts: setup.restarts.clone(),
         };
         let policy = Policy {
             behind_blocks: setup.configuration.snapshot_behind_blocks,

@@ -1,6 +1,7 @@
 //! One RocksDB for the node. Every context owns its column families and is the only one to read or write them; the
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
+mod fields;
 mod files;
 mod logs;
 
@@ -10,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::compaction_filter::Decision;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, MemtableFactory, Options, ReadOptions, SliceTransform,
-    WriteBatch, WriteOptions,
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, MemtableFactory, Options, ReadOptions,
+    SliceTransform, WriteBatch, WriteOptions,
 };
 
+pub(crate) use fields::Fields;
 pub use files::{FilesReport, check_files};
 
 /// Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption. RocksDB's default
@@ -71,11 +73,12 @@ impl Family {
         }
     }
 
-    fn options(self, horizons: Arc<Horizons>) -> Options {
+    fn options(self, cache: &Cache, horizons: Arc<Horizons>) -> Options {
         let mut options = Options::default();
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         options.set_write_buffer_size(32 << 20);
         let mut table = rocksdb::BlockBasedOptions::default();
+        table.set_block_cache(cache);
         match self {
             Self::Accounts | Self::Transactions => {
                 // Keys are public keys and hashes, written in no order, and several a transaction: a hash table takes
@@ -84,7 +87,6 @@ impl Family {
                 options.set_memtable_factory(MemtableFactory::HashLinkList { bucket_count: HASH_BUCKETS });
                 // Every transaction is looked up twice before it exists; a filter answers most of that from memory.
                 table.set_bloom_filter(10.0, false);
-                options.set_block_based_table_factory(&table);
                 if self == Self::Transactions {
                     options.set_compaction_filter("receipts", move |_, _, value| {
                         keep_above(horizons.transactions.load(Ordering::Relaxed), value.first_chunk())
@@ -103,9 +105,13 @@ impl Family {
             }
             Self::Consensus | Self::Blocks | Self::State | Self::Ledger | Self::Events => {}
         }
+        options.set_block_based_table_factory(&table);
         options
     }
 }
+
+/// What reads keep of tables, all families together. By default each would have a cache of its own, which fills over hours.
+const CACHE_BYTES: usize = 64 << 20;
 
 /// First bytes of a key that are hashed in a write buffer; enough to tell keys apart.
 const HASHED_BYTES: usize = 8;
@@ -182,8 +188,9 @@ impl Database {
         // There is one writer, the driver; hashed write buffers know no other way.
         options.set_allow_concurrent_memtable_write(false);
         let horizons = Arc::new(Horizons::default());
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(Arc::clone(&horizons))));
+        let cache = Cache::new_lru_cache(CACHE_BYTES);
+        let families = Family::ALL
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(&cache, Arc::clone(&horizons))));
         let db = DB::open_cf_descriptors(&options, directory, families)?;
         Ok(Self { db: Arc::new(db), horizons })
     }

@@ -79,7 +79,7 @@ impl Batcher {
         if self.outbound.is_closed() {
             return self.refuse(round, &Rejection::Unavailable);
         }
-        if !self.stalled.is_empty() {
+        if !self.stalled.is_empty() || pending::lock(&self.shared.pending).is_full(Instant::now()) {
             return self.refuse(round, &Rejection::Busy);
         }
         let shared = &self.shared;
@@ -91,8 +91,8 @@ impl Batcher {
         };
         let submissions =
             round.iter().flat_map(|request| request.transactions.iter().map(|bytes| (request.trace, bytes)));
-        let (mut answers, candidates) = checks.run(submissions, &shared.pending, &mut self.signatures);
-        let payloads = self.pack(&round, &candidates, &mut answers);
+        let (answers, candidates) = checks.run(submissions, &shared.pending, &mut self.signatures);
+        let payloads = self.pack(&round, &candidates);
         // First the answers, then the batch: no receipt overtakes the admission of its transaction.
         self.answer(round, answers);
         self.stalled.extend(payloads.into_iter().map(|payload| PackedBatch { payload }));
@@ -100,7 +100,7 @@ impl Batcher {
     }
 
     /// Notes the accepted transactions as pending and packs them, in the order of their submission.
-    fn pack(&self, round: &[Request], candidates: &[Candidate<'_>], answers: &mut [Admission]) -> Vec<Bytes> {
+    fn pack(&self, round: &[Request], candidates: &[Candidate<'_>]) -> Vec<Bytes> {
         let mut sinks = round.iter().flat_map(|request| {
             let sink = match &request.reply {
                 Reply::Stream(sink) => Some(sink),
@@ -127,12 +127,7 @@ impl Batcher {
         let mut pending = pending::lock(&self.shared.pending);
         for candidate in candidates {
             let sink = sink_of(candidate.answer);
-            if !pending.insert(candidate.id, candidate.sender, candidate.expiry_height, sink) {
-                if let Some(answer) = answers.get_mut(candidate.answer) {
-                    answer.result = Err(Rejection::Busy);
-                }
-                continue;
-            }
+            pending.insert(candidate.id, candidate.sender, candidate.expiry_height, sink);
             if !builder.fits(candidate.bytes.len()) {
                 finish(&mut builder, &mut packed);
             }

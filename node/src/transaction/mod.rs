@@ -6,6 +6,7 @@
 //! `LedgerReader`.
 
 mod admission;
+mod backlog;
 mod batcher;
 mod codec;
 mod events;

@@ -90,11 +90,11 @@ pub struct Equivocation {
 }
 
 impl Equivocation {
-    /// True if the votes conflict and the key signed both, on the chain of that genesis. Takes about 100 µs.
-    pub fn is_valid(&self, genesis_hash: Digest) -> bool {
+    /// True if the votes conflict and the key signed both, in this domain: that of their epoch. Takes about 100 µs.
+    pub fn is_valid(&self, domain: Digest) -> bool {
         let Self { public_key, first, second } = self;
         let signed =
-            |(vote, signature): &(Vote, Signature)| verify(*public_key, *signature, &vote.signed_bytes(genesis_hash));
+            |(vote, signature): &(Vote, Signature)| verify(*public_key, *signature, &vote.signed_bytes(domain));
         first.0.conflicts_with(&second.0) && signed(first) && signed(second)
     }
 }

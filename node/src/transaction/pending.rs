@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::admission::{Admission, Rejection};
+use super::backlog::Backlog;
 use super::events::{EventSink, StreamEvent};
 use super::identifier::{Address, TransactionId};
 use crate::blockchain::Receipt;
-
-/// Most transactions admitted and not finalised, about 200 bytes each. Bounds memory while the chain stands still.
-pub(super) const PENDING_MAX: usize = 262_144;
 
 /// Most requests waiting for a receipt at a time. Bounds memory against clients that only wait.
 const WAITERS_MAX: usize = 65_536;
@@ -29,9 +27,9 @@ struct Pending {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct PendingSet {
     entries: HashMap<TransactionId, Pending>,
+    backlog: Backlog,
     senders: HashMap<Address, u32>,
     waiters: HashMap<TransactionId, Vec<(u64, oneshot::Sender<Receipt>)>>,
     waiting: usize,
@@ -46,7 +44,25 @@ pub(super) fn lock(set: &Mutex<PendingSet>) -> MutexGuard<'_, PendingSet> {
     set.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Default for PendingSet {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            backlog: Backlog::new(Instant::now()),
+            senders: HashMap::new(),
+            waiters: HashMap::new(),
+            waiting: 0,
+            next_waiter: 0,
+        }
+    }
+}
+
 impl PendingSet {
+    /// Whether as many wait as will be final in a moment.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
+        self.entries.len() >= self.backlog.limit(now)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -59,22 +75,12 @@ impl PendingSet {
         self.senders.contains_key(sender)
     }
 
-    /// Adds a transaction; false if the set is full.
-    pub(super) fn insert(
-        &mut self,
-        id: TransactionId,
-        sender: Address,
-        expiry_height: u64,
-        sink: Option<EventSink>,
-    ) -> bool {
-        if self.entries.len() >= PENDING_MAX {
-            return false;
-        }
+    /// Adds a transaction.
+    pub(super) fn insert(&mut self, id: TransactionId, sender: Address, expiry_height: u64, sink: Option<EventSink>) {
         let pending = Pending { sender, expiry_height, since: Instant::now(), sink };
         if self.entries.insert(id, pending).is_none() {
             *self.senders.entry(sender).or_default() += 1;
         }
-        true
     }
 
     fn remove(&mut self, id: &TransactionId) -> Option<Pending> {
@@ -89,9 +95,12 @@ impl PendingSet {
     }
 
     /// Takes note of a final receipt: wakes who waits, and adds it to the notices of its stream.
-    pub(super) fn resolve(&mut self, receipt: &Receipt, notices: &mut Notices) {
-        if let Some(sink) = self.remove(&receipt.id).and_then(|pending| pending.sink) {
-            notices.entry(sink.stream).or_insert_with(|| (sink, Vec::new())).1.push(*receipt);
+    pub(super) fn resolve(&mut self, receipt: &Receipt, now: Instant, notices: &mut Notices) {
+        if let Some(pending) = self.remove(&receipt.id) {
+            self.backlog.finalised(now);
+            if let Some(sink) = pending.sink {
+                notices.entry(sink.stream).or_insert_with(|| (sink, Vec::new())).1.push(*receipt);
+            }
         }
         if !self.waiters.is_empty()
             && let Some(waiters) = self.waiters.remove(&receipt.id)
@@ -195,8 +204,8 @@ mod tests {
     fn what_can_no_longer_be_applied_is_given_up() {
         let mut set = PendingSet::default();
         let sender = Address([1; 32]);
-        assert!(set.insert(id(1), sender, 10, None));
-        assert!(set.insert(id(2), sender, 20, None));
+        set.insert(id(1), sender, 10, None);
+        set.insert(id(2), sender, 20, None);
         let now = Instant::now();
         assert_eq!(set.release(9, now), 0);
         assert_eq!(set.release(10, now), 1);
@@ -211,7 +220,7 @@ mod tests {
         let mut waiter = FinalityWaiter::register(&set, id(1)).unwrap();
         drop(FinalityWaiter::register(&set, id(2)));
         let receipt = Receipt { id: id(1), height: 1, index: 0, failure: None, trace: TraceId::default() };
-        lock(&set).resolve(&receipt, &mut Notices::new());
+        lock(&set).resolve(&receipt, Instant::now(), &mut Notices::new());
         assert_eq!(waiter.receipt().await, Some(receipt));
         drop(waiter);
         assert!(lock(&set).waiters.is_empty() && lock(&set).waiting == 0);

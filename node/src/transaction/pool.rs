@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc as thread_mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -161,7 +162,8 @@ impl TransactionPool {
         // A duplicate became final under another node's copy; whoever submitted it here wants that receipt.
         let earlier: Vec<_> = outcome.duplicates.iter().filter_map(|id| self.receipt_of_duplicate(id)).collect();
         let mut pending = pending::lock(&shared.pending);
-        outcome.receipts.iter().chain(&earlier).for_each(|receipt| pending.resolve(receipt, &mut notices));
+        let now = Instant::now();
+        outcome.receipts.iter().chain(&earlier).for_each(|receipt| pending.resolve(receipt, now, &mut notices));
         shared.metrics.set_pending(pending.len());
         drop(pending);
         for (sink, receipts) in notices.into_values() {

@@ -187,3 +187,25 @@ async fn what_expires_while_pending_is_given_up() {
     let Some(Ok(StreamEvent::Admissions(admissions))) = event else { unreachable!("the stream is told") };
     assert_eq!(admissions[0].result, Err(Rejection::Expired { expiry_height: 2 }));
 }
+
+#[tokio::test]
+async fn what_would_only_wait_longer_is_refused_until_the_chain_goes_on() {
+    let mut world = world(1_024);
+    let first: Vec<_> = (0..1_024).map(|nonce| transfer(1, nonce, 0, 99)).collect();
+    assert!(reasons(&world.pool, first.clone()).await.iter().all(|reason| reason.is_empty()));
+    let mut nonce = 1_024;
+    let refused = loop {
+        let more: Vec<_> = (nonce..nonce + 1_024).map(|nonce| transfer(1, nonce, 0, 99)).collect();
+        let answers = reasons(&world.pool, more).await;
+        if answers.iter().any(|reason| !reason.is_empty()) {
+            break answers;
+        }
+        nonce += 1_024;
+        assert!(nonce < 65_536, "nothing is ever refused");
+    };
+    assert!(refused.iter().all(|&reason| reason == "Busy"), "no request is taken in part");
+    while world.batches.try_recv().is_ok() {}
+    let ids: Vec<_> = first.iter().map(|bytes| TransactionId::of(bytes)).collect();
+    world.pool.on_finalized(&outcome(1, &ids));
+    assert_eq!(reasons(&world.pool, vec![transfer(1, nonce, 0, 99)]).await, [""]);
+}

@@ -15,6 +15,8 @@ pub(crate) enum Domain {
     Signal = b'g',
     /// Digests of the last blocks.
     RecentBlocks = b'h',
+    /// Turns to lead since the last cut-off, by owner.
+    Turns = b'l',
     /// The parameters in force.
     Parameters = b'p',
     /// Parameters a validator's owner wants, by owner.
@@ -25,6 +27,8 @@ pub(crate) enum Domain {
     Totals = b't',
     /// A registered validator, by owner.
     Validator = b'v',
+    /// Epoch and view of the last block.
+    LastView = b'w',
     /// A consensus key that was punished, by key.
     Punished = b'x',
     /// The epoch in which blocks reported a consensus key last, by key.

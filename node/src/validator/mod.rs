@@ -9,6 +9,7 @@ mod next_set;
 mod record;
 mod registry;
 mod reports;
+mod reputation;
 mod versions;
 
 pub(crate) use entry::{Domain, Entries, EntryKey};
@@ -16,3 +17,5 @@ pub use record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, Valida
 pub(crate) use registry::{Money, OperationError, RECENT_BLOCKS, Registry, Turn};
 pub use reports::Report;
 pub(crate) use reports::is_reported;
+pub use reputation::Conduct;
+pub(crate) use reputation::decode_turns;

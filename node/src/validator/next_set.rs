@@ -104,10 +104,12 @@ pub(super) fn next_members(
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::reputation::Conduct;
     use super::*;
 
     fn member(owner: u8, key: u8, power: u64) -> Member {
-        Member { owner: Address([owner; 32]), name: format!("v{owner}"), consensus_key: [key; 32], power }
+        let (name, conduct) = (format!("v{owner}"), Conduct::default());
+        Member { owner: Address([owner; 32]), name, consensus_key: [key; 32], power, conduct }
     }
 
     fn set(powers: &[u64]) -> ValidatorSetRecord {

@@ -3,8 +3,10 @@
 
 use bizra_driver::{PublicKey, validators_hash};
 use bizra_simplex::types::{Digest, Epoch, Power};
+use bizra_simplex::{Reputation, Turns, ValidatorSet};
 
-use crate::storage::StorageError;
+use super::reputation::Conduct;
+use crate::storage::{Fields, StorageError};
 use crate::transaction::Address;
 
 const VERSION: u8 = 1;
@@ -76,6 +78,8 @@ pub struct Member {
     pub consensus_key: [u8; 32],
     /// Voting power, above 0.
     pub power: u64,
+    /// What its turns to lead have led to.
+    pub conduct: Conduct,
 }
 
 /// The validators of an epoch, in the order that gives each its index.
@@ -95,37 +99,9 @@ fn corrupt(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} of the validator registry does not decode"))
 }
 
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take().map(|[byte]| byte)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    fn name(&mut self) -> Option<String> {
-        let length = usize::from(self.byte()?);
-        let (name, tail) = self.0.split_at_checked(length)?;
-        self.0 = tail;
-        std::str::from_utf8(name).ok().map(str::to_owned)
-    }
-
-    fn version(&mut self) -> Option<()> {
-        (self.byte()? == VERSION).then_some(())
-    }
-
-    fn end(&self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
+fn read_name(fields: &mut Fields<'_>) -> Option<String> {
+    let length = usize::from(fields.u8()?);
+    std::str::from_utf8(fields.slice(length)?).ok().map(str::to_owned)
 }
 
 fn put_name(bytes: &mut Vec<u8>, name: &str) {
@@ -148,21 +124,21 @@ impl Validator {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.version()?;
-            let status = match fields.byte()? {
+            fields.version(VERSION)?;
+            let status = match fields.u8()? {
                 0 => ValidatorStatus::Inactive,
                 1 => ValidatorStatus::Active,
                 2 => ValidatorStatus::Jailed,
                 _ => return None,
             };
             let (granted_power, queued_at) = (fields.u64()?, fields.u64()?);
-            let (has_key, key) = (fields.byte()?, fields.take()?);
+            let (has_key, key) = (fields.u8()?, fields.take()?);
             let consensus_key = match has_key {
                 0 => None,
                 1 => Some(key),
                 _ => return None,
             };
-            let name = fields.name()?;
+            let name = read_name(&mut fields)?;
             fields.end()?;
             Some(Self { name, status, consensus_key, granted_power, queued_at })
         };
@@ -189,7 +165,7 @@ impl Stake {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.version()?;
+            fields.version(VERSION)?;
             let mut stake = Self { reserved: fields.u64()?, unbonding: Vec::new() };
             while fields.end().is_none() {
                 stake.unbonding.push(Unbonding { epoch: fields.u64()?, amount: fields.u64()? });
@@ -213,9 +189,20 @@ impl ValidatorSetRecord {
 
     /// The members as consensus knows them.
     pub fn voters(&self) -> Vec<bizra_driver::Member> {
-        let voter =
-            |member: &Member| bizra_driver::Member { key: PublicKey(member.consensus_key), power: Power(member.power) };
+        let voter = |member: &Member| bizra_driver::Member {
+            key: PublicKey(member.consensus_key),
+            power: Power(member.power),
+            reputation: member.conduct.reputation,
+        };
         self.members.iter().map(voter).collect()
+    }
+
+    /// Quorums and leaders of the epoch. What was computed is a set: an error is corruption.
+    pub fn validator_set(&self) -> Result<ValidatorSet, StorageError> {
+        let members = self.members.iter().map(|member| (Power(member.power), member.conduct.reputation));
+        let epoch = self.epoch;
+        ValidatorSet::with_reputations(members.collect())
+            .map_err(|error| StorageError::Corrupt(format!("the validators of epoch {epoch} are no set: {error}")))
     }
 
     /// What a boundary header names (PROTOCOL E1).
@@ -233,6 +220,10 @@ impl ValidatorSetRecord {
             bytes.extend_from_slice(&member.owner.0);
             bytes.extend_from_slice(&member.consensus_key);
             bytes.extend_from_slice(&member.power.to_be_bytes());
+            let Conduct { reputation, turns } = member.conduct;
+            bytes.extend_from_slice(&reputation.get().to_be_bytes());
+            bytes.extend_from_slice(&turns.led.to_be_bytes());
+            bytes.extend_from_slice(&turns.missed.to_be_bytes());
             put_name(&mut bytes, &member.name);
         }
         bytes
@@ -242,13 +233,16 @@ impl ValidatorSetRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
-            fields.version()?;
-            let (epoch, cutoff, version) = (fields.u64()?, fields.u64()?, fields.take().map(u32::from_be_bytes)?);
+            fields.version(VERSION)?;
+            let (epoch, cutoff, version) = (fields.u64()?, fields.u64()?, fields.u32()?);
             let mut set = Self { epoch, cutoff, version, members: Vec::new() };
             while fields.end().is_none() {
                 let (owner, consensus_key) = (Address(fields.take()?), fields.take()?);
-                let (power, name) = (fields.u64()?, fields.name()?);
-                set.members.push(Member { owner, name, consensus_key, power });
+                let power = fields.u64()?;
+                let reputation = Reputation::new(fields.u16()?)?;
+                let turns = Turns { led: fields.u64()?, missed: fields.u64()? };
+                let (conduct, name) = (Conduct { reputation, turns }, read_name(&mut fields)?);
+                set.members.push(Member { owner, name, consensus_key, power, conduct });
             }
             Some(set)
         };

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bizra_proto::parameters::Parameters;
-use bizra_simplex::types::Digest;
+use bizra_simplex::types::{Digest, Epoch};
 
 use super::entry::{Domain, Entries, EntryKey};
 use super::next_set::{self, Wanted};
 use super::record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
+use super::reputation::TurnBook;
 use super::versions;
 use crate::blockchain::Failure;
 use crate::storage::StorageError;
@@ -67,8 +68,8 @@ pub(crate) struct Turn<'a, E> {
     pub(crate) height: u64,
     /// Digest of a block below, if it is at most [`RECENT_BLOCKS`] below.
     pub(crate) recent_block: &'a dyn Fn(u64) -> Option<Digest>,
-    /// The chain's identity, in every vote.
-    pub(crate) genesis_hash: Digest,
+    /// What votes of an epoch are signed with: the genesis hash, unless owners have restarted the chain.
+    pub(crate) domain: &'a dyn Fn(Epoch) -> Digest,
     /// Signature checks made in this block.
     pub(crate) signature_checks: &'a mut u32,
 }
@@ -81,6 +82,8 @@ pub(crate) struct Registry {
     parameters: Parameters,
     /// The version each consensus key signalled last.
     pub(super) signals: BTreeMap<[u8; 32], u32>,
+    /// Turns to lead since the last cut-off.
+    pub(super) turn_book: TurnBook,
 }
 
 fn missing(what: &str) -> StorageError {
@@ -116,7 +119,8 @@ impl Registry {
         entries.set(EntryKey::numbered(Domain::ValidatorSet, 0), Some(set.encode()))?;
         entries.set(EntryKey::single(Domain::Parameters), Some(parameters.encode().to_vec()))?;
         let sets = BTreeMap::from([(0, Arc::new(set))]);
-        Ok(Self { validators, sets, approvals: BTreeMap::new(), parameters, signals: BTreeMap::new() })
+        let (approvals, signals, turn_book) = (BTreeMap::new(), BTreeMap::new(), TurnBook::default());
+        Ok(Self { validators, sets, approvals, parameters, signals, turn_book })
     }
 
     /// The registry behind stored entries.
@@ -124,7 +128,7 @@ impl Registry {
         entries: impl Iterator<Item = Result<(EntryKey, Vec<u8>), StorageError>>,
     ) -> Result<Self, StorageError> {
         let (mut validators, mut sets, mut approvals) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (mut parameters, mut signals) = (None, BTreeMap::new());
+        let (mut parameters, mut signals, mut turn_book) = (None, BTreeMap::new(), TurnBook::default());
         for entry in entries {
             let (key, value) = entry?;
             let owner = Address(key.id());
@@ -142,6 +146,8 @@ impl Registry {
                 domain if domain == Domain::Signal as u8 => {
                     signals.insert(key.id(), versions::decode(&value)?);
                 }
+                domain if domain == Domain::Turns as u8 => turn_book.load_turns(owner, &value)?,
+                domain if domain == Domain::LastView as u8 => turn_book.load_last(&value)?,
                 domain if domain == Domain::Parameters as u8 => parameters = Some(decode_parameters(&value)?),
                 _ => {}
             }
@@ -150,7 +156,7 @@ impl Registry {
         if sets.is_empty() {
             return Err(missing("every set"));
         }
-        Ok(Self { validators, sets, approvals, parameters, signals })
+        Ok(Self { validators, sets, approvals, parameters, signals, turn_book })
     }
 
     /// The parameters in force.
@@ -413,7 +419,7 @@ impl Registry {
             return Err(Failure::AlreadyPunished.into());
         }
         count_checks(turn.signature_checks, 2)?;
-        if !evidence.is_valid(turn.genesis_hash) {
+        if !evidence.is_valid((turn.domain)(evidence.first.0.epoch)) {
             return Err(Failure::InvalidEvidence.into());
         }
         if !self.may_jail(owner)? {
@@ -463,10 +469,13 @@ impl Registry {
                 jailed.insert(owner);
                 continue;
             }
-            let member = key.map(|consensus_key| Member { owner, name: validator.name.clone(), consensus_key, power });
+            let conduct = latest.of_owner(&owner).map(|member| member.conduct).unwrap_or_default();
+            let name = validator.name.clone();
+            let member = key.map(|consensus_key| Member { owner, name, consensus_key, power, conduct });
             wanted.push(Wanted { owner, queued_at: validator.queued_at, member });
         }
-        let next_set::NextMembers { members, queued } = next_set::next_members(&latest, &jailed, wanted);
+        let next_set::NextMembers { mut members, queued } = next_set::next_members(&latest, &jailed, wanted);
+        self.judge_turns(&mut members, entries)?;
         let version = self.next_version(&latest, &members);
         if version != self.parameters.protocol_version {
             self.parameters.protocol_version = version;
@@ -483,6 +492,66 @@ impl Registry {
             self.sets.remove(&epoch);
         }
         Ok(queued)
+    }
+
+    /// Owners restart the chain with these validators after a block of epoch `ended` (PROTOCOL E6). Sets of epochs that have
+    /// not begun are gone; whoever is not named is out until its owner activates it again; who is named has the power that
+    /// was named, unless the stake alone gives more by the next cut-off.
+    pub(crate) fn restart(
+        &mut self,
+        set: ValidatorSetRecord,
+        ended: u64,
+        entries: &mut impl Entries,
+    ) -> Result<(), StorageError> {
+        // Turns of an epoch that was broken off say nothing of those who lead from here.
+        self.judge_turns(&mut [], entries)?;
+        let never_begun: Vec<u64> = self.sets.keys().copied().filter(|epoch| *epoch > ended).collect();
+        for epoch in never_begun {
+            entries.set(EntryKey::numbered(Domain::ValidatorSet, epoch), None)?;
+            self.sets.remove(&epoch);
+        }
+        if self.parameters.protocol_version != set.version {
+            self.parameters.protocol_version = set.version;
+            entries.set(EntryKey::single(Domain::Parameters), Some(self.parameters.encode().to_vec()))?;
+        }
+        let height = set.cutoff;
+        let mut next = BTreeMap::new();
+        for (owner, known) in std::mem::take(&mut self.validators) {
+            if set.of_owner(&owner).is_some() {
+                continue;
+            }
+            if set.members.iter().any(|member| member.name == known.name) {
+                // Somebody else's node has the name now.
+                entries.set(EntryKey::of(Domain::Validator, owner), None)?;
+                continue;
+            }
+            let taken = |key: &[u8; 32]| set.members.iter().any(|member| member.consensus_key == *key);
+            let status = match known.status {
+                ValidatorStatus::Active => ValidatorStatus::Inactive,
+                status => status,
+            };
+            let consensus_key = known.consensus_key.filter(|key| !taken(key));
+            next.insert(owner, Validator { status, consensus_key, queued_at: height, ..known });
+        }
+        for member in &set.members {
+            let stake = read_stake(entries, member.owner)?;
+            let staked = stake.reserved / self.parameters.stake_per_power.max(1);
+            let validator = Validator {
+                name: member.name.clone(),
+                status: ValidatorStatus::Active,
+                consensus_key: Some(member.consensus_key),
+                granted_power: member.power.saturating_sub(staked),
+                queued_at: height,
+            };
+            next.insert(member.owner, validator);
+        }
+        for (owner, validator) in &next {
+            entries.set(EntryKey::of(Domain::Validator, *owner), Some(validator.encode()))?;
+        }
+        self.validators = next;
+        entries.set(EntryKey::numbered(Domain::ValidatorSet, set.epoch), Some(set.encode()))?;
+        self.sets.insert(set.epoch, Arc::new(set));
+        Ok(())
     }
 
     fn adopt_parameters(

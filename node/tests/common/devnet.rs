@@ -78,6 +78,10 @@ impl Devnet {
         self.nodes[node].take().unwrap().stop();
     }
 
+    pub(crate) fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].as_ref().unwrap().id()
+    }
+
     fn log_file(&self, node: usize) -> String {
         self.path(&format!("v{node}/test.log"))
     }

@@ -37,6 +37,10 @@ impl Process {
         Self(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Asks it to stop, which it must do cleanly.
     pub(crate) fn stop(mut self) {
         assert!(Command::new("kill").arg(self.0.id().to_string()).status().unwrap().success());

@@ -76,6 +76,7 @@ fn consensus(data: &[u8]) {
     let config = Config {
         epoch: Epoch(0),
         cutoff: Height(16),
+        restarted_at: None,
         validators,
         me: Some(ValidatorIndex(0)),
         timing: Timing::default(),

@@ -4,7 +4,7 @@
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{ValidatorIndex, View};
-use bizra_simplex::{Boundary, Version, Vote};
+use bizra_simplex::{Boundary, Reputation, Version, Vote};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -30,7 +30,7 @@ fn verify(checks: &[Check]) -> bool {
 }
 
 fn member(key: u8, power: u64) -> Member {
-    Member { key: PublicKey([key; 32]), power: Power(power) }
+    Member { key: PublicKey([key; 32]), power: Power(power), reputation: Reputation::FULL }
 }
 
 /// Validators `1..=5` of epoch 0; each epoch a new one comes and the oldest goes.
@@ -293,8 +293,13 @@ fn an_anchor_is_a_digest_that_somebody_trusted_vouches_for() {
     assert!(trusted.advance(&link(2, &POWERS), verify).is_ok());
     let another = TrustedEpoch::anchor(rules(), Digest([1; 32]), block.clone(), next.clone()).unwrap_err();
     assert!(matches!(another, LightError::AnotherAnchor { .. }));
-    let set = TrustedEpoch::anchor(rules(), digest, block, vec![member(77, 1)]).unwrap_err();
-    assert!(matches!(set, LightError::AnotherSet { .. }));
+    // E1, T2: other validators, and the same ones with other turns to lead.
+    let mut humbled = next.clone();
+    humbled[0].reputation = Reputation::FLOOR;
+    for others in [vec![member(77, 1)], humbled] {
+        let set = TrustedEpoch::anchor(rules(), digest, block.clone(), others).unwrap_err();
+        assert!(matches!(set, LightError::AnotherSet { .. }));
+    }
     // A digest of any other block is no anchor.
     let plain =
         Block { boundary: None, checkpoint: Checkpoint::default(), batches: Vec::new(), ..link(0, &POWERS).block };
@@ -314,6 +319,7 @@ fn headers(count: u64) -> Headers {
             epoch: Epoch(1),
             height: Height(height),
             parent,
+            view: View(2 * number),
             boundary: None,
             batches,
             ..below.clone()
@@ -341,6 +347,7 @@ fn a_header_is_verified_through_its_finalised_descendant() {
     assert_eq!(refused(&|headers| headers.blocks.clear()), LightError::Count(0));
     let (first, last) = (Height(36), Height(55));
     assert_eq!(refused(&|headers| headers.blocks[3].batches.clear()), LightError::Unlinked(Height(40)));
+    assert_eq!(refused(&|headers| headers.blocks[19].view = View(38)), LightError::Unlinked(last));
     assert_eq!(
         refused(&|headers| headers.blocks[0].checkpoint.receipts = Digest([3; 32])),
         LightError::NotAbove { height: first, below: Height(35) }

@@ -1,6 +1,8 @@
 //! Several states, instant or withheld messages, signatures that are always valid.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod lone;
+
 use std::collections::VecDeque;
 
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
@@ -41,6 +43,7 @@ pub fn config(me: usize) -> Config {
     Config {
         epoch: Epoch(0),
         cutoff: Height(CHECKPOINT_INTERVAL),
+        restarted_at: None,
         validators: ValidatorSet::new(vec![Power(1); 4]).unwrap(),
         me: Some(ValidatorIndex(me as u16)),
         timing: Timing::default(),
@@ -165,12 +168,12 @@ impl Cluster {
 }
 
 pub fn child(parent: &Block, batches: Vec<Digest>) -> Block {
-    Block { height: parent.height.next(), parent: parent.digest(), batches, ..parent.clone() }
+    Block { height: parent.height.next(), parent: parent.digest(), batches, view: parent.view.next(), ..parent.clone() }
 }
 
-/// The same block as another leader would make it.
-pub fn by(proposer: u16, block: Block) -> Block {
-    Block { proposer: ValidatorIndex(proposer), ..block }
+/// The same block as the leader of this view, one of the first three, would make it.
+pub fn by(leader: u16, block: Block) -> Block {
+    Block { proposer: ValidatorIndex(leader), view: View(leader.into()), ..block }
 }
 
 /// Two notarize votes of a validator in one view.

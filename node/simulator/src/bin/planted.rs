@@ -1,8 +1,7 @@
 //! `bizra-planted`: plants one bug after the other into core and driver, and shows how soon the oracles find it.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bizra_simplex::planted::{Bug, plant};
@@ -14,15 +13,18 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "bizra-planted", version)]
 struct Arguments {
-    /// Longest search for one bug, in seconds of one processor.
+    /// Longest search for one bug, in seconds of the processor, all threads together.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Search for these bugs alone; all without.
     #[arg(long = "bug", value_parser = bug_of)]
     bugs: Vec<Bug>,
-    /// Bugs searched for at the same time.
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    start: u64,
+    /// Threads.
     #[arg(long, default_value_t = 2)]
-    jobs: usize,
+    jobs: u32,
 }
 
 fn bug_of(name: &str) -> Result<Bug, String> {
@@ -33,30 +35,42 @@ fn bug_of(name: &str) -> Result<Bug, String> {
 struct Found {
     bug: Bug,
     seeds: u64,
-    after: Duration,
-    violation: Option<Violation>,
+    /// Of the processor, all threads together, where the system tells: other work on the machine does not count.
+    spent: Duration,
+    real: Duration,
+    /// The first seed that shows the bug, and how.
+    violation: Option<(u64, Violation)>,
 }
 
-/// Runs seeds until one shows the bug.
-fn search(bug: Bug, limit: Duration) -> Found {
-    plant(Some(bug));
-    let (began, spent) = (Instant::now(), processor_nanoseconds());
-    // Of the processor, where the system tells: other work on the machine does not count.
-    let elapsed = || match (spent, processor_nanoseconds()) {
-        (Some(before), Some(now)) => Duration::from_nanos(now.saturating_sub(before)),
-        _ => began.elapsed(),
+/// Runs seeds on all threads until one shows the bug. Which one is found does not depend on their number: seeds are handed
+/// out in order, and none that was begun is given up.
+fn search(bug: Bug, start: u64, limit: Duration, jobs: u32) -> Found {
+    let began = Instant::now();
+    let (next, shown) = (AtomicU64::new(start), AtomicBool::new(false));
+    let work = || {
+        plant(Some(bug));
+        let (began, spent) = (Instant::now(), processor_nanoseconds());
+        let elapsed = || match (spent, processor_nanoseconds()) {
+            (Some(before), Some(now)) => Duration::from_nanos(now.saturating_sub(before)),
+            _ => began.elapsed(),
+        };
+        let mut violation = None;
+        while violation.is_none() && !shown.load(Ordering::Relaxed) && elapsed() < limit / jobs {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            // Some bugs need many views to show.
+            let scenario = if seed.is_multiple_of(16) { Scenario::new(seed) } else { Scenario::restless(seed) };
+            violation = run_scenario(scenario, Trace::Off).violations.into_iter().next().map(|found| (seed, found));
+            shown.fetch_or(violation.is_some(), Ordering::Relaxed);
+        }
+        (violation, elapsed())
     };
-    let mut seeds = 0_u64;
-    let mut violation = None;
-    while violation.is_none() && elapsed() < limit {
-        seeds += 1;
-        // Some bugs need many views to show.
-        let long = seeds.is_multiple_of(16);
-        let scenario = if long { Scenario::new(seeds) } else { Scenario::restless(seeds) };
-        violation = run_scenario(scenario, Trace::Off).violations.into_iter().next();
-    }
-    plant(None);
-    Found { bug, seeds, after: elapsed(), violation }
+    let results: Vec<(Option<(u64, Violation)>, Duration)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let spent = results.iter().map(|(_, spent)| *spent).sum();
+    let violation = results.into_iter().filter_map(|(violation, _)| violation).min_by_key(|(seed, _)| *seed);
+    Found { bug, seeds: next.into_inner() - start, spent, real: began.elapsed(), violation }
 }
 
 fn main() -> ExitCode {
@@ -65,37 +79,26 @@ fn main() -> ExitCode {
     let bugs = if arguments.bugs.is_empty() { Bug::ALL.to_vec() } else { arguments.bugs };
     // A panic is an oracle too; its message is in the violation.
     std::panic::set_hook(Box::new(|_| {}));
-    let next = AtomicUsize::new(0);
-    let found = Mutex::new(Vec::new());
-    let (all_found, seeds) = (AtomicBool::new(true), AtomicU64::new(0));
-    println!("{:<32} {:>6} {:>8}  found by", "planted bug", "seeds", "seconds");
-    std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
-            scope.spawn(|| {
-                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = search(*bug, limit);
-                    let by = result.violation.as_ref().map_or("NOT FOUND".to_owned(), |found| {
-                        found.what.chars().take(90).collect::<String>().replace('\n', " ")
-                    });
-                    let seconds = result.after.as_secs_f64();
-                    println!("{:<32} {:>6} {seconds:>8.2}  {by}", result.bug.name(), result.seeds);
-                    all_found.fetch_and(result.violation.is_some(), Ordering::Relaxed);
-                    seeds.fetch_add(result.seeds, Ordering::Relaxed);
-                    found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
-                }
-            });
-        }
-    });
-    let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut times: Vec<Duration> = found.iter().map(|result| result.after).collect();
+    println!("{:<32} {:>6} {:>8} {:>8}  found by", "planted bug", "seed", "seconds", "real");
+    let mut found = Vec::new();
+    for bug in bugs {
+        let result = search(bug, arguments.start, limit, arguments.jobs.max(1));
+        let (seed, by) = result.violation.as_ref().map_or(("-".to_owned(), "NOT FOUND".to_owned()), |(seed, found)| {
+            (seed.to_string(), found.what.chars().take(90).collect::<String>().replace('\n', " "))
+        });
+        let (spent, real) = (result.spent.as_secs_f64(), result.real.as_secs_f64());
+        println!("{:<32} {seed:>6} {spent:>8.2} {real:>8.2}  {by}", result.bug.name());
+        found.push(result);
+    }
+    let mut times: Vec<Duration> = found.iter().map(|result| result.spent).collect();
     times.sort_unstable();
     let hits = found.iter().filter(|result| result.violation.is_some()).count();
     println!(
-        "found {hits} of {} planted bugs; median {:.2} s, slowest {:.2} s, {} seeds",
+        "found {hits} of {} planted bugs; median {:.2} s, slowest {:.2} s of the processor, {} seeds",
         found.len(),
         times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64),
         times.last().map_or(0.0, Duration::as_secs_f64),
-        seeds.into_inner(),
+        found.iter().map(|result| result.seeds).sum::<u64>(),
     );
-    if all_found.into_inner() && !found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if hits == found.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

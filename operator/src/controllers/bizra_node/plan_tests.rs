@@ -114,9 +114,9 @@ fn running_status() -> serde_json::Value {
 
 #[test]
 fn a_new_default_image_does_not_restart_a_node_that_names_none() {
-    let mut plain = node(0);
-    plain.spec.template.image = ImageSpec::default();
-    let plan = plan(&plain, &settled(), &node_builder::parse_image("localhost/bizra:next")).unwrap();
+    let mut unnamed = node(0);
+    unnamed.spec.template.image = ImageSpec::default();
+    let plan = plan(&unnamed, &settled(), &node_builder::parse_image("localhost/bizra:next")).unwrap();
     assert_eq!((targets(&plan), plan.up_to_date), (Vec::new(), Some(true)));
 }
 
