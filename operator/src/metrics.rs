@@ -14,6 +14,8 @@ pub struct Metrics {
     pub writes: IntCounterVec,
     /// Questions to nodes by result.
     pub probes: IntCounterVec,
+    /// Evictions for a planned change, by what they needed and whether it stood.
+    pub permits: IntCounterVec,
     /// 1 while this process leads.
     pub leader: IntGauge,
 }
@@ -38,6 +40,10 @@ impl Metrics {
             probes: register(
                 &registry,
                 IntCounterVec::new(Opts::new("probes_total", "Questions to nodes' admin ports."), &["result"])?,
+            )?,
+            permits: register(
+                &registry,
+                IntCounterVec::new(Opts::new("permits_total", "Evictions for planned changes."), &["result"])?,
             )?,
             leader: register(&registry, IntGauge::new("leader", "1 while this process leads.")?)?,
             registry,

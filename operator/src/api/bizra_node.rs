@@ -96,6 +96,10 @@ pub struct BizraNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub certificate_request: Option<String>,
+    /// Revision the pod should have; what it has is its annotation `bizra.io/revision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub revision: Option<String>,
     /// Uid of the volume claim in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,22 @@ pub struct NetworkSpec {
     /// What happens to volumes and genesis when the Network is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// How long a restarted node has to be in sync again before a rolling change is stopped. A revision that never was in
+    /// sync anywhere is then rolled back on that node.
+    #[serde(default = "default_update_deadline")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub update_deadline_seconds: i32,
+
+    /// A revision, as `status.revision` shows it, that may be rolled out although no quorum remains while a node restarts:
+    /// no block is finalised meanwhile. Needed if one validator holds a third of the power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub allow_quorum_loss_for: Option<String>,
+}
+
+fn default_update_deadline() -> i32 {
+    300
 }
 
 fn default_validators() -> i32 {
@@ -171,10 +187,62 @@ pub struct NetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub genesis_hash: Option<String>,
+    /// Revision of the nodes' template that the spec asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub revision: Option<String>,
+    /// The latest revision that was in sync on a validator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub good_revision: Option<String>,
+    /// The one node that may be down for a planned change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permit: Option<Permit>,
+    /// The revision whose roll-out was stopped, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_revision: Option<FailedRevision>,
     /// Nodes that are not as they should be, at most ten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub offenders: Vec<Offender>,
+}
+
+/// Leave to take one voting node down. There is at most one at a time.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Permit {
+    /// Name of the `BizraNode`.
+    #[schemars(length(max = 63))]
+    pub node: String,
+    /// Uid of the pod that may be evicted; empty if the node had none.
+    #[schemars(length(max = 64))]
+    pub pod_uid: String,
+    /// Revision of the template the node is to have.
+    #[schemars(length(max = 64))]
+    pub revision: String,
+    /// The pod may be evicted until then.
+    pub expires_at: Time,
+    /// The node has to be in sync again until then.
+    pub deadline_at: Time,
+}
+
+/// A revision whose roll-out was stopped.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedRevision {
+    /// The revision.
+    #[schemars(length(max = 64))]
+    pub revision: String,
+    /// The node that did not come back with it.
+    #[schemars(length(max = 63))]
+    pub node: String,
+    /// What that node was last seen to be.
+    #[schemars(length(max = 512))]
+    pub message: String,
+    /// The revision the node was rolled back to; none if the failed one had been in sync elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub rolled_back_to: Option<String>,
 }
 
 /// Numbers of validators.

@@ -112,7 +112,10 @@ async fn run(arguments: RunArguments) -> Result<(), Failure> {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).init();
 
-    let client = Client::try_default().await?;
+    let mut config = kube::Config::infer().await?;
+    // A write that is refused is planned anew, not repeated.
+    config.default_retry = false;
+    let client = Client::try_from(config)?;
     let metrics = Metrics::new()?;
     let health = Health { ready: Arc::new(AtomicBool::new(false)), metrics: metrics.clone() };
     let listener = tokio::net::TcpListener::bind(arguments.http_addr).await?;

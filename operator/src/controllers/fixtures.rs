@@ -33,7 +33,9 @@ pub(super) fn network(chain_id: &str) -> Network {
 
 pub(super) fn node(ordinal: i32) -> BizraNode {
     let name = names::validator("demo", ordinal);
-    let mut node = node_builder::validator(&network("demo-1"), "demo", "default", &name, default_image());
+    let network = network("demo-1");
+    let template = node_builder::template(&network, &default_image());
+    let mut node = node_builder::validator(&network, "demo", "default", &name, template).unwrap();
     node.metadata.uid = Some(format!("node-{ordinal}"));
     node.metadata.resource_version = Some("1".to_owned());
     node.metadata.generation = Some(1);
@@ -112,6 +114,7 @@ pub(super) fn network_observed() -> network::observe::Observed {
         now: now(),
         nodes: Vec::new(),
         pods: Vec::new(),
+        words: std::collections::BTreeMap::new(),
         claims: Vec::new(),
         genesis: None,
         certificates: None,

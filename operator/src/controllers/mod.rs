@@ -9,6 +9,7 @@ mod fixtures;
 pub mod key_report;
 pub mod network;
 pub mod ownership;
+pub mod quorum;
 mod reading;
 mod run;
 

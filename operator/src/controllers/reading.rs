@@ -24,6 +24,14 @@ where
         .map_err(|source| ReconcileError::Observe { what, source })
 }
 
+/// Reads all objects of a namespace, in one consistent list.
+pub(super) async fn list_all<K>(client: &Client, namespace: &str, what: &'static str) -> Result<Vec<K>, ReconcileError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    list(client, namespace, "", what).await
+}
+
 /// Reads all objects with these labels, in one consistent list.
 pub(super) async fn list<K>(
     client: &Client,

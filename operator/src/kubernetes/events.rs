@@ -33,6 +33,13 @@ pub struct Announcement {
     pub note: String,
 }
 
+impl Announcement {
+    /// Of something that is as it should be.
+    pub fn normal(reason: crate::controllers::conditions::Reason) -> Self {
+        Self { severity: Severity::Normal, reason: reason.word, note: reason.message }
+    }
+}
+
 /// Publishes events.
 #[derive(Clone)]
 pub struct Announcer {

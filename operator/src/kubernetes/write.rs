@@ -3,10 +3,13 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::serde::de::DeserializeOwned;
+use k8s_openapi::{api::core::v1::Pod, serde::de::DeserializeOwned};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions,
+        PropagationPolicy,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -107,6 +110,13 @@ pub enum Write {
         /// Version the object must have.
         resource_version: Option<String>,
     },
+    /// Evicts the pod with this uid, within its disruption budget.
+    Evict {
+        /// The pod.
+        target: Target,
+        /// Uid it must have.
+        uid: String,
+    },
 }
 
 impl Write {
@@ -117,6 +127,7 @@ impl Write {
             Self::Create(manifest) => format!("create {}", manifest.target.describe()),
             Self::Merge { target, .. } => format!("patch {}", target.describe()),
             Self::Delete { target, .. } => format!("delete {}", target.describe()),
+            Self::Evict { target, .. } => format!("evict {}", target.describe()),
         }
     }
 
@@ -127,6 +138,7 @@ impl Write {
             Self::Create(_) => "create",
             Self::Merge { .. } => "patch",
             Self::Delete { .. } => "delete",
+            Self::Evict { .. } => "evict",
         }
     }
 
@@ -137,6 +149,11 @@ impl Write {
             uid: object.uid().unwrap_or_default(),
             resource_version: object.resource_version(),
         }
+    }
+
+    /// Evicts `pod`. Its kubelet writes its status all the time; only the uid matters.
+    pub fn evict(pod: &Pod) -> Self {
+        Self::Evict { target: Target::of(pod), uid: pod.uid().unwrap_or_default() }
     }
 
     /// Patches `object` as it was observed.
@@ -157,6 +174,8 @@ pub enum WriteOutcome {
     Written,
     /// Somebody was faster, or the object is gone or another one now: observe again.
     Superseded,
+    /// The disruption budget does not allow the eviction now.
+    Refused,
 }
 
 /// A write failed.
@@ -207,9 +226,22 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
             };
             target.api(client).delete(&target.name, &parameters).await.map(drop)
         }
+        Write::Evict { target, uid } => {
+            let delete_options = DeleteParams {
+                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
+                ..DeleteParams::default()
+            };
+            let parameters = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
+            let pods: Api<Pod> = Api::namespaced(client.clone(), &target.namespace);
+            pods.evict(&target.name, &parameters).await.map(drop)
+        }
     };
     match result {
         Ok(()) => Ok(WriteOutcome::Written),
+        // 429 may also be an overloaded API server; either way the eviction is tried again later.
+        Err(kube::Error::Api(status)) if status.code == 429 && matches!(write, Write::Evict { .. }) => {
+            Ok(WriteOutcome::Refused)
+        }
         // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(WriteOutcome::Superseded),
         Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => Ok(WriteOutcome::Superseded),
@@ -218,7 +250,7 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
 }
 
 fn is_on_existing(write: &Write) -> bool {
-    matches!(write, Write::Merge { .. } | Write::Delete { .. })
+    matches!(write, Write::Merge { .. } | Write::Delete { .. } | Write::Evict { .. })
 }
 
 /// True if the API server says that the object is not there, and nothing less certain.

@@ -18,6 +18,9 @@ use tonic::transport::Channel;
 
 use crate::certificates::Authority;
 
+/// How long a node has that is asked right before another one is taken down.
+const ASK_NOW_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Namespace and name of a `BizraNode`.
 pub type NodeKey = (String, String);
 
@@ -101,6 +104,15 @@ impl Probes {
                 }
             }
             _ => Word::Unasked,
+        }
+    }
+
+    /// Asks the node in this pod now. A pod that is not known has not been asked.
+    pub async fn ask_now(&self, key: &NodeKey, pod_uid: &str) -> Word {
+        let question = self.questions(Which::All).into_iter().find(|question| question.key == *key);
+        match question.filter(|question| question.target.pod_uid == pod_uid) {
+            Some(question) => poller::put(&question, ASK_NOW_PATIENCE).await.0,
+            None => Word::Unasked,
         }
     }
 

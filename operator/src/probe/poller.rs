@@ -53,7 +53,7 @@ pub async fn poll_forever(
     }
 }
 
-async fn put(question: &Question, timeout: Duration) -> (Word, Option<Connection>) {
+pub(super) async fn put(question: &Question, timeout: Duration) -> (Word, Option<Connection>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let known = question.connection.clone().filter(|connection| now < connection.renew_at);
     let connection = match known {

@@ -26,8 +26,10 @@ pub const CHAIN_ID: &str = "bizra.io/chain-id";
 pub const GENESIS_HASH: &str = "bizra.io/genesis-hash";
 /// Annotation: uid of the claim a pod was made for.
 pub const VOLUME_ID: &str = "bizra.io/volume-id";
-/// Annotation: hash of the pod spec and configuration a pod was made from.
+/// Annotation: hash of what a pod was made from.
 pub const REVISION: &str = "bizra.io/revision";
+/// Annotation of a `BizraNode`: revision of the template its Network has given it.
+pub const TEMPLATE_REVISION: &str = "bizra.io/template-revision";
 /// Annotation: hash of the documents mounted into a pod; writing it makes the kubelet refresh the mounts at once.
 pub const DOCUMENTS: &str = "bizra.io/documents";
 /// Annotation: hash of the last applied manifest.

@@ -8,6 +8,7 @@ pub mod labels;
 pub mod names;
 pub mod node;
 pub mod pod;
+pub mod revision;
 pub mod service;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

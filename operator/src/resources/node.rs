@@ -2,26 +2,38 @@
 
 use kube::api::ObjectMeta;
 
-use super::{controlled_by, labels};
-use crate::api::{BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference};
+use super::{controlled_by, labels, revision};
+use crate::api::{BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference, NodeTemplate};
 
 /// A genesis validator of a network.
-pub fn validator(network: &Network, network_name: &str, namespace: &str, name: &str, image: ImageSpec) -> BizraNode {
+pub fn validator(
+    network: &Network,
+    network_name: &str,
+    namespace: &str,
+    name: &str,
+    template: NodeTemplate,
+) -> Result<BizraNode, serde_json::Error> {
     let mut all_labels = labels::of_node(network_name, name);
     all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::Validator.label().to_owned());
-    let mut template = network.spec.template.clone();
-    template.image = image;
-    BizraNode {
+    let revision = revision::of_template(&template)?;
+    Ok(BizraNode {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
             labels: Some(all_labels),
+            annotations: Some([(labels::TEMPLATE_REVISION.to_owned(), revision)].into()),
             owner_references: Some(vec![controlled_by(network)]),
             ..ObjectMeta::default()
         },
         spec: BizraNodeSpec { network_ref: NetworkReference { name: network_name.to_owned() }, template },
         status: None,
-    }
+    })
+}
+
+/// The template a Network's spec asks for, with a complete image.
+pub fn template(network: &Network, default_image: &ImageSpec) -> NodeTemplate {
+    let template = &network.spec.template;
+    NodeTemplate { image: complete_image(&template.image, default_image), ..template.clone() }
 }
 
 /// Splits an image reference into an [`ImageSpec`].

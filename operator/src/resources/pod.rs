@@ -16,7 +16,7 @@ use k8s_openapi::{
     },
 };
 
-use super::{controlled_by, labels, names, node, short_hash};
+use super::{controlled_by, labels, names, node, revision};
 use crate::api::{BizraNode, HostSpread, ImageSpec, PullPolicy};
 
 /// Where the volume is mounted.
@@ -58,7 +58,7 @@ pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, se
     let template = &owner.spec.template;
     let network = owner.spec.network_ref.name.as_str();
     let spec = pod_spec(owner, name, inputs);
-    let revision = revision(&spec, inputs.config)?;
+    let revision = revision::of_pod(&spec, &template.pod.labels, &template.pod.annotations, inputs.config)?;
 
     let mut all_labels = template.pod.labels.clone();
     all_labels.extend(labels::of_node(network, name));
@@ -78,14 +78,6 @@ pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, se
         spec: Some(spec),
         status: None,
     })
-}
-
-/// Changes exactly when a pod would have to be made anew.
-fn revision(spec: &PodSpec, config: &str) -> Result<String, serde_json::Error> {
-    let mut bytes = serde_json::to_vec(spec)?;
-    bytes.push(0);
-    bytes.extend_from_slice(config.as_bytes());
-    Ok(short_hash(&bytes))
 }
 
 fn pod_spec(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> PodSpec {
@@ -315,6 +307,12 @@ fn affinity(wanted: Option<Affinity>, spread: HostSpread, network: &str, compone
         }
     }
     affinity
+}
+
+/// The image of a pod's node.
+pub fn image(pod: &Pod) -> Option<&str> {
+    let containers = &pod.spec.as_ref()?.containers;
+    containers.iter().find(|container| container.name == NODE_CONTAINER)?.image.as_deref()
 }
 
 /// The annotations of an object, or none.

@@ -55,6 +55,7 @@ impl Cluster {
     fn config(&self, token: &str) -> Config {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
         // The server's certificate is one it made for itself.
+        config.default_retry = false;
         config.accept_invalid_certs = true;
         config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
         config

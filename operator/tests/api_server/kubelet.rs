@@ -96,6 +96,11 @@ impl Kubelet {
         if phase != "Pending" {
             return Ok(());
         }
+        let image = pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+        if image.ends_with(":broken") {
+            let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
+            return patch(pods, &name, status("Pending", "", &done(), Some((&waiting, None)))).await;
+        }
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let network = pod.labels()["bizra.io/network"].clone();
         let file = |map: Option<ConfigMap>, key: &str| map.and_then(|map| map.data?.get(key).cloned());

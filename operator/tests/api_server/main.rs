@@ -12,4 +12,5 @@ mod ceremony;
 mod crashes;
 mod lease;
 mod retention;
+mod roll;
 mod validation;

@@ -104,6 +104,18 @@ impl Scenario {
         .await
     }
 
+    /// Waits until a roll-out has been stopped; that takes longer than a permit is good for.
+    pub(crate) async fn wait_for_failure(&self, name: &str) -> Network {
+        for _ in 0..1_200 {
+            let network = self.api::<Network>().get(name).await.unwrap();
+            if network.status.as_ref().is_some_and(|status| status.failed_revision.is_some()) {
+                return network;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("no roll-out of {name} was stopped within two minutes");
+    }
+
     pub(crate) async fn wait_for_node(&self, name: &str, type_: &str, status: &str, reason: &str) -> BizraNode {
         eventually(&format!("{name}: {type_}={status} {reason}"), || async {
             let node = self.api::<BizraNode>().get_opt(name).await.unwrap().ok_or("no BizraNode")?;

@@ -34,6 +34,9 @@ pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Ac
     let observed = observe::observe(&context, &node).await?;
     let plan = plan::plan(&node, &observed, &context.settings.default_image)?;
     let outcome = act::act(&context, &node, &plan.steps).await;
+    if outcome.is_ok() {
+        act::evict(&context, &node, &plan).await?;
+    }
     if observed.word == Word::Unasked && node.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
         // Its status stands until it has been asked, else every start of the operator would shake every status.
         outcome?;

@@ -1,24 +1,25 @@
 //! What to do next. Pure and total: the same node and observation always give the same plan.
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::observe::Observed;
 use crate::{
-    api::{BizraNode, ImageSpec},
+    api::{BizraNode, ImageSpec, Permit},
     controllers::{
         ReconcileError,
         conditions::Reason,
         key_report::{self, KeyReading},
         network::{genesis_of, validator_names},
         ownership::{Ownership, ownership},
+        quorum::{self, Standing},
     },
     kubernetes::{Manifest, Write, needs_apply},
     resources::{
         claim, config_map, genesis,
         labels::{self, Component},
-        names, node as node_builder, pod, short_hash,
+        names, node as node_builder, pod, revision, short_hash,
     },
 };
 
@@ -40,6 +41,17 @@ pub enum Obstacle {
     Waiting(Reason),
 }
 
+/// What an eviction needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Nothing: the node does not vote.
+    NotNeeded,
+    /// This permit, checked again right before.
+    Granted(Permit),
+    /// A permit that has not been granted.
+    Missing,
+}
+
 /// What to do, and what was found on the way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -51,6 +63,10 @@ pub struct Plan {
     pub key: KeyReading,
     /// True if the pod was made from what the spec says now; none without a pod.
     pub up_to_date: Option<bool>,
+    /// Revision the pod should have, if that could be told.
+    pub revision: Option<String>,
+    /// The eviction that would bring the pod to that revision, and whether it has to be permitted.
+    pub eviction: Option<(Write, Leave)>,
     /// Hash of the network's genesis, if there is one.
     pub genesis_hash: Option<String>,
     /// True if the node is meant to validate and its key is not in the genesis.
@@ -69,6 +85,8 @@ pub fn plan(node: &BizraNode, observed: &Observed, default_image: &ImageSpec) ->
             obstacle: None,
             key: KeyReading::Absent,
             up_to_date: None,
+            revision: None,
+            eviction: None,
             genesis_hash: observed.genesis.as_ref().and_then(file).map(genesis::hash),
             key_not_in_genesis: false,
         },
@@ -321,6 +339,9 @@ impl Planner<'_> {
         if !self.may_have(self.observed.pod.as_ref().map(|pod| &pod.metadata), "Pod", &name) {
             return Ok(());
         }
+        // The image a pod was made with stays the default of its node: a new operator restarts nobody.
+        let settled = self.observed.pod.as_ref().and_then(pod::image).map(node_builder::parse_image);
+        let default_image = settled.as_ref().unwrap_or(default_image);
         let image = node_builder::complete_image(&self.node.spec.template.image, default_image);
         let desired = pod::pod(
             self.node,
@@ -334,6 +355,7 @@ impl Planner<'_> {
                 component: self.component(),
             },
         )?;
+        self.plan.revision = pod::annotation(&desired.metadata, labels::REVISION).map(str::to_owned);
         let Some(existing) = &self.observed.pod else {
             let event = Reason::new("PodCreated", format!("created pod {name}"));
             self.step(Write::Create(Manifest::of(&desired)?), Some(event));
@@ -353,12 +375,34 @@ impl Planner<'_> {
             return Ok(());
         }
         self.touch(existing);
+        if self.plan.up_to_date == Some(false) {
+            let leave = self.leave(existing)?;
+            self.plan.eviction = Some((Write::evict(existing), leave));
+        }
         Ok(())
+    }
+
+    /// Whether the pod may be taken down to be made anew.
+    fn leave(&self, existing: &Pod) -> Result<Leave, ReconcileError> {
+        // Without the Network nobody judges whether a quorum remains.
+        let Some(network) = &self.observed.network else { return Ok(Leave::Missing) };
+        if quorum::standing(Some(existing), Some(&self.observed.word)) == Standing::NotVoting {
+            return Ok(Leave::NotNeeded);
+        }
+        let assigned = revision::of_template(&self.node.spec.template)?;
+        let permit = network.status.as_ref().and_then(|status| status.permit.clone());
+        let usable = permit.filter(|permit| {
+            permit.node == self.name
+                && Some(&permit.pod_uid) == existing.uid().as_ref()
+                && permit.revision == assigned
+                && self.observed.now < permit.expires_at.0
+        });
+        Ok(usable.map_or(Leave::Missing, Leave::Granted))
     }
 
     /// Changes a pod annotation when a mounted document has changed: the kubelet then refreshes the mounts at once
     /// instead of a minute later.
-    fn touch(&mut self, existing: &k8s_openapi::api::core::v1::Pod) {
+    fn touch(&mut self, existing: &Pod) {
         let documents = self.documents();
         if let Some(documents) = documents
             && pod::annotation(&existing.metadata, labels::DOCUMENTS) != Some(&documents)

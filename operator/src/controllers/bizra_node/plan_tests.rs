@@ -3,7 +3,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::*;
 use crate::controllers::fixtures::{
-    claim_of, default_image, deleting, genesis_map, network, node, node_observed, pod_of, report, written,
+    claim_of, container, default_image, deleting, genesis_map, network, node, node_observed, pod_of, report, written,
 };
 
 fn plan_of(observed: &Observed) -> Plan {
@@ -58,12 +58,66 @@ fn after_a_crash_between_configuration_and_pod_only_the_pod_is_planned() {
     assert_eq!(targets(&plan_of(&observed)), ["create Pod default/demo-v0"]);
 }
 
-#[test]
-fn a_changed_spec_does_not_restart_a_running_pod() {
+fn changed_node() -> BizraNode {
     let mut changed = node(0);
     changed.spec.template.image.tag = Some("next".to_owned());
-    let plan = plan(&changed, &settled(), &default_image()).unwrap();
+    changed
+}
+
+fn leave(observed: &Observed) -> Leave {
+    let plan = plan(&changed_node(), observed, &default_image()).unwrap();
     assert_eq!((targets(&plan), plan.up_to_date), (Vec::new(), Some(false)));
+    let (write, leave) = plan.eviction.unwrap();
+    assert!(matches!(write, Write::Evict { uid, .. } if uid == "pod-0"));
+    leave
+}
+
+#[test]
+fn a_changed_spec_restarts_a_running_pod_only_with_a_permit_for_exactly_that() {
+    let mut observed = settled();
+    // A pod whose container does not run is in nobody's way.
+    assert_eq!(leave(&observed), Leave::NotNeeded);
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(running_status()).unwrap());
+    assert_eq!(leave(&observed), Leave::Missing);
+
+    let seconds = |seconds: i64| {
+        let time = k8s_openapi::jiff::Timestamp::from_second(observed.now.as_second() + seconds).unwrap();
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time)
+    };
+    let permit = Permit {
+        node: "demo-v0".to_owned(),
+        pod_uid: "pod-0".to_owned(),
+        revision: revision::of_template(&changed_node().spec.template).unwrap(),
+        expires_at: seconds(60),
+        deadline_at: seconds(360),
+    };
+    let with = |permit: Permit| {
+        let mut observed = observed.clone();
+        let status = crate::api::NetworkStatus { permit: Some(permit), ..Default::default() };
+        observed.network.as_mut().unwrap().status = Some(status);
+        leave(&observed)
+    };
+    assert_eq!(with(permit.clone()), Leave::Granted(permit.clone()));
+    for other in [
+        Permit { node: "demo-v1".to_owned(), ..permit.clone() },
+        Permit { pod_uid: "pod-1".to_owned(), ..permit.clone() },
+        Permit { revision: "another".to_owned(), ..permit.clone() },
+        Permit { expires_at: seconds(0), ..permit.clone() },
+    ] {
+        assert_eq!(with(other.clone()), Leave::Missing, "{other:?}");
+    }
+}
+
+fn running_status() -> serde_json::Value {
+    json!({"phase": "Running", "containerStatuses": [container("node", &json!({"running": {}}))]})
+}
+
+#[test]
+fn a_new_default_image_does_not_restart_a_node_that_names_none() {
+    let mut unnamed = node(0);
+    unnamed.spec.template.image = ImageSpec::default();
+    let plan = plan(&unnamed, &settled(), &node_builder::parse_image("localhost/bizra:next")).unwrap();
+    assert_eq!((targets(&plan), plan.up_to_date), (Vec::new(), Some(true)));
 }
 
 #[test]

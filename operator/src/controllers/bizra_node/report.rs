@@ -80,7 +80,7 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
             Truth::False,
             Reason::new(
                 "RevisionPending",
-                "the spec has changed since the pod was made; the pod takes it over when it is made anew",
+                "the spec has changed since the pod was made; the pod is made anew when the Network grants a permit",
             ),
         ),
         None => (Truth::Unknown, Reason::new("PodMissing", "there is no pod")),
@@ -121,6 +121,7 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
             .or_else(|| report.and_then(|report| report.genesis_hash.clone()))
             .or(old.genesis_hash),
         certificate_request: report.map(|report| report.certificate_request.clone()).or(old.certificate_request),
+        revision: plan.revision.clone(),
         volume_id: observed.claim.as_ref().and_then(kube::ResourceExt::uid),
     }
 }

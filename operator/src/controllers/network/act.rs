@@ -33,7 +33,7 @@ pub(super) async fn act(
         };
         match context.write(&write).await? {
             WriteOutcome::Written => announce(context, network, event),
-            WriteOutcome::Superseded => break,
+            WriteOutcome::Superseded | WriteOutcome::Refused => break,
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ pub mod ceremony;
 pub mod observe;
 pub mod plan;
 pub mod report;
+pub mod roll;
 mod sweep;
 
 use std::{sync::Arc, time::Duration};
@@ -15,6 +16,9 @@ pub use sweep::sweep_authorities;
 
 use super::{Context, ReconcileError};
 use crate::api::Network;
+
+/// How soon a network is looked at again while a permit is out.
+const WITH_PERMIT: Duration = Duration::from_secs(2);
 
 /// How soon a network is looked at again that is not as it should be.
 const SOON: Duration = Duration::from_secs(15);
@@ -40,6 +44,12 @@ pub async fn reconcile(network: Arc<Network>, context: Arc<Context>) -> Result<A
     let ready = report::report(&context, &network, &observed, &plan, outcome.as_ref()).await?;
     outcome?;
     context.succeeded(&uid);
-    let wait = if ready { context.settings.status_interval } else { SOON.min(context.settings.status_interval) };
+    let wait = if plan.roll.as_ref().is_some_and(|roll| roll.permit.is_some()) {
+        WITH_PERMIT
+    } else if ready {
+        context.settings.status_interval
+    } else {
+        SOON.min(context.settings.status_interval)
+    };
     Ok(Action::requeue(super::context::jittered(wait, &uid)))
 }

@@ -1,5 +1,7 @@
 //! What there is of a network: live reads.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
@@ -13,6 +15,7 @@ use crate::{
     api::{BizraNode, Network},
     certificates::Authority,
     controllers::{Context, ReconcileError, reading},
+    probe::Word,
     resources::{labels, names},
 };
 
@@ -25,6 +28,8 @@ pub struct Observed {
     pub nodes: Vec<BizraNode>,
     /// Pods of the network, from one list: the ceremony reads them all at once.
     pub pods: Vec<Pod>,
+    /// What the nodes in these pods said last, by node name.
+    pub words: BTreeMap<String, Word>,
     /// Volume claims of the network.
     pub claims: Vec<PersistentVolumeClaim>,
     /// The genesis.
@@ -68,6 +73,14 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
     // Claims first: a pod of the list then names a claim that was there before it was read.
     let claims = reading::list(client, &namespace, &selector, "the volume claims").await?;
     let pods = reading::list(client, &namespace, &selector, "the pods").await?;
+    let words = pods
+        .iter()
+        .map(|pod: &Pod| {
+            let key = (namespace.clone(), pod.name_any());
+            let word = context.probes.latest(&key, &pod.uid().unwrap_or_default());
+            (pod.name_any(), word)
+        })
+        .collect();
     let authority: Option<Secret> = reading::get(
         client,
         &context.settings.operator_namespace,
@@ -86,6 +99,7 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
         now: Timestamp::now(),
         nodes,
         pods,
+        words,
         claims,
         genesis: reading::get(client, &namespace, &names::genesis(&name), "the genesis").await?,
         certificates: reading::get(client, &namespace, &names::certificates(&name), "the certificates").await?,

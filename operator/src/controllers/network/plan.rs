@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     ceremony::{Ceremony, assess, wanted_names},
     observe::Observed,
+    roll::{self, Progress, Roll},
 };
 use crate::{
     api::{BizraNode, DeletionPolicy, ImageSpec, Network},
@@ -17,6 +18,7 @@ use crate::{
         conditions::Reason,
         key_report::{self, KeyReading},
         ownership::{Ownership, ownership},
+        quorum::{Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
     resources::{budget, config_map, genesis, labels, names, node as node_builder, service},
@@ -51,6 +53,8 @@ pub struct Plan {
     pub ceremony: Ceremony,
     /// Names of the validators the spec asks for.
     pub validators: Vec<String>,
+    /// The rolling change; none if nothing was decided.
+    pub roll: Option<Roll>,
 }
 
 /// Makes the plan.
@@ -62,7 +66,14 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
         observed,
         name: network.name_any(),
         namespace: network.namespace().unwrap_or_default(),
-        plan: Plan { steps: Vec::new(), stalled: None, waiting: None, ceremony, validators: wanted_names(network) },
+        plan: Plan {
+            steps: Vec::new(),
+            stalled: None,
+            waiting: None,
+            ceremony,
+            validators: wanted_names(network),
+            roll: None,
+        },
     };
     if network.metadata.deletion_timestamp.is_some() {
         planner.clean_up();
@@ -144,6 +155,10 @@ impl Planner<'_> {
         if self.plan.stalled.is_none() {
             self.ceremony()?;
             self.certificates();
+            // Last: a stopped roll-out keeps nothing else from being done.
+            if let Some(Roll { progress: Progress::Stalled(reason), .. }) = &self.plan.roll {
+                self.plan.stalled = Some(reason.clone());
+            }
         }
         Ok(())
     }
@@ -208,7 +223,9 @@ impl Planner<'_> {
             .filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours)
             .map(|node| &node.spec.template.image)
             .find(|image| image.repository.is_some());
-        let image = node_builder::complete_image(&self.network.spec.template.image, settled.unwrap_or(default_image));
+        let template = node_builder::template(self.network, settled.unwrap_or(default_image));
+        let census = self.census();
+        let roll = roll::decide(self.network, observed, census.as_ref(), template)?;
         for name in self.plan.validators.clone() {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
             if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)
@@ -216,14 +233,30 @@ impl Planner<'_> {
             {
                 continue;
             }
-            let desired = node_builder::validator(self.network, &self.name, &self.namespace, &name, image.clone());
+            let desired = node_builder::validator(
+                self.network,
+                &self.name,
+                &self.namespace,
+                &name,
+                roll.template(&name).clone(),
+            )?;
             if let Some(write) = needs_apply(live, &desired)? {
                 let event =
                     live.is_none().then(|| Reason::new("ValidatorCreated", format!("created BizraNode {name}")));
                 self.write(write, event);
             }
         }
+        self.plan.roll = Some(roll);
         Ok(())
+    }
+
+    /// Who votes; none without a chain.
+    fn census(&self) -> Option<Census> {
+        let Ceremony::Done { genesis, .. } = &self.plan.ceremony else { return None };
+        let observed = self.observed;
+        let nodes: Vec<&BizraNode> =
+            observed.nodes.iter().filter(|node| node.spec.network_ref.name == self.name).collect();
+        Some(Census::take(Some(genesis), &nodes, &observed.pods, &observed.words, Freshness::Polled))
     }
 
     fn ceremony(&mut self) -> Result<(), ReconcileError> {

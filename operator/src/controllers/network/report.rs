@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 
 use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
 
-use super::{ceremony::Ceremony, observe::Observed, plan::Plan};
+use super::{
+    ceremony::Ceremony,
+    observe::Observed,
+    plan::Plan,
+    roll::{self, Progress},
+};
 use crate::{
     api::{BizraNode, BizraNodeStatus, Network, NetworkStatus, Offender, QuorumStatus, ValidatorCounts, condition},
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Reason, Truth, announcements, find, is_true},
     },
-    kubernetes::shorten,
+    kubernetes::{Announcement, shorten},
 };
 
 /// Most offenders a status names.
@@ -44,7 +49,8 @@ pub async fn report(
     match api.replace_status(&network.name_any(), &PostParams::default(), &written).await {
         Ok(_) => {
             context.reported(&uid);
-            for announcement in news {
+            let steps = roll::news(&old, written.status.as_ref().unwrap_or(&old)).into_iter().map(Announcement::normal);
+            for announcement in news.into_iter().chain(steps) {
                 context.announcer.announce(network.object_ref(&()), announcement);
             }
             Ok(ready)
@@ -108,7 +114,9 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     set_progress(&mut conditions, is_ready, &reason, plan, failure);
     set_quorum(&mut conditions, plan, ready_power, total_power);
     set_synced(&mut conditions, lag);
+    set_up_to_date(&mut conditions, plan);
 
+    let roll = plan.roll.as_ref();
     NetworkStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
@@ -125,6 +133,10 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
             Ceremony::Done { hash, .. } => Some(hash.clone()),
             _ => None,
         },
+        revision: roll.map(|roll| roll.target.clone()).or(old.revision),
+        good_revision: roll.map_or(old.good_revision, |roll| roll.good.clone()),
+        permit: roll.map_or(old.permit, |roll| roll.permit.clone()),
+        failed_revision: roll.map_or(old.failed_revision, |roll| roll.failed.clone()),
         offenders: offenders(&validators),
     }
 }
@@ -225,6 +237,19 @@ fn set_synced(conditions: &mut Conditions<'_>, lag: Option<i64>) {
         Some(_) => (Truth::False, Reason::new("CatchingUp", "a validator is behind; see status.lag")),
     };
     conditions.set(condition::SYNCED, truth, &reason);
+}
+
+fn set_up_to_date(conditions: &mut Conditions<'_>, plan: &Plan) {
+    let (truth, reason) = match plan.roll.as_ref().map(|roll| &roll.progress) {
+        None => (Truth::Unknown, Reason::new("NotDecided", "see the condition Ready")),
+        Some(Progress::Current) => {
+            (Truth::True, Reason::new("RevisionCurrent", "every node was made from the present spec"))
+        }
+        Some(Progress::Rolling(reason) | Progress::Waiting(reason) | Progress::Stalled(reason)) => {
+            (Truth::False, reason.clone())
+        }
+    };
+    conditions.set(condition::UP_TO_DATE, truth, &reason);
 }
 
 fn offenders(validators: &[Validator<'_>]) -> Vec<Offender> {

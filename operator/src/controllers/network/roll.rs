@@ -1,0 +1,370 @@
+//! Rolling changes: which template each validator is to have, and which one node may be down for it. Pure.
+//!
+//! A validator is given the new template only with a permit, so that a pod which is re-made for another reason meanwhile
+//! gets what it had. A permit is only acted on in the reconciliation after the one that granted it: by then it is in the
+//! status, written with the version of the Network it was judged from.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::ResourceExt as _;
+
+use super::observe::Observed;
+use crate::{
+    api::{BizraNode, FailedRevision, Network, NetworkStatus, NodeTemplate, Permit, condition},
+    controllers::{
+        conditions::{Reason, find},
+        ownership::{Ownership, ownership},
+        quorum::{Census, Standing, Verdict},
+    },
+    kubernetes::shorten,
+    resources::{labels, pod, revision},
+};
+
+/// A permit that is not used within this time is taken back. A drain of the node's host may be in the way.
+const PERMIT_SECONDS: i64 = 60;
+/// Longest message of a failed revision, in bytes.
+const MESSAGE_MAX_BYTES: usize = 512;
+
+/// Where a rolling change is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Every node is as the spec asks.
+    Current,
+    /// A node is being changed.
+    Rolling(Reason),
+    /// A node has to be changed and may not be now.
+    Waiting(Reason),
+    /// Somebody has to decide or to change something.
+    Stalled(Reason),
+}
+
+/// What was decided about a rolling change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roll {
+    /// Revision the spec asks for.
+    pub target: String,
+    /// The latest revision that was in sync on a validator.
+    pub good: Option<String>,
+    /// The permit the status is to hold.
+    pub permit: Option<Permit>,
+    /// The failure the status is to hold.
+    pub failed: Option<FailedRevision>,
+    /// Where it is.
+    pub progress: Progress,
+    /// The template of each validator, if it is not the one of the spec.
+    held_back: BTreeMap<String, NodeTemplate>,
+    wanted: NodeTemplate,
+}
+
+impl Roll {
+    /// The template this validator's `BizraNode` is to have now.
+    pub fn template(&self, name: &str) -> &NodeTemplate {
+        self.held_back.get(name).unwrap_or(&self.wanted)
+    }
+}
+
+/// A node as the roll sees it.
+struct Member<'a> {
+    name: String,
+    node: &'a BizraNode,
+    pod: Option<&'a Pod>,
+    is_ours: bool,
+    /// Revision of the template it was given.
+    assigned: String,
+    standing: Standing,
+}
+
+impl Member<'_> {
+    fn pod_uid(&self) -> String {
+        self.pod.and_then(kube::ResourceExt::uid).unwrap_or_default()
+    }
+
+    /// Whether the pod is what the `BizraNode` asks for; none if that is not known yet or there is no pod.
+    fn pod_is_current(&self) -> Option<bool> {
+        let status = self.node.status.as_ref()?;
+        let desired = status.revision.as_deref()?;
+        if Some(status.observed_generation) != self.node.metadata.generation {
+            return None;
+        }
+        let pod = self.pod.filter(|pod| pod.metadata.deletion_timestamp.is_none())?;
+        Some(pod::annotation(&pod.metadata, labels::REVISION) == Some(desired))
+    }
+
+    /// Runs what it was given, and takes part.
+    fn is_in_place(&self) -> bool {
+        let takes_part = match self.standing {
+            Standing::InSync => true,
+            // A full node has nothing to vote with.
+            Standing::NotVoting => self.node.status.as_ref().is_some_and(|status| {
+                find(&status.conditions, condition::READY).is_some_and(|ready| ready.status == "True")
+            }),
+            Standing::Unknown => false,
+        };
+        takes_part && self.pod_is_current() == Some(true)
+    }
+
+    fn last_seen(&self) -> String {
+        let told = self.node.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        find(told, condition::READY)
+            .map_or_else(|| "nothing is known of it".to_owned(), |ready| format!("{}: {}", ready.reason, ready.message))
+    }
+}
+
+/// Decides. `census` is of the same observation; without a chain (`census` none) nobody votes and everybody is changed at
+/// once.
+pub fn decide(
+    network: &Network,
+    observed: &Observed,
+    census: Option<&Census>,
+    wanted: NodeTemplate,
+) -> Result<Roll, serde_json::Error> {
+    let target = revision::of_template(&wanted)?;
+    let old = network.status.clone().unwrap_or_default();
+    let members = members(network, observed, census)?;
+    let mut roll = Roll {
+        good: old.good_revision.clone(),
+        permit: None,
+        failed: None,
+        progress: Progress::Current,
+        held_back: BTreeMap::new(),
+        wanted,
+        target,
+    };
+    let Some(census) = census else { return Ok(roll) };
+
+    let mut known: BTreeMap<String, NodeTemplate> = BTreeMap::new();
+    for member in members.iter().filter(|member| member.is_ours) {
+        let template = &member.node.spec.template;
+        known.insert(revision::of_template(template)?, template.clone());
+    }
+    if members.iter().any(|member| member.is_ours && member.assigned == roll.target && member.is_in_place()) {
+        roll.good = Some(roll.target.clone());
+    }
+    roll.failed = standing_failure(&old, &roll.target, &members);
+    settle_permit(&mut roll, &old, &members, &known, observed.now);
+    if roll.permit.is_none() {
+        choose(&mut roll, network, census, &members, observed.now);
+    }
+    // What was granted just now is acted on when it is in the status.
+    let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
+    let names = super::validator_names(network, observed.genesis.as_ref());
+    hold_back(&mut roll, &names, &members, &known, permit.as_ref(), census);
+    if let Some(failed) = &roll.failed {
+        roll.progress = Progress::Stalled(failure_reason(failed));
+    }
+    Ok(roll)
+}
+
+fn members<'a>(
+    network: &Network,
+    observed: &'a Observed,
+    census: Option<&Census>,
+) -> Result<Vec<Member<'a>>, serde_json::Error> {
+    let of_network = observed.nodes.iter().filter(|node| node.spec.network_ref.name == network.name_any());
+    of_network
+        .map(|node| {
+            let name = node.name_any();
+            let is_ours = ownership(&node.metadata, network) == Ownership::Ours;
+            let assigned = match pod::annotation(&node.metadata, labels::TEMPLATE_REVISION).filter(|_| is_ours) {
+                Some(assigned) => assigned.to_owned(),
+                None => revision::of_template(&node.spec.template)?,
+            };
+            Ok(Member {
+                pod: observed.pods.iter().find(|pod| pod.name_any() == name),
+                standing: census.map_or(Standing::NotVoting, |census| census.standing(&name)),
+                name,
+                node,
+                is_ours,
+                assigned,
+            })
+        })
+        .collect()
+}
+
+/// The failure that still stands: of the revision the spec asks for, unless the node has come back with it after all.
+fn standing_failure(old: &NetworkStatus, target: &str, members: &[Member<'_>]) -> Option<FailedRevision> {
+    let failed = old.failed_revision.clone().filter(|failed| failed.revision == target)?;
+    let is_back =
+        |member: &Member<'_>| member.name == failed.node && member.assigned == failed.revision && member.is_in_place();
+    (!members.iter().any(is_back)).then_some(failed)
+}
+
+/// Keeps, returns or fails the permit that is out.
+fn settle_permit(
+    roll: &mut Roll,
+    old: &NetworkStatus,
+    members: &[Member<'_>],
+    known: &BTreeMap<String, NodeTemplate>,
+    now: Timestamp,
+) {
+    let Some(permit) = old.permit.clone() else { return };
+    let Some(member) = members.iter().find(|member| member.name == permit.node) else { return };
+    let wanted = if member.is_ours { wanted_revision(roll, member) } else { member.assigned.clone() };
+    if wanted != permit.revision || (member.assigned == permit.revision && member.is_in_place()) {
+        return;
+    }
+    let is_used = member.pod_uid() != permit.pod_uid
+        || member.pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
+        || permit.pod_uid.is_empty();
+    if now >= permit.expires_at.0 && !is_used {
+        return;
+    }
+    if now < permit.deadline_at.0 {
+        roll.progress = Progress::Rolling(Reason::new(
+            "RollingUpdate",
+            format!("{} is being changed to revision {}", permit.node, permit.revision),
+        ));
+        roll.permit = Some(permit);
+        return;
+    }
+    // A roll-back that does not help either leaves the first failure standing.
+    if permit.revision == roll.target {
+        let proven = roll.good.as_deref() == Some(&permit.revision);
+        let rolled_back_to = roll.good.clone().filter(|good| !proven && member.is_ours && known.contains_key(good));
+        roll.failed = Some(FailedRevision {
+            revision: permit.revision,
+            node: permit.node,
+            message: shorten(&member.last_seen(), MESSAGE_MAX_BYTES),
+            rolled_back_to,
+        });
+    }
+}
+
+/// The revision one of our validators is to end with.
+fn wanted_revision(roll: &Roll, member: &Member<'_>) -> String {
+    match &roll.failed {
+        None => roll.target.clone(),
+        Some(FailedRevision { rolled_back_to: Some(good), .. }) if member.assigned == roll.target => good.clone(),
+        Some(_) => member.assigned.clone(),
+    }
+}
+
+/// Picks the next node and asks whether it may go.
+fn choose(roll: &mut Roll, network: &Network, census: &Census, members: &[Member<'_>], now: Timestamp) {
+    let mut candidates: Vec<(&Member<'_>, String)> = members
+        .iter()
+        .filter_map(|member| {
+            let wanted = if member.is_ours { wanted_revision(roll, member) } else { member.assigned.clone() };
+            // What does not vote is replaced by its own controller, without a permit.
+            let outdated = member.pod_is_current() == Some(false) && member.standing != Standing::NotVoting;
+            (member.assigned != wanted || outdated).then_some((member, wanted))
+        })
+        .collect();
+    // Those that do not work first; the order of the names otherwise.
+    candidates.sort_by_key(|(member, _)| (member.standing, Reverse(member.is_ours)));
+    let allowed = network.spec.allow_quorum_loss_for.as_deref();
+    let mut obstacle = None;
+    for (member, wanted) in candidates {
+        let refusal = match census.may_go(&member.name) {
+            Verdict::Safe => None,
+            Verdict::NotNow(_) | Verdict::Never(_) if allowed == Some(&wanted) => None,
+            Verdict::NotNow(reason) => Some(Progress::Waiting(reason)),
+            Verdict::Never(Reason { word, message }) => {
+                let message = format!("{message}; set spec.allowQuorumLossFor to {wanted} to do it all the same");
+                Some(Progress::Stalled(Reason { word, message }))
+            }
+        };
+        let Some(refusal) = refusal else {
+            let expires_at = later(now, PERMIT_SECONDS);
+            let deadline_at = later(expires_at, i64::from(network.spec.update_deadline_seconds));
+            roll.progress = Progress::Rolling(Reason::new(
+                "RollingUpdate",
+                format!("{} may be changed to revision {wanted}", member.name),
+            ));
+            roll.permit = Some(Permit {
+                node: member.name.clone(),
+                pod_uid: member.pod_uid(),
+                revision: wanted,
+                expires_at: Time(expires_at),
+                deadline_at: Time(deadline_at),
+            });
+            return;
+        };
+        // The one that needs a decision is told, else the first.
+        if obstacle.is_none() || matches!(refusal, Progress::Stalled(_)) {
+            obstacle = Some(refusal);
+        }
+    }
+    if let Some(obstacle) = obstacle {
+        roll.progress = obstacle;
+    }
+}
+
+fn later(now: Timestamp, seconds: i64) -> Timestamp {
+    // Whole seconds, as the API server keeps them: the permit has to be recognised when it is read back.
+    let seconds = SignedDuration::from_secs(now.as_second().saturating_add(seconds));
+    Timestamp::from_duration(seconds).unwrap_or(Timestamp::MAX)
+}
+
+/// Keeps every validator that has no permit at what it was given.
+fn hold_back(
+    roll: &mut Roll,
+    names: &[String],
+    members: &[Member<'_>],
+    known: &BTreeMap<String, NodeTemplate>,
+    permit: Option<&Permit>,
+    census: &Census,
+) {
+    // If nobody votes, nothing can be broken: a first image with a typing error is corrected everywhere at once.
+    if !census.anybody_votes() && roll.failed.is_none() {
+        return;
+    }
+    for member in members.iter().filter(|member| member.is_ours) {
+        let revision = match permit {
+            Some(permit) if permit.node == member.name => &permit.revision,
+            _ => &member.assigned,
+        };
+        if *revision != roll.target {
+            // Somebody has edited it and nobody else has the former template: it stays until its turn.
+            let template = known.get(revision).unwrap_or(&member.node.spec.template);
+            roll.held_back.insert(member.name.clone(), template.clone());
+        }
+    }
+    // A validator whose BizraNode was deleted comes back with what is known to work.
+    let good = roll.good.as_ref().filter(|good| **good != roll.target).and_then(|good| known.get(good));
+    if let Some(good) = good {
+        for name in names.iter().filter(|name| members.iter().all(|member| member.name != **name)) {
+            roll.held_back.insert(name.clone(), good.clone());
+        }
+    }
+}
+
+fn failure_reason(failed: &FailedRevision) -> Reason {
+    let FailedRevision { revision, node, message, rolled_back_to } = failed;
+    let (word, what) = match rolled_back_to {
+        Some(good) => ("RolledBack", format!("{node} is rolled back to revision {good}, no other node was touched")),
+        None => ("RollStopped", "no further node is changed".to_owned()),
+    };
+    let message = format!(
+        "{node} did not come back in sync with revision {revision} ({message}); {what}; change the spec to go on"
+    );
+    Reason::new(word, message)
+}
+
+/// What to tell people when this status replaces that one.
+pub fn news(old: &NetworkStatus, new: &NetworkStatus) -> Vec<Reason> {
+    let mut news = Vec::new();
+    if let Some(permit) = new.permit.as_ref().filter(|permit| old.permit.as_ref() != Some(permit)) {
+        let message = format!("{} may restart for revision {}", permit.node, permit.revision);
+        news.push(Reason::new("PermitGranted", message));
+    }
+    if let Some(permit) = old.permit.as_ref().filter(|permit| new.permit.as_ref() != Some(permit)) {
+        let failed = new.failed_revision.is_some() && old.failed_revision != new.failed_revision;
+        let Permit { node, revision, .. } = permit;
+        news.push(if failed {
+            Reason::new("PermitFailed", format!("{node} did not come back in sync with revision {revision}"))
+        } else {
+            Reason::new("PermitReturned", format!("the permit of {node} for revision {revision} is returned"))
+        });
+    }
+    news
+}
+
+#[cfg(test)]
+#[path = "roll_tests.rs"]
+mod tests;
