@@ -68,7 +68,7 @@ pub(crate) struct SoakArgs {
     #[arg(long, default_value_t = 1_024)]
     keep_blocks: u64,
     /// First port of the devnet.
-    #[arg(long, value_name = "PORT", default_value_t = 33_300)]
+    #[arg(long, value_name = "PORT", default_value_t = 29_100)]
     base_port: u16,
     /// Where the devnet lives while it runs.
     #[arg(long, value_name = "FOLDER", default_value = "target/soak/work")]
