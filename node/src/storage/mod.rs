@@ -113,6 +113,9 @@ impl Family {
 /// What reads keep of tables, all families together. By default each would have a cache of its own, which fills over hours.
 const CACHE_BYTES: usize = 64 << 20;
 
+/// Bytes of all write buffers together. Without a bound, those of seldom written families fill over many minutes.
+const WRITE_BUFFERS_BYTES: usize = 128 << 20;
+
 /// Bytes of a flush or compaction that are handed to the disk at once.
 const FLUSH_BYTES: u64 = 1 << 20;
 
@@ -193,6 +196,7 @@ impl Database {
         options.set_bytes_per_sync(FLUSH_BYTES);
         options.set_recycle_log_file_num(4);
         options.set_max_total_wal_size(256 << 20);
+        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
         options.set_keep_log_file_num(4);
         options.set_wal_recovery_mode(RECOVERY);
         // There is one writer, the driver; hashed write buffers know no other way.
