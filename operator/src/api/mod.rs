@@ -7,8 +7,8 @@ mod schema;
 
 pub use bizra_node::{BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference};
 pub use network::{
-    DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Network, NetworkSpec, NetworkStatus, Offender,
-    Permit, QuorumStatus, ServiceSpec, ServiceType, ValidatorCounts,
+    DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Network, NetworkPolicyMode, NetworkPolicySpec,
+    NetworkSpec, NetworkStatus, Offender, Permit, QuorumStatus, ServiceSpec, ServiceType, ValidatorCounts,
 };
 pub use node_template::{
     HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,

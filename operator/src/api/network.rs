@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::{
+    api::networking::v1::NetworkPolicyPeer,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -80,6 +83,10 @@ pub struct NetworkSpec {
     #[serde(default)]
     pub service: ServiceSpec,
 
+    /// Who may reach the nodes over the pod network.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
+
     /// What happens to volumes and genesis when the Network is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -145,6 +152,36 @@ pub enum ServiceType {
     ClusterIP,
     NodePort,
     LoadBalancer,
+}
+
+/// Who may reach the nodes over the pod network. Enforced by the cluster's network plugin, if it knows `NetworkPolicy`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct NetworkPolicySpec {
+    /// Whether there is a `NetworkPolicy` that lets through what is named here, and nothing else.
+    #[serde(default)]
+    pub mode: NetworkPolicyMode,
+
+    /// Who may use the client ports, gRPC and HTTP: peers as in a `NetworkPolicy`. Left out, whoever reaches the Service if
+    /// that is a `NodePort` or `LoadBalancer`, and otherwise the pods of this namespace. An empty list is nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub clients: Option<Vec<NetworkPolicyPeer>>,
+
+    /// Who may read the metrics: peers as in a `NetworkPolicy`. Left out, pods of any namespace that are labelled
+    /// `app.kubernetes.io/name: prometheus`. An empty list is nobody; the kubelet's probes always come through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub monitoring: Option<Vec<NetworkPolicyPeer>>,
+}
+
+/// Whether the nodes are closed off.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPolicyMode {
+    /// What is not allowed is denied, in both directions.
+    #[default]
+    DefaultDeny,
+    /// There is no policy of the operator's; one it made is removed.
+    Disabled,
 }
 
 /// What happens to the data of a deleted Network.

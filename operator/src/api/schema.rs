@@ -97,7 +97,7 @@ enum Prose {
 }
 
 /// Fields of the spec that are embedded Kubernetes types.
-const EMBEDDED: [&str; 3] = ["affinity", "tolerations", "resources"];
+const EMBEDDED: [&str; 5] = ["affinity", "tolerations", "resources", "clients", "monitoring"];
 
 /// Bounds lists and strings, drops formats the API server does not know, and shortens foreign prose.
 fn bound(schema: &mut Value, prose: Prose) {

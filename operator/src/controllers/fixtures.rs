@@ -112,6 +112,7 @@ pub(super) fn node_observed() -> bizra_node::observe::Observed {
 pub(super) fn network_observed() -> network::observe::Observed {
     network::observe::Observed {
         now: now(),
+        operator_namespace: "bizra-system".to_owned(),
         nodes: Vec::new(),
         pods: Vec::new(),
         words: std::collections::BTreeMap::new(),
@@ -121,6 +122,7 @@ pub(super) fn network_observed() -> network::observe::Observed {
         nodes_service: None,
         api_service: None,
         budget: None,
+        policy: None,
         authority: None,
     }
 }

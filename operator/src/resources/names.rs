@@ -42,6 +42,11 @@ pub fn disruption_budget(network: &str) -> String {
     format!("{network}-validators")
 }
 
+/// The policy that closes off the nodes of a network.
+pub fn network_policy(network: &str) -> String {
+    format!("{network}-nodes")
+}
+
 /// The Secret with a network's certificate authority, in the operator's namespace. The uid is part of it: a network
 /// that is deleted and applied again gets a new authority, and the old one can be swept without asking who uses it.
 pub fn authority(network_uid: &str) -> String {

@@ -4,4 +4,5 @@
 
 pub mod load;
 pub mod node;
+pub mod reach;
 pub mod scene;

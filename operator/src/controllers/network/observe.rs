@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
+        networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
     jiff::Timestamp,
@@ -24,6 +25,8 @@ use crate::{
 pub struct Observed {
     /// Time of the observation.
     pub now: Timestamp,
+    /// Namespace of this operator: the only one that may reach the nodes' admin ports.
+    pub operator_namespace: String,
     /// Every `BizraNode` that names this network, and every other one of a wanted name.
     pub nodes: Vec<BizraNode>,
     /// Pods of the network, from one list: the ceremony reads them all at once.
@@ -42,6 +45,8 @@ pub struct Observed {
     pub api_service: Option<Service>,
     /// The disruption budget.
     pub budget: Option<PodDisruptionBudget>,
+    /// The policy that closes off the nodes.
+    pub policy: Option<NetworkPolicy>,
     /// The certificate authority.
     pub authority: Option<Authority>,
 }
@@ -97,6 +102,7 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
     };
     Ok(Observed {
         now: Timestamp::now(),
+        operator_namespace: context.settings.operator_namespace.clone(),
         nodes,
         pods,
         words,
@@ -106,6 +112,7 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
         nodes_service: reading::get(client, &namespace, &names::nodes_service(&name), "the Services").await?,
         api_service: reading::get(client, &namespace, &names::api_service(&name), "the Services").await?,
         budget: reading::get(client, &namespace, &names::disruption_budget(&name), "the disruption budget").await?,
+        policy: reading::get(client, &namespace, &names::network_policy(&name), "the network policy").await?,
         authority,
     })
 }

@@ -11,7 +11,7 @@ use super::{
     roll::{self, Progress, Roll},
 };
 use crate::{
-    api::{BizraNode, DeletionPolicy, ImageSpec, Network},
+    api::{BizraNode, DeletionPolicy, ImageSpec, Network, NetworkPolicyMode},
     certificates,
     controllers::{
         ReconcileError,
@@ -21,7 +21,7 @@ use crate::{
         quorum::{Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
-    resources::{budget, config_map, genesis, labels, names, node as node_builder, service},
+    resources::{budget, config_map, genesis, labels, names, network_policy, node as node_builder, service},
 };
 
 /// One thing to do.
@@ -151,6 +151,8 @@ impl Planner<'_> {
         }
         self.services()?;
         self.budget()?;
+        // Before the first node, which is then never without it.
+        self.policy()?;
         self.validators(default_image)?;
         if self.plan.stalled.is_none() {
             self.ceremony()?;
@@ -159,8 +161,16 @@ impl Planner<'_> {
             if let Some(Roll { progress: Progress::Stalled(reason), .. }) = &self.plan.roll {
                 self.plan.stalled = Some(reason.clone());
             }
+            if self.plan.stalled.is_none() && self.is_closed_off() {
+                let unsound = network_policy::unsound(self.network);
+                self.plan.stalled = unsound.map(|message| Reason::new("InvalidNetworkPolicyPeer", message));
+            }
         }
         Ok(())
+    }
+
+    fn is_closed_off(&self) -> bool {
+        self.network.spec.network_policy.mode == NetworkPolicyMode::DefaultDeny
     }
 
     /// False, with the reason noted, if an object of this name is not ours.
@@ -209,6 +219,32 @@ impl Planner<'_> {
         if self.may_have(live.map(|live| &live.metadata), "PodDisruptionBudget", &desired.name_any())
             && let Some(write) = needs_apply(live, &desired)?
         {
+            self.write(write, None);
+        }
+        Ok(())
+    }
+
+    fn policy(&mut self) -> Result<(), ReconcileError> {
+        let live = self.observed.policy.as_ref();
+        let name = names::network_policy(&self.name);
+        if !self.is_closed_off() {
+            // Somebody else's policy of this name may stay.
+            if let Some(live) = live.filter(|live| {
+                ownership(&live.metadata, self.network) == Ownership::Ours && live.metadata.deletion_timestamp.is_none()
+            }) {
+                self.write(Write::delete(live), None);
+            }
+            return Ok(());
+        }
+        if !self.may_have(live.map(|live| &live.metadata), "NetworkPolicy", &name) {
+            return Ok(());
+        }
+        let operator = &self.observed.operator_namespace;
+        let desired = network_policy::network_policy(self.network, &self.name, &self.namespace, operator);
+        // Not only what is asked for: anything besides would let something through.
+        let same = live.is_some_and(|live| live.spec == desired.spec);
+        let write = if same { needs_apply(live, &desired)? } else { needs_apply(None, &desired)? };
+        if let Some(write) = write {
             self.write(write, None);
         }
         Ok(())

@@ -152,7 +152,7 @@ func (c ControlPlane) WaitReady(ctx context.Context, client *apiclient.Client) e
 
 // WriteFiles writes kubeconfigs, Corefile and the resolv.conf of Pods.
 func (c ControlPlane) WriteFiles() error {
-	identities := []string{"admin", "controller-manager", "scheduler", "proxy", "dns", "storage"}
+	identities := []string{"admin", "controller-manager", "scheduler", "proxy", "dns", "storage", "policy"}
 	for _, node := range c.Layout.Nodes() {
 		identities = append(identities, node.Name())
 	}

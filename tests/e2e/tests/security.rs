@@ -1,0 +1,100 @@
+//! What keeps strangers out, shown by connections that do not come about.
+#![allow(clippy::unwrap_used)]
+
+use bizra_e2e::scene::{Scene, SceneError, small_network};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    networking::v1::NetworkPolicy,
+};
+use kube::Api;
+use serde_json::json;
+
+type Outcome = Result<(), SceneError>;
+
+const PEER: u16 = bizra_proto::port::PEER;
+const CLIENTS: [u16; 2] = [bizra_proto::port::GRPC, bizra_proto::port::HTTP];
+const ALL: [u16; 5] =
+    [PEER, CLIENTS[0], CLIENTS[1], bizra_proto::port::ADMIN, bizra_proto::port::MONITORING];
+
+/// Address, host and image of a pod.
+async fn place(scene: &Scene, pod: &str) -> Result<(String, String, String), SceneError> {
+    let pod = scene.api::<Pod>().get(pod).await?;
+    let spec = pod.spec.unwrap();
+    Ok((
+        pod.status.and_then(|status| status.pod_ip).unwrap(),
+        spec.node_name.unwrap(),
+        spec.containers[0].image.clone().unwrap(),
+    ))
+}
+
+fn at(address: &str, ports: &[u16]) -> Vec<String> {
+    ports.iter().map(|port| format!("{address}:{port}")).collect()
+}
+
+#[tokio::test]
+async fn strangers_reach_no_port_of_a_node_until_its_network_is_opened() -> Outcome {
+    let scene = Scene::start("closed").await?;
+    let foreign = Scene::start("foreign").await?;
+    let mut network = small_network("closed-1")?;
+    scene.apply(&network).await?;
+    // Ready means that the validators reach each other and the operator reaches all of them.
+    scene.wait_ready("demo", 120).await?;
+    let (address, host, image) = place(&scene, "demo-v0").await?;
+    let (_, other_host, _) = place(&scene, "demo-v1").await?;
+    let none = json!({});
+    let all = at(&address, &ALL);
+
+    for (name, host) in [("same-host", &host), ("other-host", &other_host)] {
+        let reached = foreign.reaches(name, host, &none, &image, &all).await?;
+        assert_eq!(reached, Vec::<String>::new(), "a pod of another namespace, {name}");
+        let reached = scene.reaches(name, host, &none, &image, &all).await?;
+        assert_eq!(reached, at(&address, &CLIENTS), "a pod of this namespace, {name}");
+        // Looking like the operator is not enough outside of its namespace.
+        let disguise = json!({"app.kubernetes.io/name": "bizra-operator"});
+        let reached = foreign.reaches("disguised", host, &disguise, &image, &all).await?;
+        assert_eq!(reached, Vec::<String>::new(), "a pod that is labelled like the operator, {name}");
+    }
+
+    // The other direction: what is labelled like a node of the network speaks with nodes only. The API server is one that
+    // everybody else reaches.
+    let services = Api::<Service>::namespaced(scene.client.clone(), "default");
+    let api = services.get("kubernetes").await?.spec.and_then(|spec| spec.cluster_ip).unwrap();
+    let api = format!("{api}:443");
+    let targets = [vec![api.clone()], at(&address, &[PEER])].concat();
+    let node = json!({"app.kubernetes.io/name": "bizra-node", "bizra.io/network": "demo"});
+    assert_eq!(scene.reaches("node", &other_host, &node, &image, &targets).await?, at(&address, &[PEER]));
+    assert_eq!(scene.reaches("nobody", &other_host, &none, &image, &targets).await?, [api]);
+
+    // Named clients replace the default.
+    network["spec"]["networkPolicy"] = json!({"clients": [{
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": foreign.namespace}},
+        "podSelector": {"matchLabels": {"role": "wallet"}},
+    }]});
+    scene.apply(&network).await?;
+    let wallet = json!({"role": "wallet"});
+    scene
+        .wait("the named client reaches the client ports", 60, || async {
+            let reached = foreign.reaches("wallet", &other_host, &wallet, &image, &all).await?;
+            Ok(if reached == at(&address, &CLIENTS) { Ok(()) } else { Err(format!("{reached:?}")) })
+        })
+        .await?;
+    assert_eq!(scene.reaches("former", &other_host, &none, &image, &all).await?, Vec::<String>::new());
+
+    // Turned off, the same stranger's connections come about.
+    network["spec"]["networkPolicy"] = json!({"mode": "Disabled"});
+    scene.apply(&network).await?;
+    scene
+        .wait("the policy is gone", 60, || async {
+            let left = scene.names::<NetworkPolicy>().await?;
+            Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+        })
+        .await?;
+    scene
+        .wait("a stranger reaches every port", 60, || async {
+            let reached = foreign.reaches("stranger", &other_host, &none, &image, &all).await?;
+            Ok(if reached == all { Ok(()) } else { Err(format!("{reached:?}")) })
+        })
+        .await?;
+    foreign.remove().await?;
+    scene.remove().await
+}
