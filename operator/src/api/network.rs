@@ -1,6 +1,6 @@
 //! `Network`: a validator network. It controls its genesis validators and holds what all nodes share.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::networking::v1::NetworkPolicyPeer,
@@ -86,6 +86,10 @@ pub struct NetworkSpec {
     /// Who may reach the nodes over the pod network.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
+
+    /// Lifetimes of the network's certificates and authorities.
+    #[serde(default)]
+    pub certificates: CertificatesSpec,
 
     /// What happens to volumes and genesis when the Network is deleted.
     #[serde(default)]
@@ -182,6 +186,63 @@ pub enum NetworkPolicyMode {
     DefaultDeny,
     /// There is no policy of the operator's; one it made is removed.
     Disabled,
+}
+
+/// Lifetimes of the network's certificates and of the authorities that sign them. Both are replaced when two thirds are
+/// over, without a restart; authorities with an overlap in which old and new are trusted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.authorityLifetimeSeconds >= 4 * self.nodeLifetimeSeconds",
+    "message": "an authority must outlive the certificates it signs and its own replacement; set certificates.authorityLifetimeSeconds to at least four times certificates.nodeLifetimeSeconds"
+}]))]
+pub struct CertificatesSpec {
+    /// How long a node's certificate is valid.
+    #[serde(default = "default_node_lifetime")]
+    #[schemars(range(min = 90, max = 31_536_000))]
+    pub node_lifetime_seconds: i32,
+
+    /// How long an authority is valid.
+    #[serde(default = "default_authority_lifetime")]
+    #[schemars(range(min = 360, max = 630_720_000))]
+    pub authority_lifetime_seconds: i32,
+
+    /// Raise it to have the authorities replaced now.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub rotation: i32,
+}
+
+/// Ninety days.
+fn default_node_lifetime() -> i32 {
+    7_776_000
+}
+
+/// Ten years.
+fn default_authority_lifetime() -> i32 {
+    315_360_000
+}
+
+impl Default for CertificatesSpec {
+    fn default() -> Self {
+        Self {
+            node_lifetime_seconds: default_node_lifetime(),
+            authority_lifetime_seconds: default_authority_lifetime(),
+            rotation: 0,
+        }
+    }
+}
+
+impl CertificatesSpec {
+    /// How long a node's certificate is valid.
+    pub fn node_lifetime(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.node_lifetime_seconds).unwrap_or(0))
+    }
+
+    /// How long an authority is valid.
+    pub fn authority_lifetime(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.authority_lifetime_seconds).unwrap_or(0))
+    }
 }
 
 /// What happens to the data of a deleted Network.

@@ -12,9 +12,9 @@ use k8s_openapi::{
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
 
+use super::authorities::Kept;
 use crate::{
     api::{BizraNode, Network},
-    certificates::Authority,
     controllers::{Context, ReconcileError, reading},
     probe::Word,
     resources::{labels, names},
@@ -47,8 +47,8 @@ pub struct Observed {
     pub budget: Option<PodDisruptionBudget>,
     /// The policy that closes off the nodes.
     pub policy: Option<NetworkPolicy>,
-    /// The certificate authority.
-    pub authority: Option<Authority>,
+    /// The certificate authorities: one, or two while one replaces the other.
+    pub authorities: Vec<Kept>,
 }
 
 /// The network as it is now; none if it is gone or another one.
@@ -86,20 +86,11 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
             (pod.name_any(), word)
         })
         .collect();
-    let authority: Option<Secret> = reading::get(
-        client,
-        &context.settings.operator_namespace,
-        &names::authority(&network.uid().unwrap_or_default()),
-        "the certificate authority",
-    )
-    .await?;
-    let authority = match authority.and_then(|secret| secret.data) {
-        Some(data) => {
-            let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
-            Some(Authority::from_data(&data)?)
-        }
-        None => None,
-    };
+    let selector = format!("{}={}", labels::NETWORK_UID, network.uid().unwrap_or_default());
+    let secrets: Vec<Secret> =
+        reading::list(client, &context.settings.operator_namespace, &selector, "the certificate authorities").await?;
+    let authorities = secrets.into_iter().filter_map(|secret| Kept::read(secret).transpose());
+    let authorities = authorities.collect::<Result<Vec<_>, _>>()?;
     Ok(Observed {
         now: Timestamp::now(),
         operator_namespace: context.settings.operator_namespace.clone(),
@@ -113,6 +104,6 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
         api_service: reading::get(client, &namespace, &names::api_service(&name), "the Services").await?,
         budget: reading::get(client, &namespace, &names::disruption_budget(&name), "the disruption budget").await?,
         policy: reading::get(client, &namespace, &names::network_policy(&name), "the network policy").await?,
-        authority,
+        authorities,
     })
 }

@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::{
+    authorities::{self, Decision},
     ceremony::{Ceremony, assess, wanted_names},
     observe::Observed,
     roll::{self, Progress, Roll},
@@ -29,9 +30,12 @@ use crate::{
 pub enum Step {
     /// A write to the API server, and what to tell people when it is done.
     Write(Box<Write>, Option<Reason>),
-    /// Make the certificate authority and keep it in its Secret, unless there is one.
-    CreateAuthority,
-    /// Sign these requests and publish the certificates; those of other nodes of the network stay.
+    /// Make the certificate authority of this generation and keep it in its Secret, unless there is one.
+    CreateAuthority {
+        /// The how manyth it is.
+        generation: u32,
+    },
+    /// Sign these requests as was decided, and publish certificates and authorities.
     IssueCertificates {
         /// Requests by node name.
         requests: BTreeMap<String, String>,
@@ -55,6 +59,8 @@ pub struct Plan {
     pub validators: Vec<String>,
     /// The rolling change; none if nothing was decided.
     pub roll: Option<Roll>,
+    /// Who signs and who is trusted.
+    pub authorities: Decision,
 }
 
 /// Makes the plan.
@@ -73,6 +79,7 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             ceremony,
             validators: wanted_names(network),
             roll: None,
+            authorities: authorities::decide(network, observed),
         },
     };
     if network.metadata.deletion_timestamp.is_some() {
@@ -146,8 +153,8 @@ impl Planner<'_> {
             self.plan.stalled = Some(reason.clone());
             return Ok(());
         }
-        if self.observed.authority.is_none() {
-            self.plan.steps.push(Step::CreateAuthority);
+        if let Some(generation) = self.plan.authorities.create {
+            self.plan.steps.push(Step::CreateAuthority { generation });
         }
         self.services()?;
         self.budget()?;
@@ -313,16 +320,18 @@ impl Planner<'_> {
         if matches!(self.plan.ceremony, Ceremony::Waiting(_)) {
             return;
         }
-        let Some(authority) = &self.observed.authority else { return };
+        let Some(issuer) = self.plan.authorities.issuer.clone() else { return };
         let live = self.observed.certificates.as_ref();
         if !self.may_have(live.map(|live| &live.metadata), "ConfigMap", &names::certificates(&self.name)) {
             return;
         }
         let data = live.and_then(|live| live.data.as_ref());
         let now = u64::try_from(self.observed.now.as_second()).unwrap_or(0);
+        let lifetime = self.network.spec.certificates.node_lifetime();
         let part = |key: &str| data.and_then(|data| data.get(key)).map(String::as_str);
-        let same_authority = part(config_map::AUTHORITY) == Some(&authority.certificate)
-            && part(config_map::OPERATOR_AUTHORITY) == Some(&authority.operator_certificate);
+        let (nodes, operators) = self.plan.authorities.bundles();
+        let same_authorities =
+            part(config_map::AUTHORITY) == Some(&nodes) && part(config_map::OPERATOR_AUTHORITY) == Some(&operators);
 
         let mut requests = BTreeMap::new();
         let mut keep = Vec::new();
@@ -331,15 +340,25 @@ impl Planner<'_> {
         for node in mine {
             let name = node.name_any();
             let Some(request) = self.request_of(node) else { continue };
-            let current = part(&config_map::certificate_key(&name)).filter(|_| same_authority);
-            if certificates::needs_issue(current, &request, now) {
+            let current = part(&config_map::certificate_key(&name)).and_then(certificates::inspect);
+            let current = current.filter(|facts| authorities::is_signed_by(facts, &issuer.authority));
+            if certificates::needs_issue(current.as_ref(), &request, lifetime, now) {
                 requests.insert(name, request);
             } else if current.is_some() {
                 keep.push(name);
             }
         }
-        if !requests.is_empty() || (live.is_some() && !same_authority) {
+        if !requests.is_empty() || (live.is_some() && !same_authorities) {
             self.plan.steps.push(Step::IssueCertificates { requests, keep });
+        }
+        self.retire();
+    }
+
+    /// Deletes authorities that nobody is told to trust any more.
+    fn retire(&mut self) {
+        for kept in self.plan.authorities.retired.clone() {
+            let message = format!("authority {} is trusted no more; every node has a certificate of its successor's", kept.generation);
+            self.write(Write::delete(&kept.secret), Some(Reason::new("AuthorityRetired", message)));
         }
     }
 

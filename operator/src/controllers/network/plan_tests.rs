@@ -3,23 +3,18 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
 use crate::{
-    certificates::Authority,
     controllers::fixtures::{
-        claim_of, default_image, deleting, genesis_map, network, network_observed, node, now, pod_of, report, written,
+        claim_of, default_image, deleting, genesis_map, kept, network, network_observed, node, now, pod_of, report, written,
     },
     kubernetes::covers,
 };
-
-fn authority() -> Authority {
-    Authority::generate("default", "demo", u64::try_from(now().as_second()).unwrap()).unwrap()
-}
 
 fn targets(plan: &Plan) -> Vec<String> {
     plan.steps
         .iter()
         .map(|step| match step {
             Step::Write(write, _) => write.describe(),
-            Step::CreateAuthority => "authority".to_owned(),
+            Step::CreateAuthority { generation } => format!("authority {generation}"),
             Step::IssueCertificates { requests, .. } => format!("certificates of {}", requests.len()),
         })
         .collect()
@@ -35,7 +30,7 @@ fn a_new_network_gets_everything_but_a_genesis() {
     assert_eq!(
         targets(&plan),
         [
-            "authority",
+            "authority 1",
             "apply Service default/demo-nodes",
             "apply Service default/demo-api",
             "apply PodDisruptionBudget default/demo-validators",
@@ -54,7 +49,7 @@ fn world_after(count: usize) -> Observed {
     let mut observed = network_observed();
     for step in plan_of(&network("demo-1"), &network_observed()).steps.iter().take(count) {
         match step {
-            Step::CreateAuthority => observed.authority = Some(authority()),
+            Step::CreateAuthority { generation } => observed.authorities.push(kept(*generation)),
             Step::Write(write, _) => {
                 let Write::Apply(manifest) = write.as_ref() else { panic!("{write:?}") };
                 match (manifest.target.kind(), manifest.target.name()) {
@@ -111,7 +106,8 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
     let Step::IssueCertificates { requests, .. } = plan_of(&network("demo-1"), &observed).steps.remove(0) else {
         panic!("no certificates")
     };
-    let authority = observed.authority.clone().unwrap();
+    let authority = observed.authorities[0].authority.clone();
+    let lifetime = network("demo-1").spec.certificates.node_lifetime();
     let seconds = u64::try_from(now().as_second()).unwrap();
     let mut data = BTreeMap::from([
         ("ca.crt".to_owned(), authority.certificate.clone()),
@@ -119,7 +115,7 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
     ]);
     for (name, request) in &requests {
         let names = certificates::NodeNames { node: name, network: "demo", namespace: "default" };
-        data.insert(format!("{name}.crt"), authority.sign(request, &names, seconds).unwrap());
+        data.insert(format!("{name}.crt"), authority.sign(request, &names, lifetime, seconds).unwrap());
     }
     observed.certificates = Some(config_map::certificates(&network("demo-1"), "demo", "default", data));
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), Vec::<String>::new());
@@ -127,7 +123,8 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
     observed.now = k8s_openapi::jiff::Timestamp::from_second(now().as_second() + 61 * 86_400).unwrap();
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["certificates of 4"]);
     observed.now = now();
-    observed.authority = Some(self::authority());
+    // The Secret was lost.
+    observed.authorities = vec![kept(1)];
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["certificates of 4"]);
 }
 
