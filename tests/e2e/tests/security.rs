@@ -1,10 +1,12 @@
 //! What keeps strangers out, shown by connections that do not come about.
 #![allow(clippy::unwrap_used)]
 
+use bizra_e2e::audit::{Grant, Use, Verdict, grants};
 use bizra_e2e::scene::{Scene, SceneError, small_network};
 use k8s_openapi::api::{
     core::v1::{Pod, Service},
     networking::v1::NetworkPolicy,
+    rbac::v1::PolicyRule,
 };
 use kube::Api;
 use serde_json::json;
@@ -97,4 +99,56 @@ async fn strangers_reach_no_port_of_a_node_until_its_network_is_opened() -> Outc
         .await?;
     foreign.remove().await?;
     scene.remove().await
+}
+
+#[test]
+fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missing() {
+    let rules = |rules: serde_json::Value| -> Vec<PolicyRule> { serde_json::from_value(rules).unwrap() };
+    let mut granted = grants(
+        None,
+        &rules(json!([
+            {"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["get", "watch"]},
+            {"apiGroups": ["bizra.io"], "resources": ["networks/finalizers"], "verbs": ["update", "bind"]},
+            {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get"]},
+        ])),
+    );
+    let secrets = rules(json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}]));
+    granted.extend(grants(Some("own"), &secrets));
+    granted.extend(grants(Some("other"), &secrets));
+
+    let mut done = Use::default();
+    let line = |user: &str, verb: &str, object: serde_json::Value, decision: &str| {
+        json!({"verb": verb, "user": {"username": user}, "objectRef": object,
+            "annotations": {"authorization.k8s.io/decision": decision}})
+        .to_string()
+    };
+    let pods = json!({"resource": "pods", "namespace": "one", "apiVersion": "v1"});
+    for text in [
+        line("me", "get", pods.clone(), "allow"),
+        line("me", "get", pods.clone(), "allow"),
+        line("you", "watch", pods.clone(), "allow"),
+        line("me", "delete", pods, "forbid"),
+        line("me", "list", json!({"resource": "secrets", "namespace": "own"}), "allow"),
+        json!({"verb": "get", "user": {"username": "me"}, "requestURI": "/version"}).to_string(),
+    ] {
+        done.add(&text, "me").unwrap();
+    }
+    let verdict = Verdict::of(&granted, &done, "own");
+    let told = |grants: &[Grant]| -> Vec<String> {
+        let place = |grant: &Grant| grant.namespace.clone().unwrap_or_default();
+        grants.iter().map(|grant| format!("{} {} {}", place(grant), grant.verb, grant.resource)).collect()
+    };
+    let used: Vec<_> = verdict.used.iter().map(|(grant, times)| (grant.resource.as_str(), *times)).collect();
+    assert_eq!(used, [("pods", 2), ("secrets", 1)]);
+    assert_eq!(told(&verdict.by_admission), [" update networks/finalizers"]);
+    assert_eq!(
+        told(&verdict.unused),
+        [" watch pods", " get pods/exec", " watch pods/exec", " get *", " bind networks/finalizers", "other list secrets"]
+    );
+    let forbidden: Vec<Grant> = verdict.forbidden.iter().map(|(grant, _)| grant.clone()).collect();
+    assert_eq!(
+        told(&forbidden),
+        [" get pods/exec", " watch pods/exec", " get *", " bind networks/finalizers", "other list secrets"]
+    );
+    assert_eq!((verdict.refused.len(), verdict.is_clean()), (1, false));
 }

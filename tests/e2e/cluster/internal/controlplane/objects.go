@@ -11,6 +11,9 @@ import (
 //go:embed objects/*.yaml
 var objects embed.FS
 
+//go:embed audit-policy.yaml
+var auditPolicy []byte
+
 // paths says where in the API each file of objects/ belongs.
 var paths = map[string]string{
 	"dns-role.yaml":        "/apis/rbac.authorization.k8s.io/v1/clusterroles/bizra:dns",
