@@ -13,7 +13,7 @@
 //! A node that says nothing is waited for, because it may be one that only the operator cannot reach: going on without it
 //! could part it from its peers. That ends when a sixth of the elder's life is left (step 2), or none (step 3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bizra_proto::v1::NodeStatus;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -185,7 +185,10 @@ impl Published {
     fn read(observed: &Observed) -> Self {
         let data = observed.certificates.as_ref().and_then(|map| map.data.as_ref());
         let text = |key: &str| data.and_then(|data| data.get(key)).cloned().unwrap_or_default();
-        let leaves = data.into_iter().flatten().filter(|(key, _)| !config_map::is_authority(key));
+        // Of nodes that are gone the next publication has none.
+        let nodes: BTreeSet<String> =
+            observed.nodes.iter().map(|node| config_map::certificate_key(&node.name_any())).collect();
+        let leaves = data.into_iter().flatten().filter(|(key, _)| nodes.contains(*key));
         Self {
             any: data.is_some(),
             authorities: text(config_map::AUTHORITY),

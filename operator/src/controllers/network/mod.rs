@@ -55,6 +55,6 @@ pub async fn reconcile(network: Arc<Network>, context: Arc<Context>) -> Result<A
     };
     let wait = super::context::jittered(wait, &uid);
     let now = u64::try_from(observed.now.as_second()).unwrap_or(0);
-    let due = plan.authorities.due_at.map(|due| Duration::from_secs(due.saturating_sub(now)).max(UNDER_WAY));
+    let due = plan.authorities.due_at.and_then(|due| due.checked_sub(now)).map(Duration::from_secs);
     Ok(Action::requeue(due.map_or(wait, |due| wait.min(due))))
 }

@@ -255,18 +255,17 @@ fn set_up_to_date(conditions: &mut Conditions<'_>, plan: &Plan) {
 }
 
 fn set_certificates(conditions: &mut Conditions<'_>, observed: &Observed, plan: &Plan) {
-    let waiting = |what: &str, names: &[String]| match names {
-        [] => format!("a new authority replaces the old one: every node {what}"),
-        names => format!(
-            "a new authority replaces the old one: waiting until {} says that it {what}; a node whose version does not say has to be updated",
-            names.join(", ")
-        ),
+    let waiting = |what: &str, names: &[String]| {
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        format!(
+            "a new authority replaces the old one; nodes not known yet to {what}: {names} (one whose version does not say has to be updated)"
+        )
     };
     let (truth, reason) = match &plan.authorities.stage {
         _ if observed.certificates.is_none() => (Truth::Unknown, Reason::new("NotIssued", "there are no certificates yet")),
-        Stage::Introducing(names) => (Truth::False, Reason::new("AuthorityIntroduced", waiting("trusts it", names))),
+        Stage::Introducing(names) => (Truth::False, Reason::new("AuthorityIntroduced", waiting("trust it", names))),
         Stage::HandingOver(names) => {
-            (Truth::False, Reason::new("AuthorityHandsOver", waiting("has a certificate of its signing", names)))
+            (Truth::False, Reason::new("AuthorityHandsOver", waiting("have a certificate of its signing", names)))
         }
         Stage::Alone if plan.authorities.create.is_some() => {
             (Truth::False, Reason::new("AuthorityDue", "the authority is about to be replaced"))
