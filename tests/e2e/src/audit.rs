@@ -18,6 +18,9 @@ const RESOURCES_FORBIDDEN: [&str; 7] = [
     "serviceaccounts/token",
 ];
 
+/// HTTP status of a request that made an object.
+const CREATED: u16 = 201;
+
 /// One thing that may be done, and where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Grant {
@@ -59,7 +62,15 @@ struct Event {
     user: User,
     object_ref: Option<Object>,
     #[serde(default)]
+    response_status: Response,
+    #[serde(default)]
     annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize, Default)]
+struct Response {
+    #[serde(default)]
+    code: u16,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +109,10 @@ impl Use {
             verb: event.verb,
         };
         let refused = event.annotations.get("authorization.k8s.io/decision").is_some_and(|word| word == "forbid");
+        // An apply that made the object needed the right to create it as well.
+        if asked.verb == "patch" && event.response_status.code == CREATED {
+            *self.allowed.entry(Grant { verb: "create".to_owned(), ..asked.clone() }).or_default() += 1;
+        }
         *if refused { &mut self.refused } else { &mut self.allowed }.entry(asked).or_default() += 1;
         Ok(())
     }

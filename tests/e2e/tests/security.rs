@@ -207,6 +207,7 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
         None,
         &rules(json!([
             {"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["get", "watch"]},
+            {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "patch"]},
             {"apiGroups": ["bizra.io"], "resources": ["networks/finalizers"], "verbs": ["update", "bind"]},
             {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get"]},
         ])),
@@ -229,6 +230,10 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
         line("me", "delete", pods, "forbid"),
         line("me", "list", json!({"resource": "secrets", "namespace": "own"}), "allow"),
         json!({"verb": "get", "user": {"username": "me"}, "requestURI": "/version"}).to_string(),
+        // Server-side apply of what was not there.
+        json!({"verb": "patch", "user": {"username": "me"}, "objectRef": {"resource": "services", "namespace": "one"},
+            "responseStatus": {"code": 201}})
+        .to_string(),
     ] {
         done.add(&text, "me").unwrap();
     }
@@ -238,7 +243,7 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
         grants.iter().map(|grant| format!("{} {} {}", place(grant), grant.verb, grant.resource)).collect()
     };
     let used: Vec<_> = verdict.used.iter().map(|(grant, times)| (grant.resource.as_str(), *times)).collect();
-    assert_eq!(used, [("pods", 2), ("secrets", 1)]);
+    assert_eq!(used, [("pods", 2), ("services", 1), ("services", 1), ("secrets", 1)]);
     assert_eq!(told(&verdict.by_admission), [" update networks/finalizers"]);
     assert_eq!(
         told(&verdict.unused),
