@@ -59,6 +59,9 @@ pub struct Devnet {
     /// Let transactions count without a valid signature, to measure what signatures cost. A chain of its own name.
     #[arg(long)]
     pub opaque: bool,
+    /// Stop when standard input is closed, as it is when the parent process is gone.
+    #[arg(long)]
+    pub stop_on_stdin_close: bool,
 }
 
 impl Devnet {
@@ -76,7 +79,7 @@ impl Devnet {
         let mut nodes = Nodes::start(&layout)?;
         let result = tokio::select! {
             result = self.supervise(&layout, &mut nodes) => result,
-            () = signals.wait() => {
+            () = signals.wait_for(self.stop_on_stdin_close) => {
                 say("stopping");
                 Ok(())
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::signals::{StopSignals, stdin_closed};
+use super::signals::StopSignals;
 use super::termination::CliError;
 use crate::configuration::Configuration;
 use crate::node::Node;
@@ -25,16 +25,7 @@ impl RunCommand {
     pub async fn run(self) -> Result<(), CliError> {
         let mut signals = StopSignals::listen().map_err(CliError::failed)?;
         let configuration = Configuration::load(&self.config).map_err(CliError::stopped)?;
-        let stop = async move {
-            if self.stop_on_stdin_close {
-                tokio::select! {
-                    () = signals.wait() => {}
-                    () = stdin_closed() => {}
-                }
-            } else {
-                signals.wait().await;
-            }
-        };
+        let stop = async move { signals.wait_for(self.stop_on_stdin_close).await };
         Node::run(configuration, &self.config, stop).await.map_err(CliError::Stopped)
     }
 }

@@ -1,4 +1,4 @@
-//! What asks a process to stop: SIGTERM, Ctrl-C, and for a devnet's nodes the end of the process that started them.
+//! What asks a process to stop: SIGTERM, Ctrl-C, and where it was asked for the end of the process that started it.
 
 use std::io::Read as _;
 
@@ -25,11 +25,23 @@ impl StopSignals {
             _ = self.interrupt.recv() => {}
         }
     }
+
+    /// Until the next signal, or with `or_parent` until the parent process is gone.
+    pub async fn wait_for(&mut self, or_parent: bool) {
+        if or_parent {
+            tokio::select! {
+                () = self.wait() => {}
+                () = stdin_closed() => {}
+            }
+        } else {
+            self.wait().await;
+        }
+    }
 }
 
 /// Until standard input is closed, as the pipe of a parent is that went, however it went. Reads on a thread of its own,
 /// because such a read cannot be cancelled and would keep the runtime from ending.
-pub async fn stdin_closed() {
+async fn stdin_closed() {
     let (sender, closed) = oneshot::channel::<()>();
     std::thread::spawn(move || {
         let mut ignored = [0; 256];

@@ -20,9 +20,6 @@ const MONITORING: u16 = 4;
 /// How long the validators may take to come up.
 const START: Duration = Duration::from_mins(1);
 
-/// Validators that nobody stopped, because the bench was killed, stop by themselves after so many seconds.
-const LIFE_SECONDS: u32 = 1_800;
-
 /// A running devnet; stopped when dropped.
 pub(crate) struct Devnet {
     child: Child,
@@ -43,8 +40,10 @@ impl Devnet {
             command.arg("--opaque");
         }
         let child = command
-            .args(["--duration", &LIFE_SECONDS.to_string(), "--base-port", &base_port.to_string(), "--dir"])
+            .args(["--stop-on-stdin-close", "--base-port", &base_port.to_string(), "--dir"])
             .arg(folder)
+            // Closes with this process, however it ends.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -78,11 +77,8 @@ impl Devnet {
         Watch::start(children(self.child.id())?, Some(syncs))
     }
 
-    /// Stops the validators as a user would: the end of their parent's standard input is the end of them.
+    /// Stops the validators: waiting closes their parent's standard input, which stops it.
     pub(crate) fn stop(&mut self) -> Result<(), BenchError> {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").arg(&pid).status();
-        status.map_err(|error| BenchError::Io("kill".to_owned(), error))?;
         self.child.wait().map_err(|error| BenchError::Io("the validators".to_owned(), error))?;
         Ok(())
     }

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use bizra_bench::http;
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::traffic::Traffic;
@@ -69,7 +68,7 @@ pub(crate) struct SoakArgs {
     #[arg(long, default_value_t = 1_024)]
     keep_blocks: u64,
     /// First port of the devnet.
-    #[arg(long, value_name = "PORT", default_value_t = 33_300)]
+    #[arg(long, value_name = "PORT", default_value_t = 29_100)]
     base_port: u16,
     /// Where the devnet lives while it runs.
     #[arg(long, value_name = "FOLDER", default_value = "target/soak/work")]
@@ -98,8 +97,10 @@ impl Devnet {
         let child = Command::new(&arguments.node)
             .args(["devnet", "--validators", &VALIDATORS.to_string(), "--accounts", &ACCOUNTS.to_string()])
             .args(["--keep-blocks", &arguments.keep_blocks.to_string(), "--epoch-blocks", EPOCH_BLOCKS])
-            .args(["--base-port", &arguments.base_port.to_string(), "--dir"])
+            .args(["--stop-on-stdin-close", "--base-port", &arguments.base_port.to_string(), "--dir"])
             .arg(&arguments.work)
+            // Closes with this process, however it ends.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -128,15 +129,9 @@ impl Devnet {
         children.flat_map(ids).collect()
     }
 
-    /// As a user would.
+    /// Waiting closes its standard input, which stops it.
     fn stop(&mut self) {
-        if self.0.try_wait().is_ok_and(|status| status.is_none())
-            && let Some(process) = Pid::from_raw(self.0.id().cast_signed())
-        {
-            // Not waited for yet: the id is its own.
-            let _ = kill_process(process, Signal::TERM);
-            let _ = self.0.wait();
-        }
+        let _ = self.0.wait();
     }
 }
 

@@ -264,6 +264,7 @@ mod tests {
             protocol_version: 1,
             base_port: 27100,
             opaque: false,
+            stop_on_stdin_close: false,
         }
     }
 
