@@ -26,7 +26,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 /// What is on a volume.
@@ -54,6 +54,8 @@ struct Started {
     tls_key: String,
     address: Ipv4Addr,
     certificates: BTreeMap<String, String>,
+    /// Closes the open connections too: what they answer is of the time they were made.
+    stop: Arc<Notify>,
 }
 
 impl Kubelet {
@@ -152,7 +154,7 @@ impl Kubelet {
             total_power: 4,
             ..NodeStatus::default()
         };
-        let started = Started { said, tls_key, address, certificates };
+        let started = Started { said, tls_key, address, certificates, stop: Arc::default() };
         let uid = pod.uid().unwrap();
         self.started.lock().unwrap().insert(uid.clone(), started.clone());
         servers.insert(uid, self.serve(started));
@@ -169,11 +171,11 @@ impl Kubelet {
         let certificates = maps.get(&format!("{network}-certificates")).await?.data.unwrap_or_default();
         if certificates != started.certificates && certificates.contains_key(&format!("{}.crt", pod.name_any())) {
             started.certificates = certificates;
+            std::mem::take(&mut started.stop).notify_one();
             self.started.lock().unwrap().insert(uid.clone(), started.clone());
             if let Some(Stopper(former)) = servers.get_mut(&uid) {
                 // It has to be gone before its address is free.
-                former.abort();
-                let _ = former.await;
+                let _ = tokio::time::timeout(Duration::from_secs(5), former).await;
             }
             servers.insert(uid, self.serve(started));
         }
@@ -181,7 +183,7 @@ impl Kubelet {
     }
 
     fn serve(&self, started: Started) -> Stopper {
-        let Started { mut said, tls_key, address, certificates } = started;
+        let Started { mut said, tls_key, address, certificates, stop } = started;
         let parts = |key: &str| -> Vec<CertificateFacts> {
             certificates[key].split_inclusive("-----END CERTIFICATE-----\n").filter_map(inspect).collect()
         };
@@ -198,7 +200,7 @@ impl Kubelet {
             .tls_config(tls)
             .unwrap()
             .add_service(AdminServer::new(FakeNode { said }))
-            .serve((address, bizra_proto::port::ADMIN).into());
+            .serve_with_shutdown((address, bizra_proto::port::ADMIN).into(), async move { stop.notified().await });
         Stopper(tokio::spawn(async move { drop(server.await) }))
     }
 
