@@ -53,7 +53,7 @@ async fn service_account(client: &Client) -> Result<(String, String), Failure> {
     let deployments = Api::<Deployment>::all(client.clone()).list(&selector).await?;
     let deployment = deployments.items.into_iter().next().ok_or("the operator is not installed in this cluster")?;
     let namespace = deployment.namespace().unwrap_or_default();
-    let account = deployment.spec.and_then(|spec| spec.template.spec?.service_account_name);
+    let account = deployment.spec.template.spec.and_then(|spec| spec.service_account_name);
     Ok((namespace, account.ok_or("the operator's Deployment names no service account")?))
 }
 
