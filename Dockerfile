@@ -13,7 +13,7 @@ ARG BINARIES=source
 FROM ${BUILDER_IMAGE} AS binaries-source
 # RocksDB is C++ and its bindings come from clang; the protocol files are compiled by protoc.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends clang cmake libclang-dev protobuf-compiler \
+    && apt-get install -y --no-install-recommends clang cmake libclang-dev make protobuf-compiler \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
