@@ -69,7 +69,8 @@ impl Authority {
         validity: Duration,
         now: u64,
     ) -> Result<Self, CertificateError> {
-        let named = |what: &str| self_signed(&format!("BIZRA {what} {generation} {namespace}/{network}"), validity, now);
+        let named =
+            |what: &str| self_signed(&format!("BIZRA {what} {generation} {namespace}/{network}"), validity, now);
         let (certificate, key) = named("network")?;
         let (operator_certificate, operator_key) = named("operator")?;
         Ok(Self { certificate, key, operator_certificate, operator_key })

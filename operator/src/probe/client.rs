@@ -29,12 +29,7 @@ pub(super) enum ProbeError {
 }
 
 /// A connection to a node that shows the operator's certificate and accepts only the node's own.
-pub(super) fn connect(
-    node: &str,
-    target: &ProbeTarget,
-    trust: &Trust,
-    now: u64,
-) -> Result<Connection, ProbeError> {
+pub(super) fn connect(node: &str, target: &ProbeTarget, trust: &Trust, now: u64) -> Result<Connection, ProbeError> {
     let client = trust.client.client(now)?;
     let tls = ClientTlsConfig::new()
         .ca_certificates(trust.roots.iter().map(Certificate::from_pem))

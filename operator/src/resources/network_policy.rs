@@ -84,10 +84,7 @@ fn operator(namespace: &str) -> NetworkPolicyPeer {
 }
 
 fn prometheus() -> NetworkPolicyPeer {
-    NetworkPolicyPeer {
-        namespace_selector: Some(LabelSelector::default()),
-        ..pods(one(labels::NAME, PROMETHEUS))
-    }
+    NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..pods(one(labels::NAME, PROMETHEUS)) }
 }
 
 fn port(protocol: &str, number: u16) -> NetworkPolicyPort {
@@ -156,7 +153,8 @@ fn range(text: &str) -> Result<(IpAddr, u8), String> {
     let wrong = || format!("{text:?} is no range of addresses; write one like 10.1.0.0/16");
     let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
     // Only in the form in which they would be printed: "010.0.0.0/08" has been read in more than one way.
-    let address: IpAddr = address.parse().ok().filter(|parsed: &IpAddr| parsed.to_string() == address).ok_or_else(wrong)?;
+    let address: IpAddr =
+        address.parse().ok().filter(|parsed: &IpAddr| parsed.to_string() == address).ok_or_else(wrong)?;
     let bits: u8 = bits.parse().ok().filter(|parsed: &u8| parsed.to_string() == bits).ok_or_else(wrong)?;
     if masked(address, bits) == Some(address) {
         Ok((address, bits))

@@ -28,7 +28,8 @@ fn rule(spec: &Value, port: u16) -> Value {
 #[test]
 fn what_a_network_lets_through_by_default() {
     let policy = network_policy(&network(&json!({})), "demo", "default", "bizra-system");
-    let nodes = json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": "bizra-node", "bizra.io/network": "demo"}}});
+    let nodes =
+        json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": "bizra-node", "bizra.io/network": "demo"}}});
     let tcp = |port: u16| json!({"protocol": "TCP", "port": port});
     let expected = json!({
         "podSelector": nodes["podSelector"],
@@ -61,7 +62,8 @@ fn a_published_service_is_open_and_a_list_of_clients_is_the_whole_list() {
     let published = json!({"service": {"type": "NodePort"}});
     assert_eq!(rule(&published, 7200)["from"], Value::Null);
     assert!(!rule(&published, 7200).is_null());
-    let named = json!({"service": {"type": "NodePort"}, "networkPolicy": {"clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}});
+    let named =
+        json!({"service": {"type": "NodePort"}, "networkPolicy": {"clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}});
     assert_eq!(rule(&named, 7300)["from"], json!([{"ipBlock": {"cidr": "10.0.0.0/8"}}]));
     let nobody = json!({"service": {"type": "NodePort"}, "networkPolicy": {"clients": [], "monitoring": []}});
     assert_eq!((rule(&nobody, 7200), rule(&nobody, 7500)), (Value::Null, Value::Null));

@@ -122,7 +122,8 @@ impl Kubelet {
         let file = |map: Option<ConfigMap>, key: &str| map.and_then(|map| map.data?.get(key).cloned());
         let genesis = file(maps.get_opt(&format!("{network}-genesis")).await?, "genesis.json");
         let certificates = maps.get_opt(&format!("{network}-certificates")).await?;
-        let certificates = certificates.and_then(|map| map.data).filter(|data| data.contains_key(&format!("{name}.crt")));
+        let certificates =
+            certificates.and_then(|map| map.data).filter(|data| data.contains_key(&format!("{name}.crt")));
         let (Some(genesis), Some(certificates)) = (genesis, certificates) else { return Ok(()) };
 
         let hash = hex::encode(genesis_hash(genesis.as_bytes()));

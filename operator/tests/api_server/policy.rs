@@ -67,7 +67,8 @@ async fn the_policy_of_a_network_is_kept_against_drift_and_removed_when_it_is_no
 
     // A peer that cannot be: nobody is let in by it, and the Network says so until it is mended.
     set(&scenario, json!({"clients": [{"ipBlock": {"cidr": "10.0.0.1/8"}}]})).await;
-    let network = scenario.wait_for_condition("demo", condition::STALLED, "True", Some("InvalidNetworkPolicyPeer")).await;
+    let network =
+        scenario.wait_for_condition("demo", condition::STALLED, "True", Some("InvalidNetworkPolicyPeer")).await;
     let told = format!("{:?}", network.status.unwrap().conditions);
     assert!(told.contains("spec.networkPolicy.clients[0]"), "{told}");
     set(&scenario, json!({"clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]})).await;

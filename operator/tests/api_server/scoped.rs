@@ -76,8 +76,10 @@ async fn an_operator_with_rights_in_one_namespace_only_runs_a_network_there() {
     let scenario = Scenario::new("scoped").await;
     let other = Scenario::new("scoped-other").await;
     let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
-    let namespace =
-        Namespace { metadata: ObjectMeta { name: Some(OWN.to_owned()), ..ObjectMeta::default() }, ..Namespace::default() };
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some(OWN.to_owned()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
     Api::<Namespace>::all(scenario.admin.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     let values = format!("watchNamespaces={{{}}}", scenario.namespace);
     let objects = tokio::task::spawn_blocking(move || template(&[&values])).await.unwrap();

@@ -147,7 +147,8 @@ impl Verdict {
             if let Some(why) = forbidden(grant, own) {
                 verdict.forbidden.push((grant.clone(), why));
             }
-            let times: u64 = done.allowed.iter().filter(|(asked, _)| covers(grant, asked)).map(|(_, &times)| times).sum();
+            let times: u64 =
+                done.allowed.iter().filter(|(asked, _)| covers(grant, asked)).map(|(_, &times)| times).sum();
             if times > 0 {
                 verdict.used.push((grant.clone(), times));
             } else if grant.verb == "update" && grant.resource.ends_with("/finalizers") {

@@ -24,8 +24,7 @@ type Outcome = Result<(), SceneError>;
 
 const PEER: u16 = bizra_proto::port::PEER;
 const CLIENTS: [u16; 2] = [bizra_proto::port::GRPC, bizra_proto::port::HTTP];
-const ALL: [u16; 5] =
-    [PEER, CLIENTS[0], CLIENTS[1], bizra_proto::port::ADMIN, bizra_proto::port::MONITORING];
+const ALL: [u16; 5] = [PEER, CLIENTS[0], CLIENTS[1], bizra_proto::port::ADMIN, bizra_proto::port::MONITORING];
 
 /// Address, host and image of a pod.
 async fn place(scene: &Scene, pod: &str) -> Result<(String, String, String), SceneError> {
@@ -247,7 +246,14 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
     assert_eq!(told(&verdict.by_admission), [" update networks/finalizers"]);
     assert_eq!(
         told(&verdict.unused),
-        [" watch pods", " get pods/exec", " watch pods/exec", " get *", " bind networks/finalizers", "other list secrets"]
+        [
+            " watch pods",
+            " get pods/exec",
+            " watch pods/exec",
+            " get *",
+            " bind networks/finalizers",
+            "other list secrets"
+        ]
     );
     let forbidden: Vec<Grant> = verdict.forbidden.iter().map(|(grant, _)| grant.clone()).collect();
     assert_eq!(

@@ -64,7 +64,8 @@ pub(crate) fn create_authority(
     let uid = network.uid().unwrap_or_default();
     let spec = &network.spec.certificates;
     let authority = Authority::generate(&namespace, &name, generation, spec.authority_lifetime(), now)?;
-    let annotations = [(labels::AUTHORITY_GENERATION, generation.to_string()), (labels::ROTATION, spec.rotation.to_string())];
+    let annotations =
+        [(labels::AUTHORITY_GENERATION, generation.to_string()), (labels::ROTATION, spec.rotation.to_string())];
     let mut all_labels = labels::of_network(&name);
     all_labels.insert(labels::NETWORK_NAMESPACE.to_owned(), namespace);
     all_labels.insert(labels::NETWORK_UID.to_owned(), uid.clone());

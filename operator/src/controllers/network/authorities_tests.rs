@@ -67,7 +67,8 @@ impl World {
                 }
                 Step::IssueCertificates { requests, keep } => {
                     told.push(format!("certificates of {}, {} stay", requests.len(), keep.len()));
-                    let issued = act::issue(&self.network, &self.observed, &plan, requests, keep, now).unwrap().unwrap();
+                    let issued =
+                        act::issue(&self.network, &self.observed, &plan, requests, keep, now).unwrap().unwrap();
                     self.observed.certificates = Some(written(&issued));
                 }
                 Step::Write(write, _) => {
@@ -188,10 +189,7 @@ fn an_authority_is_replaced_in_steps_and_at_no_moment_is_anybody_parted_from_any
         world.read(ordinal);
     }
     let former = world.observed.authorities[0].secret.name_any();
-    assert_eq!(
-        world.step(),
-        ["certificates of 0, 4 stay".to_owned(), format!("delete Secret bizra-system/{former}")]
-    );
+    assert_eq!(world.step(), ["certificates of 0, 4 stay".to_owned(), format!("delete Secret bizra-system/{former}")]);
     world.all_read();
     assert_eq!((world.step(), world.stage()), (Vec::new(), Stage::Alone));
     assert_eq!(world.observed.authorities[0].generation, 2);

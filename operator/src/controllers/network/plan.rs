@@ -357,7 +357,10 @@ impl Planner<'_> {
     /// Deletes authorities that nobody is told to trust any more.
     fn retire(&mut self) {
         for kept in self.plan.authorities.retired.clone() {
-            let message = format!("authority {} is trusted no more; every node has a certificate of its successor's", kept.generation);
+            let message = format!(
+                "authority {} is trusted no more; every node has a certificate of its successor's",
+                kept.generation
+            );
             self.write(Write::delete(&kept.secret), Some(Reason::new("AuthorityRetired", message)));
         }
     }

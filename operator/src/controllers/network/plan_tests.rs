@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use super::*;
 use crate::{
     controllers::fixtures::{
-        claim_of, default_image, deleting, genesis_map, kept, network, network_observed, node, now, pod_of, report, written,
+        claim_of, default_image, deleting, genesis_map, kept, network, network_observed, node, now, pod_of, report,
+        written,
     },
     kubernetes::covers,
 };

@@ -262,7 +262,9 @@ fn set_certificates(conditions: &mut Conditions<'_>, observed: &Observed, plan: 
         )
     };
     let (truth, reason) = match &plan.authorities.stage {
-        _ if observed.certificates.is_none() => (Truth::Unknown, Reason::new("NotIssued", "there are no certificates yet")),
+        _ if observed.certificates.is_none() => {
+            (Truth::Unknown, Reason::new("NotIssued", "there are no certificates yet"))
+        }
         Stage::Introducing(names) => (Truth::False, Reason::new("AuthorityIntroduced", waiting("trust it", names))),
         Stage::HandingOver(names) => {
             (Truth::False, Reason::new("AuthorityHandsOver", waiting("have a certificate of its signing", names)))
@@ -270,7 +272,9 @@ fn set_certificates(conditions: &mut Conditions<'_>, observed: &Observed, plan: 
         Stage::Alone if plan.authorities.create.is_some() => {
             (Truth::False, Reason::new("AuthorityDue", "the authority is about to be replaced"))
         }
-        Stage::Alone => (Truth::True, Reason::new("OneAuthority", "one authority is trusted, and it signs for every node")),
+        Stage::Alone => {
+            (Truth::True, Reason::new("OneAuthority", "one authority is trusted, and it signs for every node"))
+        }
     };
     conditions.set(condition::CERTIFICATES_CURRENT, truth, &reason);
 }

@@ -33,7 +33,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<bool, Failure> {
-    let [log, out] = std::env::args_os().skip(1).map(PathBuf::from).collect::<Vec<_>>().try_into().map_err(|_| USAGE)?;
+    let [log, out] =
+        std::env::args_os().skip(1).map(PathBuf::from).collect::<Vec<_>>().try_into().map_err(|_| USAGE)?;
     let client = Client::try_default().await?;
     let (own, account) = service_account(&client).await?;
     let granted = granted(&client, &own, &account).await?;
