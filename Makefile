@@ -41,6 +41,10 @@ test-unit: setup ## Run the Rust tests; of Kubernetes only the API server is sta
 test-e2e: ## Run the end-to-end tests on the cluster
 	@tests/e2e/test.sh
 
+.PHONY: audit-rbac
+audit-rbac: ## Run the end-to-end tests and compare the operator's rights with those it used; JSON in target/audit/
+	@tests/e2e/audit.sh
+
 .PHONY: sim
 sim: setup ## Simulate SEEDS=1000 networks under faults, or SECONDS=n long; SEED=n replays one with its trace
 	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim

@@ -19,4 +19,4 @@ trap finish EXIT
 KUBECONFIG=$("$here/cluster.sh" kubeconfig)
 export KUBECONFIG
 export BIZRA_NODE_BINARY=${CARGO_TARGET_DIR:-$root/target}/release/bizra-node
-cargo test --release --locked --workspace --test on_kubernetes -- --test-threads 1 "$@"
+cargo test --release --locked --workspace --test on_kubernetes --test ends --test security -- --test-threads 1 "$@"

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
@@ -35,6 +36,10 @@ pub struct Certificates {
     pub operator_ca_pem: String,
     /// End of validity of the node's certificate, seconds since 1970.
     pub not_after_seconds: i64,
+    /// SHA-256 of every authority's certificate, of nodes and then of operators, lower-case hex.
+    pub trusted_authorities: Vec<String>,
+    /// SHA-256 of the certificate of the authority that has signed the node's own, lower-case hex.
+    pub certificate_authority: String,
 }
 
 impl Certificates {
@@ -45,7 +50,7 @@ impl Certificates {
         let ca_pem = read(&files.ca_file)?;
         let operator_ca_pem = read(&files.operator_ca_file)?;
         let authorities = parse_pem(&files.ca_file, &ca_pem)?;
-        parse_pem(&files.operator_ca_file, &operator_ca_pem)?;
+        let operators = parse_pem(&files.operator_ca_file, &operator_ca_pem)?;
         let chain = parse_pem(&files.certificate_file, &certificate_pem)?;
         let unusable = |what: String| IdentityError::Unusable { path: files.certificate_file.clone(), what };
 
@@ -61,9 +66,9 @@ impl Certificates {
         if !names_of(&own).iter().any(|name| name == node_name) {
             return Err(unusable(format!("does not name {node_name:?} among its DNS names")));
         }
-        if !authorities.iter().any(|authority| signed_by(&own, authority)) {
+        let Some(signer) = authorities.iter().find(|authority| signed_by(&own, authority)) else {
             return Err(unusable(format!("is not signed by an authority in {}", files.ca_file.display())));
-        }
+        };
         let (from, until) = (own.validity().not_before.timestamp(), own.validity().not_after.timestamp());
         let now = seconds_since_1970();
         if now < from {
@@ -72,7 +77,16 @@ impl Certificates {
         if now > until {
             return Err(unusable(format!("expired at {}; have a new one signed", own.validity().not_after)));
         }
-        Ok(Self { certificate_pem, ca_pem, operator_ca_pem, not_after_seconds: until })
+        let certificate_authority = fingerprint(signer);
+        let trusted_authorities = authorities.iter().chain(&operators).map(fingerprint).collect();
+        Ok(Self {
+            certificate_pem,
+            ca_pem,
+            operator_ca_pem,
+            not_after_seconds: until,
+            trusted_authorities,
+            certificate_authority,
+        })
     }
 }
 
@@ -87,6 +101,10 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
     };
     let names = extension.value.general_names.iter();
     names.filter_map(|name| if let GeneralName::DNSName(dns) = name { Some((*dns).to_owned()) } else { None }).collect()
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    hex::encode(Sha256::digest(certificate.as_ref()))
 }
 
 fn signed_by(certificate: &X509Certificate<'_>, authority: &CertificateDer<'_>) -> bool {
@@ -165,6 +183,20 @@ mod tests {
         let folder = Folder::new();
         let loaded = folder.load_signed_by(&folder.authority, &folder.key, "demo-v0").unwrap();
         assert!(loaded.not_after_seconds > seconds_since_1970());
+    }
+
+    #[test]
+    fn of_several_authorities_each_is_told_and_which_one_signed() {
+        let folder = Folder::new();
+        let next = Authority::generate("nodes").unwrap();
+        let both = [folder.authority.certificate_pem(), next.certificate_pem()].concat();
+        fs::write(folder.files.path().join("ca.crt"), both).unwrap();
+        let former = folder.load_signed_by(&folder.authority, &folder.key, "demo-v0").unwrap();
+        let latter = folder.load_signed_by(&next, &folder.key, "demo-v0").unwrap();
+        assert_eq!(former.trusted_authorities, latter.trusted_authorities);
+        assert_eq!(former.trusted_authorities.len(), 3);
+        assert_eq!(former.certificate_authority, former.trusted_authorities[0]);
+        assert_eq!(latter.certificate_authority, former.trusted_authorities[1]);
     }
 
     #[test]

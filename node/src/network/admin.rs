@@ -81,6 +81,7 @@ impl Admin for AdminService {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         let mut status = self.status.current();
         status.certificate_not_after_seconds = self.tls.not_after_seconds();
+        (status.trusted_authorities, status.certificate_authority) = self.tls.authorities();
         // Zero stands for unknown; the rest of the picture is worth more than an error.
         if let Ok(volume) = rustix::fs::statvfs(&self.data_dir) {
             status.volume_total_bytes = volume.f_blocks.saturating_mul(volume.f_frsize);

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use crate::identity::{CertificateFiles, Certificates, IdentityError, TlsKey};
 
-/// How often the files are looked at. Certificates are renewed days before they end.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the files are looked at. Lifetimes can be as short as 90 s, and certificates are renewed after two thirds.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Exporter and forward secrecy of every connection rest on it.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
@@ -75,6 +75,12 @@ impl TlsMaterial {
     /// End of validity of the current certificate, seconds since 1970.
     pub fn not_after_seconds(&self) -> i64 {
         self.current.borrow().certificates.not_after_seconds
+    }
+
+    /// Authorities that are trusted now and the one behind the current certificate, as fingerprints.
+    pub(super) fn authorities(&self) -> (Vec<String>, String) {
+        let certificates = &self.current.borrow().certificates;
+        (certificates.trusted_authorities.clone(), certificates.certificate_authority.clone())
     }
 
     pub(super) fn server(&self, audience: Audience) -> Arc<ServerConfig> {

@@ -157,6 +157,7 @@ async fn the_admin_port_answers_operators_and_not_nodes() {
     let channel = operator(address, "alpha", &world, &world.operators, "operator").await.unwrap();
     let answer = AdminClient::new(channel).get_status(GetStatusRequest {}).await.unwrap().into_inner().status.unwrap();
     assert_eq!(answer.node_name, "alpha");
+    assert!(answer.trusted_authorities.contains(&answer.certificate_authority), "{answer:?}");
     assert!(answer.certificate_not_after_seconds > 0 && answer.volume_total_bytes >= answer.volume_free_bytes);
     assert!(answer.volume_free_bytes > 0);
 

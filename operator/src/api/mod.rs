@@ -7,8 +7,9 @@ mod schema;
 
 pub use bizra_node::{BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference};
 pub use network::{
-    DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Network, NetworkSpec, NetworkStatus, Offender,
-    Permit, QuorumStatus, ServiceSpec, ServiceType, ValidatorCounts,
+    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Network, NetworkPolicyMode,
+    NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, QuorumStatus, ServiceSpec, ServiceType,
+    ValidatorCounts,
 };
 pub use node_template::{
     HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
@@ -35,6 +36,8 @@ pub mod condition {
     pub const SYNCED: &str = "Synced";
     /// The pod runs what the spec asks for.
     pub const UP_TO_DATE: &str = "UpToDate";
+    /// One authority is trusted, and every certificate is of its signing.
+    pub const CERTIFICATES_CURRENT: &str = "CertificatesCurrent";
     /// The node's key is not among the genesis validators although it is meant to be one: it runs as a full node.
     pub const KEY_NOT_IN_GENESIS: &str = "KeyNotInGenesis";
 }

@@ -1,8 +1,11 @@
 //! `Network`: a validator network. It controls its genesis validators and holds what all nodes share.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::{
+    api::networking::v1::NetworkPolicyPeer,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -80,6 +83,14 @@ pub struct NetworkSpec {
     #[serde(default)]
     pub service: ServiceSpec,
 
+    /// Who may reach the nodes over the pod network.
+    #[serde(default)]
+    pub network_policy: NetworkPolicySpec,
+
+    /// Lifetimes of the network's certificates and authorities.
+    #[serde(default)]
+    pub certificates: CertificatesSpec,
+
     /// What happens to volumes and genesis when the Network is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -145,6 +156,93 @@ pub enum ServiceType {
     ClusterIP,
     NodePort,
     LoadBalancer,
+}
+
+/// Who may reach the nodes over the pod network. Enforced by the cluster's network plugin, if it knows `NetworkPolicy`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct NetworkPolicySpec {
+    /// Whether there is a `NetworkPolicy` that lets through what is named here, and nothing else.
+    #[serde(default)]
+    pub mode: NetworkPolicyMode,
+
+    /// Who may use the client ports, gRPC and HTTP: peers as in a `NetworkPolicy`. Left out, whoever reaches the Service if
+    /// that is a `NodePort` or `LoadBalancer`, and otherwise the pods of this namespace. An empty list is nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub clients: Option<Vec<NetworkPolicyPeer>>,
+
+    /// Who may read the metrics: peers as in a `NetworkPolicy`. Left out, pods of any namespace that are labelled
+    /// `app.kubernetes.io/name: prometheus`. An empty list is nobody; the kubelet's probes always come through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub monitoring: Option<Vec<NetworkPolicyPeer>>,
+}
+
+/// Whether the nodes are closed off.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPolicyMode {
+    /// What is not allowed is denied, in both directions.
+    #[default]
+    DefaultDeny,
+    /// There is no policy of the operator's; one it made is removed.
+    Disabled,
+}
+
+/// Lifetimes of the network's certificates and of the authorities that sign them. Both are replaced when two thirds are
+/// over, without a restart; authorities with an overlap in which old and new are trusted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.authorityLifetimeSeconds >= 4 * self.nodeLifetimeSeconds",
+    "message": "an authority must outlive the certificates it signs and its own replacement; set certificates.authorityLifetimeSeconds to at least four times certificates.nodeLifetimeSeconds"
+}]))]
+pub struct CertificatesSpec {
+    /// How long a node's certificate is valid.
+    #[serde(default = "default_node_lifetime")]
+    #[schemars(range(min = 90, max = 31_536_000))]
+    pub node_lifetime_seconds: i32,
+
+    /// How long an authority is valid.
+    #[serde(default = "default_authority_lifetime")]
+    #[schemars(range(min = 360, max = 630_720_000))]
+    pub authority_lifetime_seconds: i32,
+
+    /// Raise it to have the authorities replaced now.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub rotation: i32,
+}
+
+/// Ninety days.
+fn default_node_lifetime() -> i32 {
+    7_776_000
+}
+
+/// Ten years.
+fn default_authority_lifetime() -> i32 {
+    315_360_000
+}
+
+impl Default for CertificatesSpec {
+    fn default() -> Self {
+        Self {
+            node_lifetime_seconds: default_node_lifetime(),
+            authority_lifetime_seconds: default_authority_lifetime(),
+            rotation: 0,
+        }
+    }
+}
+
+impl CertificatesSpec {
+    /// How long a node's certificate is valid.
+    pub fn node_lifetime(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.node_lifetime_seconds).unwrap_or(0))
+    }
+
+    /// How long an authority is valid.
+    pub fn authority_lifetime(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.authority_lifetime_seconds).unwrap_or(0))
+    }
 }
 
 /// What happens to the data of a deleted Network.

@@ -77,7 +77,7 @@ fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_
 /// Names become host names and parts of other names.
 fn name_rules(kind: &str) -> Value {
     let longest = if kind == "Network" { 40 } else { 63 };
-    json!([
+    let mut rules = json!([
         {
             "rule": format!("size(self.metadata.name) <= {longest}"),
             "message": format!("a {kind}'s name becomes part of host names and may have at most {longest} characters; choose a shorter one"),
@@ -86,7 +86,14 @@ fn name_rules(kind: &str) -> Value {
             "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             "message": format!("a {kind}'s name becomes a host name: it starts with a letter and has only a-z, 0-9 and '-'; choose another one"),
         },
-    ])
+    ]);
+    if let (false, Some(rules)) = (kind == "Network", rules.as_array_mut()) {
+        rules.push(json!({
+            "rule": "!(self.metadata.name in ['ca', 'operator-ca'])",
+            "message": "the certificates of authorities are called so; choose another name",
+        }));
+    }
+    rules
 }
 
 /// Whose descriptions a schema has.
@@ -97,7 +104,7 @@ enum Prose {
 }
 
 /// Fields of the spec that are embedded Kubernetes types.
-const EMBEDDED: [&str; 3] = ["affinity", "tolerations", "resources"];
+const EMBEDDED: [&str; 5] = ["affinity", "tolerations", "resources", "clients", "monitoring"];
 
 /// Bounds lists and strings, drops formats the API server does not know, and shortens foreign prose.
 fn bound(schema: &mut Value, prose: Prose) {

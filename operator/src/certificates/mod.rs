@@ -19,13 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::resources::names;
 
-/// Validity of an authority.
-const AUTHORITY_VALIDITY: Duration = Duration::from_hours(10 * 365 * 24);
-/// Validity of a node's certificate. It is renewed when two thirds are over.
-const NODE_VALIDITY: Duration = Duration::from_hours(90 * 24);
 /// Validity of the operator's client certificate, which lives in memory only.
 const CLIENT_VALIDITY: Duration = Duration::from_hours(24);
-/// Clocks of hosts may differ by this much.
+/// Clocks of hosts may differ by this much, and by no more than a tenth of a short validity.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// What can go wrong with certificates.
@@ -64,10 +60,19 @@ pub struct Authority {
 const PARTS: [&str; 4] = ["ca.crt", "ca.key", "operator-ca.crt", "operator-ca.key"];
 
 impl Authority {
-    /// Makes new authorities for a network. `now` is in seconds since 1970.
-    pub fn generate(namespace: &str, network: &str, now: u64) -> Result<Self, CertificateError> {
-        let (certificate, key) = self_signed(&format!("BIZRA network {namespace}/{network}"), now)?;
-        let (operator_certificate, operator_key) = self_signed(&format!("BIZRA operator {namespace}/{network}"), now)?;
+    /// Makes new authorities for a network. `now` is in seconds since 1970. Each generation has a name of its own, by
+    /// which those who verify tell the two apart that are trusted during a replacement.
+    pub fn generate(
+        namespace: &str,
+        network: &str,
+        generation: u32,
+        validity: Duration,
+        now: u64,
+    ) -> Result<Self, CertificateError> {
+        let named =
+            |what: &str| self_signed(&format!("BIZRA {what} {generation} {namespace}/{network}"), validity, now);
+        let (certificate, key) = named("network")?;
+        let (operator_certificate, operator_key) = named("operator")?;
         Ok(Self { certificate, key, operator_certificate, operator_key })
     }
 
@@ -88,11 +93,17 @@ impl Authority {
     }
 
     /// Signs a node's request. Only its key is taken from the request; what the certificate says is said here.
-    pub fn sign(&self, request: &str, node: &NodeNames<'_>, now: u64) -> Result<String, CertificateError> {
+    pub fn sign(
+        &self,
+        request: &str,
+        node: &NodeNames<'_>,
+        validity: Duration,
+        now: u64,
+    ) -> Result<String, CertificateError> {
         let request =
             CertificateSigningRequestParams::from_pem(request).map_err(crypto("read a certificate request"))?;
         let issuer = issuer(&self.certificate, &self.key)?;
-        let mut parameters = leaf(node.node, now, NODE_VALIDITY, request.public_key.der_bytes());
+        let mut parameters = leaf(node.node, now, validity, request.public_key.der_bytes());
         parameters.subject_alt_names = node.host_names()?;
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate =
@@ -113,6 +124,15 @@ impl Authority {
             renew_at: now.saturating_add(CLIENT_VALIDITY.as_secs() * 2 / 3),
         })
     }
+}
+
+/// What the operator needs to speak with a network's nodes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Certificates of the authorities whose nodes are believed, PEM.
+    pub roots: Vec<String>,
+    /// Who signs the operator's client certificate.
+    pub client: Authority,
 }
 
 /// The operator's client certificate.
@@ -150,17 +170,23 @@ impl NodeNames<'_> {
     }
 }
 
-/// True if a node needs a (new) certificate: it has none, has another key, or two thirds of its validity are over.
-/// A request that cannot be read needs none: there is nothing to sign.
-pub fn needs_issue(current: Option<&str>, request: &str, now: u64) -> bool {
+/// True if a node needs a (new) certificate: it has none, has another key, two thirds of its validity are over, or it
+/// is valid for longer than it now should be. A request that cannot be read needs none: there is nothing to sign.
+pub fn needs_issue(current: Option<&CertificateFacts>, request: &str, validity: Duration, now: u64) -> bool {
     let Ok(request) = CertificateSigningRequestParams::from_pem(request) else { return false };
-    let Some(facts) = current.and_then(inspect) else { return true };
-    facts.public_key != request.public_key.der_bytes() || now >= facts.renew_at()
+    let Some(facts) = current else { return true };
+    facts.public_key != request.public_key.der_bytes() || is_due(facts, validity, now)
 }
 
-fn self_signed(name: &str, now: u64) -> Result<(String, String), CertificateError> {
+/// True if two thirds of a certificate's validity are over, or it is valid for longer than it now should be.
+pub fn is_due(facts: &CertificateFacts, validity: Duration, now: u64) -> bool {
+    let latest = now.saturating_add(validity.as_secs()).saturating_add(CLOCK_SKEW.as_secs());
+    now >= facts.renew_at() || facts.not_after > latest
+}
+
+fn self_signed(name: &str, validity_time: Duration, now: u64) -> Result<(String, String), CertificateError> {
     let key = KeyPair::generate().map_err(crypto("make an authority's key"))?;
-    let mut parameters = validity(now, AUTHORITY_VALIDITY);
+    let mut parameters = validity(now, validity_time);
     parameters.distinguished_name = named(name);
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -198,7 +224,7 @@ fn named(name: &str) -> DistinguishedName {
 fn validity(now: u64, validity_time: Duration) -> CertificateParams {
     let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now);
     let mut parameters = CertificateParams::default();
-    parameters.not_before = now - CLOCK_SKEW;
+    parameters.not_before = now - CLOCK_SKEW.min(validity_time / 10);
     parameters.not_after = now + validity_time;
     parameters
 }
@@ -209,6 +235,15 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
+    const DAYS_90: Duration = Duration::from_hours(90 * 24);
+
+    fn authority() -> Authority {
+        Authority::generate("default", "demo", 1, Duration::from_hours(10 * 365 * 24), NOW).unwrap()
+    }
+
+    fn needs_issue(current: Option<&str>, request: &str, now: u64) -> bool {
+        super::needs_issue(current.and_then(inspect).as_ref(), request, DAYS_90, now)
+    }
 
     fn request() -> String {
         let key = KeyPair::generate().unwrap();
@@ -219,9 +254,9 @@ mod tests {
 
     #[test]
     fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
-        let authority = Authority::generate("default", "demo", NOW).unwrap();
+        let authority = authority();
         let request = request();
-        let certificate = authority.sign(&request, &NAMES, NOW).unwrap();
+        let certificate = authority.sign(&request, &NAMES, DAYS_90, NOW).unwrap();
         assert!(needs_issue(None, &request, NOW));
         assert!(!needs_issue(Some(&certificate), &request, NOW));
         assert!(!needs_issue(Some(&certificate), &request, NOW + 59 * 86_400));
@@ -230,15 +265,36 @@ mod tests {
 
     #[test]
     fn a_new_key_needs_a_new_certificate() {
-        let authority = Authority::generate("default", "demo", NOW).unwrap();
-        let certificate = authority.sign(&request(), &NAMES, NOW).unwrap();
+        let authority = authority();
+        let certificate = authority.sign(&request(), &NAMES, DAYS_90, NOW).unwrap();
         assert!(needs_issue(Some(&certificate), &request(), NOW));
         assert!(!needs_issue(Some(&certificate), "nonsense", NOW));
     }
 
     #[test]
+    fn a_short_life_is_not_over_when_it_begins_and_a_long_one_can_be_shortened() {
+        let (authority, request, life) = (authority(), request(), Duration::from_secs(90));
+        let facts = inspect(&authority.sign(&request, &NAMES, life, NOW).unwrap()).unwrap();
+        assert_eq!(facts.not_after, NOW + 90);
+        assert!(!is_due(&facts, life, NOW + 50));
+        assert!(is_due(&facts, life, NOW + 60));
+        let long = inspect(&authority.sign(&request, &NAMES, DAYS_90, NOW).unwrap()).unwrap();
+        assert!(!is_due(&long, DAYS_90, NOW));
+        assert!(is_due(&long, life, NOW));
+    }
+
+    #[test]
+    fn a_certificate_tells_which_authority_signed_it() {
+        let (first, second) = (authority(), authority());
+        let leaf = inspect(&second.sign(&request(), &NAMES, DAYS_90, NOW).unwrap()).unwrap();
+        assert!(!leaf.authority_key_identifier.is_empty());
+        assert_eq!(leaf.authority_key_identifier, inspect(&second.certificate).unwrap().key_identifier);
+        assert_ne!(leaf.authority_key_identifier, inspect(&first.certificate).unwrap().key_identifier);
+    }
+
+    #[test]
     fn authorities_survive_their_secret() {
-        let authority = Authority::generate("default", "demo", NOW).unwrap();
+        let authority = authority();
         assert!(Authority::from_data(&authority.to_data()).unwrap() == authority);
         assert!(Authority::from_data(&BTreeMap::new()).is_err());
     }

@@ -3,14 +3,17 @@
 use bizra_proto::ceremony::{KeyReport, prove_possession};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
+    api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 use kube::Resource;
 use serde_json::{Value, json};
 
-use super::{bizra_node, network};
+use super::{
+    bizra_node,
+    network::{self, authorities::Kept},
+};
 use crate::{
     api::{BizraNode, ImageSpec, Network, StorageSpec},
     kubernetes::{Manifest, Write},
@@ -109,9 +112,19 @@ pub(super) fn node_observed() -> bizra_node::observe::Observed {
     }
 }
 
+/// An authority in its Secret, new at [`now`].
+pub(super) fn kept(generation: u32) -> Kept {
+    let now = u64::try_from(now().as_second()).unwrap();
+    let write = network::act::create_authority(&network("demo-1"), "bizra-system", generation, now).unwrap();
+    let mut secret: Secret = written(&write);
+    secret.metadata.uid = Some(format!("authority-{generation}"));
+    Kept::read(secret).unwrap().unwrap()
+}
+
 pub(super) fn network_observed() -> network::observe::Observed {
     network::observe::Observed {
         now: now(),
+        operator_namespace: "bizra-system".to_owned(),
         nodes: Vec::new(),
         pods: Vec::new(),
         words: std::collections::BTreeMap::new(),
@@ -121,7 +134,8 @@ pub(super) fn network_observed() -> network::observe::Observed {
         nodes_service: None,
         api_service: None,
         budget: None,
-        authority: None,
+        policy: None,
+        authorities: Vec::new(),
     }
 }
 

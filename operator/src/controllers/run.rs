@@ -7,6 +7,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service},
+        networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
 };
@@ -118,6 +119,7 @@ async fn run_networks(
         .owns(api::<BizraNode>(client, namespace), watcher::Config::default())
         .owns(api::<Service>(client, namespace), ours())
         .owns(api::<PodDisruptionBudget>(client, namespace), ours())
+        .owns(api::<NetworkPolicy>(client, namespace), ours())
         .watches(api::<PartialObjectMeta<ConfigMap>>(client, namespace), ours(), move |object| named(&object))
         .watches(api::<PartialObjectMeta<PersistentVolumeClaim>>(client, namespace), ours(), move |object| {
             named(&object)

@@ -4,7 +4,7 @@ use bizra_proto::v1::{GetStatusRequest, NodeStatus, admin_client::AdminClient};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::{Connection, ProbeTarget};
-use crate::certificates::{Authority, CertificateError};
+use crate::certificates::{CertificateError, Trust};
 
 /// Why a node could not be asked, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,15 +29,10 @@ pub(super) enum ProbeError {
 }
 
 /// A connection to a node that shows the operator's certificate and accepts only the node's own.
-pub(super) fn connect(
-    node: &str,
-    target: &ProbeTarget,
-    authority: &Authority,
-    now: u64,
-) -> Result<Connection, ProbeError> {
-    let client = authority.client(now)?;
+pub(super) fn connect(node: &str, target: &ProbeTarget, trust: &Trust, now: u64) -> Result<Connection, ProbeError> {
+    let client = trust.client.client(now)?;
     let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&authority.certificate))
+        .ca_certificates(trust.roots.iter().map(Certificate::from_pem))
         .identity(Identity::from_pem(&client.certificate, &client.key))
         .domain_name(node);
     let address = std::net::SocketAddr::new(target.address, bizra_proto::port::ADMIN);

@@ -16,7 +16,7 @@ pub use poller::{PollSettings, poll_forever};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 
-use crate::certificates::Authority;
+use crate::certificates::Trust;
 
 /// How long a node has that is asked right before another one is taken down.
 const ASK_NOW_PATIENCE: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ struct Entry {
 /// All nodes being asked, and what they said. Bounded by the number of `BizraNode`s.
 pub struct Probes {
     entries: Mutex<BTreeMap<NodeKey, Entry>>,
-    authorities: Mutex<BTreeMap<String, Arc<Authority>>>,
+    trusts: Mutex<BTreeMap<String, Arc<Trust>>>,
     /// An answer older than this does not count.
     freshness: Duration,
     newcomer: Notify,
@@ -74,7 +74,7 @@ pub struct Probes {
 impl Probes {
     /// None yet. Answers count for `freshness`.
     pub fn new(freshness: Duration) -> Self {
-        Self { entries: Mutex::default(), authorities: Mutex::default(), freshness, newcomer: Notify::new() }
+        Self { entries: Mutex::default(), trusts: Mutex::default(), freshness, newcomer: Notify::new() }
     }
 
     /// Starts asking a node, or goes on if it is the same pod at the same address.
@@ -116,24 +116,30 @@ impl Probes {
         }
     }
 
-    /// Makes a network's authority known, so that its nodes can be asked. Until then they stay unasked: after a start of
-    /// the operator a node may well be met before its network.
-    pub fn trust(&self, network_uid: &str, authority: Authority) {
-        let mut authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = authorities.get(network_uid);
-        if known.is_none_or(|known| **known != authority) {
-            authorities.insert(network_uid.to_owned(), Arc::new(authority));
-            self.newcomer.notify_one();
+    /// Makes a network's authorities known, so that its nodes can be asked. Until then they stay unasked: after a start
+    /// of the operator a node may well be met before its network.
+    pub fn trust(&self, network_uid: &str, trust: Trust) {
+        let mut trusts = self.trusts.lock().unwrap_or_else(PoisonError::into_inner);
+        if trusts.get(network_uid).is_some_and(|known| **known == trust) {
+            return;
         }
+        trusts.insert(network_uid.to_owned(), Arc::new(trust));
+        drop(trusts);
+        // Connections show and believe certificates of the time they were made.
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries.values_mut().filter(|entry| entry.target.network_uid == network_uid) {
+            entry.connection = None;
+        }
+        self.newcomer.notify_one();
     }
 
-    /// Forgets a network's authority.
+    /// Forgets a network's authorities.
     pub fn distrust(&self, network_uid: &str) {
-        self.authorities.lock().unwrap_or_else(PoisonError::into_inner).remove(network_uid);
+        self.trusts.lock().unwrap_or_else(PoisonError::into_inner).remove(network_uid);
     }
 
-    fn authority(&self, network_uid: &str) -> Option<Arc<Authority>> {
-        self.authorities.lock().unwrap_or_else(PoisonError::into_inner).get(network_uid).cloned()
+    fn trust_of(&self, network_uid: &str) -> Option<Arc<Trust>> {
+        self.trusts.lock().unwrap_or_else(PoisonError::into_inner).get(network_uid).cloned()
     }
 
     /// Resolves when there is a node that has not been asked yet.
@@ -147,9 +153,9 @@ impl Probes {
             .iter()
             .filter(|(_, entry)| which == Which::All || entry.asked_at.is_none())
             .filter_map(|(key, entry)| {
-                let authority = self.authority(&entry.target.network_uid)?;
+                let trust = self.trust_of(&entry.target.network_uid)?;
                 let (target, connection) = (entry.target.clone(), entry.connection.clone());
-                Some(Question { key: key.clone(), target, authority, connection })
+                Some(Question { key: key.clone(), target, trust, connection })
             })
             .collect()
     }
@@ -170,7 +176,7 @@ impl Probes {
 struct Question {
     key: NodeKey,
     target: ProbeTarget,
-    authority: Arc<Authority>,
+    trust: Arc<Trust>,
     connection: Option<Connection>,
 }
 
@@ -207,6 +213,7 @@ fn significance(word: &Word) -> Significance<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::certificates::Authority;
 
     fn target(uid: &str) -> ProbeTarget {
         ProbeTarget { pod_uid: uid.to_owned(), address: IpAddr::from([127, 0, 0, 1]), network_uid: "n".to_owned() }
@@ -237,7 +244,8 @@ mod tests {
         probes.ask(key.clone(), target("pod-1"));
         assert!(probes.questions(Which::All).is_empty());
         assert_eq!(probes.latest(&key, "pod-1"), Word::Unasked);
-        probes.trust("n", Authority::generate("default", "n", 0).unwrap());
+        let authority = Authority::generate("default", "n", 1, Duration::from_mins(1), 0).unwrap();
+        probes.trust("n", Trust { roots: vec![authority.certificate.clone()], client: authority });
         assert_eq!(probes.questions(Which::Newcomers).len(), 1);
     }
 

@@ -58,7 +58,7 @@ pub(super) async fn put(question: &Question, timeout: Duration) -> (Word, Option
     let known = question.connection.clone().filter(|connection| now < connection.renew_at);
     let connection = match known {
         Some(connection) => connection,
-        None => match client::connect(&question.key.1, &question.target, &question.authority, now) {
+        None => match client::connect(&question.key.1, &question.target, &question.trust, now) {
             Ok(connection) => connection,
             Err(error) => return (Word::Unknown(error.to_string()), None),
         },

@@ -15,7 +15,7 @@ pub const AUTHORITY: &str = "ca.crt";
 /// Key of the authority that signs the operator's client certificate.
 pub const OPERATOR_AUTHORITY: &str = "operator-ca.crt";
 
-/// Key of a node's certificate.
+/// Key of a node's certificate. The schema refuses nodes whose certificates would be called like an authority's.
 pub fn certificate_key(node: &str) -> String {
     format!("{node}.crt")
 }

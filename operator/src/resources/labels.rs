@@ -18,6 +18,10 @@ pub const NETWORK: &str = "bizra.io/network";
 pub const NETWORK_NAMESPACE: &str = "bizra.io/network-namespace";
 /// Uid of the Network.
 pub const NETWORK_UID: &str = "bizra.io/network-uid";
+/// Annotation of an authority's Secret: the how manyth of its network it is. Without it, the first.
+pub const AUTHORITY_GENERATION: &str = "bizra.io/authority-generation";
+/// Annotation of an authority's Secret: `spec.certificates.rotation` when it was made. Without it, 0.
+pub const ROTATION: &str = "bizra.io/rotation";
 /// Name of the `BizraNode`.
 pub const NODE: &str = "bizra.io/node";
 /// Chain a volume or genesis belongs to.

@@ -6,6 +6,7 @@ pub mod config_map;
 pub mod genesis;
 pub mod labels;
 pub mod names;
+pub mod network_policy;
 pub mod node;
 pub mod pod;
 pub mod revision;

@@ -42,11 +42,18 @@ pub fn disruption_budget(network: &str) -> String {
     format!("{network}-validators")
 }
 
+/// The policy that closes off the nodes of a network.
+pub fn network_policy(network: &str) -> String {
+    format!("{network}-nodes")
+}
+
 /// The Secret with a network's certificate authority, in the operator's namespace. The uid is part of it: a network
 /// that is deleted and applied again gets a new authority, and the old one can be swept without asking who uses it.
-pub fn authority(network_uid: &str) -> String {
+pub fn authority(network_uid: &str, generation: u32) -> String {
     let digest = hex::encode(Sha256::digest(network_uid.as_bytes()));
-    format!("bizra-authority-{}", digest.get(..16).unwrap_or(&digest))
+    let name = format!("bizra-authority-{}", digest.get(..16).unwrap_or(&digest));
+    // The first was made before there were others.
+    if generation <= 1 { name } else { format!("{name}-{generation}") }
 }
 
 /// Host name of a node inside the cluster, without the cluster domain.

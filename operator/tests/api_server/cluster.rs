@@ -52,6 +52,14 @@ impl Cluster {
         Client::try_from(self.config(OPERATOR_TOKEN)).unwrap()
     }
 
+    /// A client with exactly the rights of this service account.
+    pub(crate) fn acting_as(&self, user: &str) -> Client {
+        let mut config = self.config(ADMIN_TOKEN);
+        config.auth_info.impersonate = Some(user.to_owned());
+        config.auth_info.impersonate_groups = Some(vec!["system:serviceaccounts".to_owned()]);
+        Client::try_from(config).unwrap()
+    }
+
     fn config(&self, token: &str) -> Config {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
         // The server's certificate is one it made for itself.

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bizra_operator::certificates::{CertificateFacts, inspect};
 use bizra_proto::{
     ceremony::{Genesis, KeyReport, genesis_hash, prove_possession},
     v1::{
@@ -25,7 +26,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 /// What is on a volume.
@@ -42,6 +43,19 @@ pub(crate) struct Kubelet {
     volumes: Mutex<BTreeMap<String, Volume>>,
     /// What the `node` container of a pod of this name ends with, instead of running.
     pub failures: Mutex<BTreeMap<String, (i32, String)>>,
+    /// What the running nodes were started with, by uid of the pod.
+    started: Mutex<BTreeMap<String, Started>>,
+}
+
+/// What a running node was started with; it follows its certificates from there.
+#[derive(Clone)]
+struct Started {
+    said: NodeStatus,
+    tls_key: String,
+    address: Ipv4Addr,
+    certificates: BTreeMap<String, String>,
+    /// Closes the open connections too: what they answer is of the time they were made.
+    stop: Arc<Notify>,
 }
 
 impl Kubelet {
@@ -51,6 +65,7 @@ impl Kubelet {
             namespace: namespace.to_owned(),
             volumes: Mutex::default(),
             failures: Mutex::default(),
+            started: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&kubelet).run());
         (kubelet, Stopper(task))
@@ -66,6 +81,7 @@ impl Kubelet {
                 for pod in list.items {
                     // Conflicts and vanished pods are met again in the next round.
                     let _ = self.step(&pods, &pod, &mut servers).await;
+                    let _ = self.reload(&pod, &mut servers).await;
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -106,9 +122,9 @@ impl Kubelet {
         let file = |map: Option<ConfigMap>, key: &str| map.and_then(|map| map.data?.get(key).cloned());
         let genesis = file(maps.get_opt(&format!("{network}-genesis")).await?, "genesis.json");
         let certificates = maps.get_opt(&format!("{network}-certificates")).await?;
-        let certificate = file(certificates.clone(), &format!("{name}.crt"));
-        let (Some(genesis), Some(certificate)) = (genesis, certificate) else { return Ok(()) };
-        let operator_ca = file(certificates, "operator-ca.crt").unwrap();
+        let certificates =
+            certificates.and_then(|map| map.data).filter(|data| data.contains_key(&format!("{name}.crt")));
+        let (Some(genesis), Some(certificates)) = (genesis, certificates) else { return Ok(()) };
 
         let hash = hex::encode(genesis_hash(genesis.as_bytes()));
         let (public_key, tls_key) = {
@@ -139,18 +155,54 @@ impl Kubelet {
             total_power: 4,
             ..NodeStatus::default()
         };
+        let started = Started { said, tls_key, address, certificates, stop: Arc::default() };
+        let uid = pod.uid().unwrap();
+        self.started.lock().unwrap().insert(uid.clone(), started.clone());
+        servers.insert(uid, self.serve(started));
+        let running = json!({"running": {}});
+        patch(pods, &name, status("Running", "", &done(), Some((&running, Some(address))))).await
+    }
+
+    /// Answers with the certificates of now when they have changed, as nodes do without a restart.
+    async fn reload(&self, pod: &Pod, servers: &mut BTreeMap<String, Stopper>) -> Result<(), kube::Error> {
+        let uid = pod.uid().unwrap();
+        let Some(mut started) = self.started.lock().unwrap().get(&uid).cloned() else { return Ok(()) };
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let network = pod.labels()["bizra.io/network"].clone();
+        let certificates = maps.get(&format!("{network}-certificates")).await?.data.unwrap_or_default();
+        if certificates != started.certificates && certificates.contains_key(&format!("{}.crt", pod.name_any())) {
+            started.certificates = certificates;
+            std::mem::take(&mut started.stop).notify_one();
+            self.started.lock().unwrap().insert(uid.clone(), started.clone());
+            if let Some(Stopper(former)) = servers.get_mut(&uid) {
+                // It has to be gone before its address is free.
+                let _ = tokio::time::timeout(Duration::from_secs(5), former).await;
+            }
+            servers.insert(uid, self.serve(started));
+        }
+        Ok(())
+    }
+
+    fn serve(&self, started: Started) -> Stopper {
+        let Started { mut said, tls_key, address, certificates, stop } = started;
+        let parts = |key: &str| -> Vec<CertificateFacts> {
+            certificates[key].split_inclusive("-----END CERTIFICATE-----\n").filter_map(inspect).collect()
+        };
+        let certificate = &certificates[&format!("{}.crt", said.node_name)];
+        let (facts, nodes) = (inspect(certificate).unwrap(), parts("ca.crt"));
+        let signer = nodes.iter().find(|one| one.key_identifier == facts.authority_key_identifier);
+        said.certificate_authority = signer.expect("a certificate that its reader can verify").fingerprint.clone();
+        said.trusted_authorities =
+            nodes.iter().chain(&parts("operator-ca.crt")).map(|one| one.fingerprint.clone()).collect();
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(certificate, tls_key))
-            .client_ca_root(Certificate::from_pem(operator_ca));
+            .client_ca_root(Certificate::from_pem(&certificates["operator-ca.crt"]));
         let server = Server::builder()
             .tls_config(tls)
             .unwrap()
             .add_service(AdminServer::new(FakeNode { said }))
-            .serve((address, bizra_proto::port::ADMIN).into());
-        let task = tokio::spawn(async move { drop(server.await) });
-        servers.insert(pod.uid().unwrap(), Stopper(task));
-        let running = json!({"running": {}});
-        patch(pods, &name, status("Running", "", &done(), Some((&running, Some(address))))).await
+            .serve_with_shutdown((address, bizra_proto::port::ADMIN).into(), async move { stop.notified().await });
+        Stopper(tokio::spawn(async move { drop(server.await) }))
     }
 
     /// What the init container `key` writes to its termination log.

@@ -41,7 +41,7 @@ build_coredns() { go build "${flags[@]}" -o "$1/" ./cmd/coredns; }
 build_kubeplane() { go build "${flags[@]}" -o "$1/" ./cmd/kubeplane; }
 build_cluster() { go build "${flags[@]}" -o "$1/" ./cmd/cluster ./cmd/pause; }
 
-declare -A sources=([upstream]="" [coredns]="cmd/coredns" [kubeplane]="cmd/kubeplane csi internal/loopdevice"
+declare -A sources=([upstream]="" [coredns]="cmd/coredns" [kubeplane]="cmd/kubeplane csi policy internal/loopdevice"
     [cluster]="cmd/cluster cmd/pause internal")
 # The largest first: what the others share with it is compiled by then.
 groups=(kubeplane upstream coredns cluster)

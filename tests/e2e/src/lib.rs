@@ -2,6 +2,8 @@
 //!
 //! The cluster is the one of `KUBECONFIG`, with the operator installed; `tests/e2e/test.sh` sees to both.
 
+pub mod audit;
 pub mod load;
 pub mod node;
+pub mod reach;
 pub mod scene;

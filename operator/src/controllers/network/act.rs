@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::Timestamp};
 use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
 
-use super::{observe::Observed, plan::Step};
+use super::{
+    observe::Observed,
+    plan::{Plan, Step},
+};
 use crate::{
     api::Network,
     certificates::{Authority, NodeNames},
@@ -19,16 +22,20 @@ pub(super) async fn act(
     context: &Context,
     network: &Network,
     observed: &Observed,
-    steps: &[Step],
+    plan: &Plan,
 ) -> Result<(), ReconcileError> {
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
-    for step in steps {
+    for step in &plan.steps {
         let (write, event) = match step {
             Step::Write(write, event) => (write.as_ref().clone(), event.clone()),
-            Step::CreateAuthority => (create_authority(network, &context.settings.operator_namespace, now)?, None),
+            Step::CreateAuthority { generation } => {
+                let write = create_authority(network, &context.settings.operator_namespace, *generation, now)?;
+                let message = format!("made authority {generation}; nodes are told to trust it before it signs");
+                (write, (*generation > 1).then(|| Reason::new("AuthorityCreated", message)))
+            }
             Step::IssueCertificates { requests, keep } => {
-                let Some(authority) = &observed.authority else { continue };
-                (issue(network, observed, authority, requests, keep, now)?, None)
+                let Some(write) = issue(network, observed, plan, requests, keep, now)? else { continue };
+                (write, None)
             }
         };
         match context.write(&write).await? {
@@ -47,18 +54,27 @@ fn announce(context: &Context, network: &Network, event: Option<Reason>) {
 }
 
 /// The Secret is created, never replaced: of two that are made at once, the first is the authority.
-fn create_authority(network: &Network, operator_namespace: &str, now: u64) -> Result<Write, ReconcileError> {
+pub(crate) fn create_authority(
+    network: &Network,
+    operator_namespace: &str,
+    generation: u32,
+    now: u64,
+) -> Result<Write, ReconcileError> {
     let (namespace, name) = (network.namespace().unwrap_or_default(), network.name_any());
     let uid = network.uid().unwrap_or_default();
-    let authority = Authority::generate(&namespace, &name, now)?;
+    let spec = &network.spec.certificates;
+    let authority = Authority::generate(&namespace, &name, generation, spec.authority_lifetime(), now)?;
+    let annotations =
+        [(labels::AUTHORITY_GENERATION, generation.to_string()), (labels::ROTATION, spec.rotation.to_string())];
     let mut all_labels = labels::of_network(&name);
     all_labels.insert(labels::NETWORK_NAMESPACE.to_owned(), namespace);
     all_labels.insert(labels::NETWORK_UID.to_owned(), uid.clone());
     let secret = Secret {
         metadata: ObjectMeta {
-            name: Some(names::authority(&uid)),
+            name: Some(names::authority(&uid, generation)),
             namespace: Some(operator_namespace.to_owned()),
             labels: Some(all_labels),
+            annotations: Some(annotations.map(|(key, value)| (key.to_owned(), value)).into()),
             ..ObjectMeta::default()
         },
         data: Some(authority.to_data().into_iter().map(|(key, value)| (key, ByteString(value))).collect()),
@@ -69,19 +85,21 @@ fn create_authority(network: &Network, operator_namespace: &str, now: u64) -> Re
     Ok(Write::Create(Manifest::of(&secret)?))
 }
 
-fn issue(
+pub(super) fn issue(
     network: &Network,
     observed: &Observed,
-    authority: &Authority,
+    plan: &Plan,
     requests: &BTreeMap<String, String>,
     keep: &[String],
     now: u64,
-) -> Result<Write, ReconcileError> {
+) -> Result<Option<Write>, ReconcileError> {
+    let Some(issuer) = &plan.authorities.issuer else { return Ok(None) };
     let (namespace, name) = (network.namespace().unwrap_or_default(), network.name_any());
     let present = observed.certificates.as_ref().and_then(|certificates| certificates.data.as_ref());
+    let (nodes, operators) = plan.authorities.bundles();
     let mut data = BTreeMap::from([
-        (config_map::AUTHORITY.to_owned(), authority.certificate.clone()),
-        (config_map::OPERATOR_AUTHORITY.to_owned(), authority.operator_certificate.clone()),
+        (config_map::AUTHORITY.to_owned(), nodes),
+        (config_map::OPERATOR_AUTHORITY.to_owned(), operators),
     ]);
     for node in keep {
         let key = config_map::certificate_key(node);
@@ -91,8 +109,9 @@ fn issue(
     }
     for (node, request) in requests {
         let names = NodeNames { node, network: &name, namespace: &namespace };
-        data.insert(config_map::certificate_key(node), authority.sign(request, &names, now)?);
+        let certificate = issuer.authority.sign(request, &names, network.spec.certificates.node_lifetime(), now)?;
+        data.insert(config_map::certificate_key(node), certificate);
     }
     let certificates = config_map::certificates(network, &name, &namespace, data);
-    Ok(Write::Apply(Manifest::of(&certificates)?.stamped()))
+    Ok(Some(Write::Apply(Manifest::of(&certificates)?.stamped())))
 }

@@ -1,6 +1,7 @@
 //! `Network`: what all nodes share, the genesis validators, the ceremony that makes a chain of them, certificates.
 
-mod act;
+pub(super) mod act;
+pub mod authorities;
 pub mod ceremony;
 pub mod observe;
 pub mod plan;
@@ -17,8 +18,8 @@ pub use sweep::sweep_authorities;
 use super::{Context, ReconcileError};
 use crate::api::Network;
 
-/// How soon a network is looked at again while a permit is out.
-const WITH_PERMIT: Duration = Duration::from_secs(2);
+/// How soon a network is looked at again while a permit is out or an authority is being replaced.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 
 /// How soon a network is looked at again that is not as it should be.
 const SOON: Duration = Duration::from_secs(15);
@@ -32,11 +33,11 @@ pub async fn reconcile(network: Arc<Network>, context: Arc<Context>) -> Result<A
         return Ok(Action::await_change());
     };
     let observed = observe::observe(&context, &network).await?;
-    if let Some(authority) = &observed.authority {
-        context.probes.trust(&uid, authority.clone());
-    }
     let plan = plan::plan(&network, &observed, &context.settings.default_image)?;
-    let outcome = act::act(&context, &network, &observed, &plan.steps).await;
+    if let Some(trust) = plan.authorities.trust() {
+        context.probes.trust(&uid, trust);
+    }
+    let outcome = act::act(&context, &network, &observed, &plan).await;
     if network.metadata.deletion_timestamp.is_some() {
         outcome?;
         return Ok(Action::await_change());
@@ -44,12 +45,16 @@ pub async fn reconcile(network: Arc<Network>, context: Arc<Context>) -> Result<A
     let ready = report::report(&context, &network, &observed, &plan, outcome.as_ref()).await?;
     outcome?;
     context.succeeded(&uid);
-    let wait = if plan.roll.as_ref().is_some_and(|roll| roll.permit.is_some()) {
-        WITH_PERMIT
+    let replaces = plan.authorities.trusted.len() > 1;
+    let wait = if replaces || plan.roll.as_ref().is_some_and(|roll| roll.permit.is_some()) {
+        UNDER_WAY
     } else if ready {
         context.settings.status_interval
     } else {
         SOON.min(context.settings.status_interval)
     };
-    Ok(Action::requeue(super::context::jittered(wait, &uid)))
+    let wait = super::context::jittered(wait, &uid);
+    let now = u64::try_from(observed.now.as_second()).unwrap_or(0);
+    let due = plan.authorities.due_at.and_then(|due| due.checked_sub(now)).map(Duration::from_secs);
+    Ok(Action::requeue(due.map_or(wait, |due| wait.min(due))))
 }

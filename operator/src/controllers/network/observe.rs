@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::{
         core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
+        networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
     jiff::Timestamp,
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
 
+use super::authorities::Kept;
 use crate::{
     api::{BizraNode, Network},
-    certificates::Authority,
     controllers::{Context, ReconcileError, reading},
     probe::Word,
     resources::{labels, names},
@@ -24,6 +25,8 @@ use crate::{
 pub struct Observed {
     /// Time of the observation.
     pub now: Timestamp,
+    /// Namespace of this operator: the only one that may reach the nodes' admin ports.
+    pub operator_namespace: String,
     /// Every `BizraNode` that names this network, and every other one of a wanted name.
     pub nodes: Vec<BizraNode>,
     /// Pods of the network, from one list: the ceremony reads them all at once.
@@ -42,8 +45,10 @@ pub struct Observed {
     pub api_service: Option<Service>,
     /// The disruption budget.
     pub budget: Option<PodDisruptionBudget>,
-    /// The certificate authority.
-    pub authority: Option<Authority>,
+    /// The policy that closes off the nodes.
+    pub policy: Option<NetworkPolicy>,
+    /// The certificate authorities: one, or two while one replaces the other.
+    pub authorities: Vec<Kept>,
 }
 
 /// The network as it is now; none if it is gone or another one.
@@ -81,22 +86,14 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
             (pod.name_any(), word)
         })
         .collect();
-    let authority: Option<Secret> = reading::get(
-        client,
-        &context.settings.operator_namespace,
-        &names::authority(&network.uid().unwrap_or_default()),
-        "the certificate authority",
-    )
-    .await?;
-    let authority = match authority.and_then(|secret| secret.data) {
-        Some(data) => {
-            let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
-            Some(Authority::from_data(&data)?)
-        }
-        None => None,
-    };
+    let selector = format!("{}={}", labels::NETWORK_UID, network.uid().unwrap_or_default());
+    let secrets: Vec<Secret> =
+        reading::list(client, &context.settings.operator_namespace, &selector, "the certificate authorities").await?;
+    let authorities = secrets.into_iter().filter_map(|secret| Kept::read(secret).transpose());
+    let authorities = authorities.collect::<Result<Vec<_>, _>>()?;
     Ok(Observed {
         now: Timestamp::now(),
+        operator_namespace: context.settings.operator_namespace.clone(),
         nodes,
         pods,
         words,
@@ -106,6 +103,7 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
         nodes_service: reading::get(client, &namespace, &names::nodes_service(&name), "the Services").await?,
         api_service: reading::get(client, &namespace, &names::api_service(&name), "the Services").await?,
         budget: reading::get(client, &namespace, &names::disruption_budget(&name), "the disruption budget").await?,
-        authority,
+        policy: reading::get(client, &namespace, &names::network_policy(&name), "the network policy").await?,
+        authorities,
     })
 }

@@ -6,12 +6,13 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::{
+    authorities::{self, Decision},
     ceremony::{Ceremony, assess, wanted_names},
     observe::Observed,
     roll::{self, Progress, Roll},
 };
 use crate::{
-    api::{BizraNode, DeletionPolicy, ImageSpec, Network},
+    api::{BizraNode, DeletionPolicy, ImageSpec, Network, NetworkPolicyMode},
     certificates,
     controllers::{
         ReconcileError,
@@ -21,7 +22,7 @@ use crate::{
         quorum::{Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
-    resources::{budget, config_map, genesis, labels, names, node as node_builder, service},
+    resources::{budget, config_map, genesis, labels, names, network_policy, node as node_builder, service},
 };
 
 /// One thing to do.
@@ -29,9 +30,12 @@ use crate::{
 pub enum Step {
     /// A write to the API server, and what to tell people when it is done.
     Write(Box<Write>, Option<Reason>),
-    /// Make the certificate authority and keep it in its Secret, unless there is one.
-    CreateAuthority,
-    /// Sign these requests and publish the certificates; those of other nodes of the network stay.
+    /// Make the certificate authority of this generation and keep it in its Secret, unless there is one.
+    CreateAuthority {
+        /// The how manyth it is.
+        generation: u32,
+    },
+    /// Sign these requests as was decided, and publish certificates and authorities.
     IssueCertificates {
         /// Requests by node name.
         requests: BTreeMap<String, String>,
@@ -55,6 +59,8 @@ pub struct Plan {
     pub validators: Vec<String>,
     /// The rolling change; none if nothing was decided.
     pub roll: Option<Roll>,
+    /// Who signs and who is trusted.
+    pub authorities: Decision,
 }
 
 /// Makes the plan.
@@ -73,6 +79,7 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             ceremony,
             validators: wanted_names(network),
             roll: None,
+            authorities: authorities::decide(network, observed),
         },
     };
     if network.metadata.deletion_timestamp.is_some() {
@@ -146,11 +153,13 @@ impl Planner<'_> {
             self.plan.stalled = Some(reason.clone());
             return Ok(());
         }
-        if self.observed.authority.is_none() {
-            self.plan.steps.push(Step::CreateAuthority);
+        if let Some(generation) = self.plan.authorities.create {
+            self.plan.steps.push(Step::CreateAuthority { generation });
         }
         self.services()?;
         self.budget()?;
+        // Before the first node, which is then never without it.
+        self.policy()?;
         self.validators(default_image)?;
         if self.plan.stalled.is_none() {
             self.ceremony()?;
@@ -159,8 +168,16 @@ impl Planner<'_> {
             if let Some(Roll { progress: Progress::Stalled(reason), .. }) = &self.plan.roll {
                 self.plan.stalled = Some(reason.clone());
             }
+            if self.plan.stalled.is_none() && self.is_closed_off() {
+                let unsound = network_policy::unsound(self.network);
+                self.plan.stalled = unsound.map(|message| Reason::new("InvalidNetworkPolicyPeer", message));
+            }
         }
         Ok(())
+    }
+
+    fn is_closed_off(&self) -> bool {
+        self.network.spec.network_policy.mode == NetworkPolicyMode::DefaultDeny
     }
 
     /// False, with the reason noted, if an object of this name is not ours.
@@ -209,6 +226,32 @@ impl Planner<'_> {
         if self.may_have(live.map(|live| &live.metadata), "PodDisruptionBudget", &desired.name_any())
             && let Some(write) = needs_apply(live, &desired)?
         {
+            self.write(write, None);
+        }
+        Ok(())
+    }
+
+    fn policy(&mut self) -> Result<(), ReconcileError> {
+        let live = self.observed.policy.as_ref();
+        let name = names::network_policy(&self.name);
+        if !self.is_closed_off() {
+            // Somebody else's policy of this name may stay.
+            if let Some(live) = live.filter(|live| {
+                ownership(&live.metadata, self.network) == Ownership::Ours && live.metadata.deletion_timestamp.is_none()
+            }) {
+                self.write(Write::delete(live), None);
+            }
+            return Ok(());
+        }
+        if !self.may_have(live.map(|live| &live.metadata), "NetworkPolicy", &name) {
+            return Ok(());
+        }
+        let operator = &self.observed.operator_namespace;
+        let desired = network_policy::network_policy(self.network, &self.name, &self.namespace, operator);
+        // Not only what is asked for: anything besides would let something through.
+        let same = live.is_some_and(|live| live.spec == desired.spec);
+        let write = if same { needs_apply(live, &desired)? } else { needs_apply(None, &desired)? };
+        if let Some(write) = write {
             self.write(write, None);
         }
         Ok(())
@@ -277,16 +320,18 @@ impl Planner<'_> {
         if matches!(self.plan.ceremony, Ceremony::Waiting(_)) {
             return;
         }
-        let Some(authority) = &self.observed.authority else { return };
+        let Some(issuer) = self.plan.authorities.issuer.clone() else { return };
         let live = self.observed.certificates.as_ref();
         if !self.may_have(live.map(|live| &live.metadata), "ConfigMap", &names::certificates(&self.name)) {
             return;
         }
         let data = live.and_then(|live| live.data.as_ref());
         let now = u64::try_from(self.observed.now.as_second()).unwrap_or(0);
+        let lifetime = self.network.spec.certificates.node_lifetime();
         let part = |key: &str| data.and_then(|data| data.get(key)).map(String::as_str);
-        let same_authority = part(config_map::AUTHORITY) == Some(&authority.certificate)
-            && part(config_map::OPERATOR_AUTHORITY) == Some(&authority.operator_certificate);
+        let (nodes, operators) = self.plan.authorities.bundles();
+        let same_authorities =
+            part(config_map::AUTHORITY) == Some(&nodes) && part(config_map::OPERATOR_AUTHORITY) == Some(&operators);
 
         let mut requests = BTreeMap::new();
         let mut keep = Vec::new();
@@ -295,15 +340,28 @@ impl Planner<'_> {
         for node in mine {
             let name = node.name_any();
             let Some(request) = self.request_of(node) else { continue };
-            let current = part(&config_map::certificate_key(&name)).filter(|_| same_authority);
-            if certificates::needs_issue(current, &request, now) {
+            let current = part(&config_map::certificate_key(&name)).and_then(certificates::inspect);
+            let current = current.filter(|facts| authorities::is_signed_by(facts, &issuer.authority));
+            if certificates::needs_issue(current.as_ref(), &request, lifetime, now) {
                 requests.insert(name, request);
             } else if current.is_some() {
                 keep.push(name);
             }
         }
-        if !requests.is_empty() || (live.is_some() && !same_authority) {
+        if !requests.is_empty() || (live.is_some() && !same_authorities) {
             self.plan.steps.push(Step::IssueCertificates { requests, keep });
+        }
+        self.retire();
+    }
+
+    /// Deletes authorities that nobody is told to trust any more.
+    fn retire(&mut self) {
+        for kept in self.plan.authorities.retired.clone() {
+            let message = format!(
+                "authority {} is trusted no more; every node has a certificate of its successor's",
+                kept.generation
+            );
+            self.write(Write::delete(&kept.secret), Some(Reason::new("AuthorityRetired", message)));
         }
     }
 

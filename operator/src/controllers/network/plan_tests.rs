@@ -3,23 +3,19 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
 use crate::{
-    certificates::Authority,
     controllers::fixtures::{
-        claim_of, default_image, deleting, genesis_map, network, network_observed, node, now, pod_of, report, written,
+        claim_of, default_image, deleting, genesis_map, kept, network, network_observed, node, now, pod_of, report,
+        written,
     },
     kubernetes::covers,
 };
-
-fn authority() -> Authority {
-    Authority::generate("default", "demo", u64::try_from(now().as_second()).unwrap()).unwrap()
-}
 
 fn targets(plan: &Plan) -> Vec<String> {
     plan.steps
         .iter()
         .map(|step| match step {
             Step::Write(write, _) => write.describe(),
-            Step::CreateAuthority => "authority".to_owned(),
+            Step::CreateAuthority { generation } => format!("authority {generation}"),
             Step::IssueCertificates { requests, .. } => format!("certificates of {}", requests.len()),
         })
         .collect()
@@ -35,10 +31,11 @@ fn a_new_network_gets_everything_but_a_genesis() {
     assert_eq!(
         targets(&plan),
         [
-            "authority",
+            "authority 1",
             "apply Service default/demo-nodes",
             "apply Service default/demo-api",
             "apply PodDisruptionBudget default/demo-validators",
+            "apply NetworkPolicy default/demo-nodes",
             "apply BizraNode default/demo-v0",
             "apply BizraNode default/demo-v1",
             "apply BizraNode default/demo-v2",
@@ -53,13 +50,14 @@ fn world_after(count: usize) -> Observed {
     let mut observed = network_observed();
     for step in plan_of(&network("demo-1"), &network_observed()).steps.iter().take(count) {
         match step {
-            Step::CreateAuthority => observed.authority = Some(authority()),
+            Step::CreateAuthority { generation } => observed.authorities.push(kept(*generation)),
             Step::Write(write, _) => {
                 let Write::Apply(manifest) = write.as_ref() else { panic!("{write:?}") };
                 match (manifest.target.kind(), manifest.target.name()) {
                     ("Service", "demo-nodes") => observed.nodes_service = Some(written(write)),
                     ("Service", _) => observed.api_service = Some(written(write)),
                     ("PodDisruptionBudget", _) => observed.budget = Some(written(write)),
+                    ("NetworkPolicy", _) => observed.policy = Some(written(write)),
                     ("BizraNode", _) => observed.nodes.push(written(write)),
                     other => panic!("{other:?}"),
                 }
@@ -80,7 +78,7 @@ fn after_a_crash_at_any_point_exactly_the_rest_is_planned() {
 }
 
 fn after_the_reports() -> Observed {
-    let mut observed = world_after(8);
+    let mut observed = world_after(9);
     observed.claims = (0..4).map(claim_of).collect();
     let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
     observed.pods = (0..).zip(&reports).map(|(ordinal, report)| pod_of(ordinal, Some(report))).collect();
@@ -109,7 +107,8 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
     let Step::IssueCertificates { requests, .. } = plan_of(&network("demo-1"), &observed).steps.remove(0) else {
         panic!("no certificates")
     };
-    let authority = observed.authority.clone().unwrap();
+    let authority = observed.authorities[0].authority.clone();
+    let lifetime = network("demo-1").spec.certificates.node_lifetime();
     let seconds = u64::try_from(now().as_second()).unwrap();
     let mut data = BTreeMap::from([
         ("ca.crt".to_owned(), authority.certificate.clone()),
@@ -117,7 +116,7 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
     ]);
     for (name, request) in &requests {
         let names = certificates::NodeNames { node: name, network: "demo", namespace: "default" };
-        data.insert(format!("{name}.crt"), authority.sign(request, &names, seconds).unwrap());
+        data.insert(format!("{name}.crt"), authority.sign(request, &names, lifetime, seconds).unwrap());
     }
     observed.certificates = Some(config_map::certificates(&network("demo-1"), "demo", "default", data));
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), Vec::<String>::new());
@@ -125,18 +124,19 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
     observed.now = k8s_openapi::jiff::Timestamp::from_second(now().as_second() + 61 * 86_400).unwrap();
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["certificates of 4"]);
     observed.now = now();
-    observed.authority = Some(self::authority());
+    // The Secret was lost.
+    observed.authorities = vec![kept(1)];
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["certificates of 4"]);
 }
 
 #[test]
 fn a_name_that_is_taken_stalls_and_a_former_owner_is_waited_for() {
-    let mut observed = world_after(8);
+    let mut observed = world_after(9);
     observed.nodes[1].metadata.owner_references = None;
     let plan = plan_of(&network("demo-1"), &observed);
     assert_eq!(plan.stalled.map(|reason| reason.word).as_deref(), Some("NameTaken"));
 
-    let mut observed = world_after(8);
+    let mut observed = world_after(9);
     observed.nodes[1].metadata.owner_references.as_mut().unwrap()[0].uid = "network-0".to_owned();
     let plan = plan_of(&network("demo-1"), &observed);
     assert_eq!((plan.stalled, plan.waiting.map(|reason| reason.word)), (None, Some("FormerTerminating".to_owned())));
@@ -153,13 +153,13 @@ fn data_of_another_chain_starts_nothing() {
 
 #[test]
 fn a_new_operator_image_does_not_change_running_nodes() {
-    let plan = plan(&network("demo-1"), &world_after(8), &node_builder::parse_image("localhost/bizra:next")).unwrap();
+    let plan = plan(&network("demo-1"), &world_after(9), &node_builder::parse_image("localhost/bizra:next")).unwrap();
     assert_eq!(targets(&plan), Vec::<String>::new());
 }
 
 #[test]
 fn only_the_policy_delete_deletes_data() {
-    let mut observed = world_after(8);
+    let mut observed = world_after(9);
     observed.claims = vec![claim_of(0)];
     observed.genesis = Some(genesis_map(&[]));
     let ends = deleting(network("demo-1"));
@@ -180,11 +180,42 @@ fn only_the_policy_delete_deletes_data() {
 
 #[test]
 fn an_applied_node_is_the_desired_one() {
-    let observed = world_after(8);
+    let observed = world_after(9);
     let live = serde_json::to_value(&observed.nodes[0]).unwrap();
     let mut desired = serde_json::to_value(node(0)).unwrap();
     for grown in ["uid", "resourceVersion", "generation"] {
         desired["metadata"].as_object_mut().unwrap().remove(grown);
     }
     assert!(covers(&live, &desired));
+}
+
+#[test]
+fn a_policy_that_lets_more_through_is_written_again_and_one_that_is_not_wanted_goes() {
+    let mut observed = world_after(9);
+    let added = json!({"ports": [{"protocol": "TCP", "port": 7400}]});
+    let spec = observed.policy.as_mut().and_then(|policy| policy.spec.as_mut()).unwrap();
+    // Beside what the operator asks for, so that nothing it asks for is missing.
+    spec.ingress.as_mut().unwrap()[0].from.as_mut().unwrap()[0].namespace_selector = Some(Default::default());
+    assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["apply NetworkPolicy default/demo-nodes"]);
+    let mut observed = world_after(9);
+    let spec = observed.policy.as_mut().and_then(|policy| policy.spec.as_mut()).unwrap();
+    spec.ingress.as_mut().unwrap().push(serde_json::from_value(added).unwrap());
+    assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["apply NetworkPolicy default/demo-nodes"]);
+
+    let mut open = network("demo-1");
+    open.spec.network_policy.mode = NetworkPolicyMode::Disabled;
+    assert_eq!(targets(&plan_of(&open, &world_after(9))), ["delete NetworkPolicy default/demo-nodes"]);
+    // One of that name that is somebody else's stays.
+    let mut observed = world_after(9);
+    observed.policy.as_mut().unwrap().metadata.owner_references = None;
+    assert_eq!(targets(&plan_of(&open, &observed)), Vec::<String>::new());
+}
+
+#[test]
+fn a_peer_that_cannot_be_let_in_stalls_the_network_and_keeps_nothing_else_from_being_done() {
+    let mut network = network("demo-1");
+    network.spec.network_policy.clients = Some(vec![Default::default()]);
+    let plan = plan_of(&network, &network_observed());
+    assert_eq!(plan.stalled.as_ref().map(|reason| reason.word.as_str()), Some("InvalidNetworkPolicyPeer"));
+    assert_eq!(targets(&plan).len(), 9);
 }

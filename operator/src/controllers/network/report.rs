@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
 
 use super::{
+    authorities::Stage,
     ceremony::Ceremony,
     observe::Observed,
     plan::Plan,
@@ -115,6 +116,7 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     set_quorum(&mut conditions, plan, ready_power, total_power);
     set_synced(&mut conditions, lag);
     set_up_to_date(&mut conditions, plan);
+    set_certificates(&mut conditions, observed, plan);
 
     let roll = plan.roll.as_ref();
     NetworkStatus {
@@ -250,6 +252,31 @@ fn set_up_to_date(conditions: &mut Conditions<'_>, plan: &Plan) {
         }
     };
     conditions.set(condition::UP_TO_DATE, truth, &reason);
+}
+
+fn set_certificates(conditions: &mut Conditions<'_>, observed: &Observed, plan: &Plan) {
+    let waiting = |what: &str, names: &[String]| {
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        format!(
+            "a new authority replaces the old one; nodes not known yet to {what}: {names} (one whose version does not say has to be updated)"
+        )
+    };
+    let (truth, reason) = match &plan.authorities.stage {
+        _ if observed.certificates.is_none() => {
+            (Truth::Unknown, Reason::new("NotIssued", "there are no certificates yet"))
+        }
+        Stage::Introducing(names) => (Truth::False, Reason::new("AuthorityIntroduced", waiting("trust it", names))),
+        Stage::HandingOver(names) => {
+            (Truth::False, Reason::new("AuthorityHandsOver", waiting("have a certificate of its signing", names)))
+        }
+        Stage::Alone if plan.authorities.create.is_some() => {
+            (Truth::False, Reason::new("AuthorityDue", "the authority is about to be replaced"))
+        }
+        Stage::Alone => {
+            (Truth::True, Reason::new("OneAuthority", "one authority is trusted, and it signs for every node"))
+        }
+    };
+    conditions.set(condition::CERTIFICATES_CURRENT, truth, &reason);
 }
 
 fn offenders(validators: &[Validator<'_>]) -> Vec<Offender> {

@@ -1,7 +1,7 @@
-// Command kubeplane is every Kubernetes program of the test cluster in one binary, and the cluster's storage driver with them: they
-// share almost all of their code, so one link and one file serve for all.
+// Command kubeplane is every Kubernetes program of the test cluster in one binary, and the cluster's storage driver and policy agent with
+// them: they share almost all of their code, so one link and one file serve for all.
 //
-//	kubeplane kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy | csi-driver  [flags]
+//	kubeplane kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kube-proxy | csi-driver | policy-agent  [flags]
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
 	"bizra.io/cluster/csi"
+	"bizra.io/cluster/policy"
 )
 
 func main() {
@@ -33,6 +34,8 @@ func main() {
 	switch name {
 	case "csi-driver":
 		os.Exit(csi.Main(os.Args[1:]))
+	case "policy-agent":
+		os.Exit(policy.Main(os.Args[1:]))
 	case "kube-apiserver":
 		command = apiserver.NewAPIServerCommand()
 	case "kube-controller-manager":
@@ -50,6 +53,6 @@ func main() {
 }
 
 func fail(reason string) {
-	fmt.Fprintf(os.Stderr, "kubeplane: %sUse kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy or csi-driver.\n", reason)
+	fmt.Fprintf(os.Stderr, "kubeplane: %sUse kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, csi-driver or policy-agent.\n", reason)
 	os.Exit(2)
 }

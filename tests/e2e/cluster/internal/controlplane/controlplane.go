@@ -55,7 +55,10 @@ func (c ControlPlane) arguments(name string) []string {
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + place.Certificate("service-account"),
 			"--service-account-signing-key-file=" + place.Key("service-account"),
-			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+			"--authorization-mode=Node,RBAC", "--allow-privileged=true",
+			// The second, as on OpenShift, is the strictest on what an owner reference needs.
+			"--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+			"--audit-policy-file=" + place.Path("audit-policy.yaml"), "--audit-log-path=" + place.Log("audit"),
 			"--kubelet-client-certificate=" + place.Certificate("apiserver-kubelet-client"),
 			"--kubelet-client-key=" + place.Key("apiserver-kubelet-client"),
 			"--kubelet-certificate-authority=" + place.Certificate("ca"),
@@ -152,7 +155,7 @@ func (c ControlPlane) WaitReady(ctx context.Context, client *apiclient.Client) e
 
 // WriteFiles writes kubeconfigs, Corefile and the resolv.conf of Pods.
 func (c ControlPlane) WriteFiles() error {
-	identities := []string{"admin", "controller-manager", "scheduler", "proxy", "dns", "storage"}
+	identities := []string{"admin", "controller-manager", "scheduler", "proxy", "dns", "storage", "policy"}
 	for _, node := range c.Layout.Nodes() {
 		identities = append(identities, node.Name())
 	}
@@ -176,6 +179,9 @@ func (c ControlPlane) WriteFiles() error {
 		if err := layout.WriteFile(c.Layout.Path(identity+".kubeconfig"), text, 0o600); err != nil {
 			return err
 		}
+	}
+	if err := layout.WriteFile(c.Layout.Path("audit-policy.yaml"), auditPolicy, 0o644); err != nil {
+		return err
 	}
 	corefile, err := render.Corefile(c.Layout, c.State.Addresses)
 	if err != nil {

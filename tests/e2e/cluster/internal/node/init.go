@@ -127,10 +127,12 @@ func startDaemons(node layout.Node, state layout.State, daemons *supervisor) {
 		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0")
 	daemons.start("csi-driver", kubeplane, "csi-driver", "--node="+node.Name(), "--volumes="+node.Volumes(),
 		"--kubeconfig="+node.Layout.Path("storage.kubeconfig"))
+	daemons.start("policy-agent", kubeplane, "policy-agent", "--node="+node.Name(), "--host="+state.Addresses.Bridge().String(),
+		"--kubeconfig="+node.Layout.Path("policy.kubeconfig"))
 }
 
 // Daemons are the programs that pid 1 of a node keeps running.
-var Daemons = []string{"containerd", "kubelet", "kube-proxy", "csi-driver"}
+var Daemons = []string{"containerd", "kubelet", "kube-proxy", "csi-driver", "policy-agent"}
 
 func waitForSocket(path string) {
 	for {

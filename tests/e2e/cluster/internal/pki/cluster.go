@@ -59,6 +59,7 @@ func requests(addresses layout.Addresses) map[string]Request {
 		"proxy":                    {User: "system:kube-proxy"},
 		"dns":                      {User: "bizra:dns"},
 		"storage":                  {User: "bizra:storage"},
+		"policy":                   {User: "bizra:policy"},
 	}
 	for index := range layout.NodeCount {
 		name := layout.Layout{}.Node(index).Name()
