@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::Client;
+use kube::{Api, Client, ResourceExt as _, api::PostParams};
+use serde::Serialize;
 
+use super::caches::{Caches, Kept};
 use crate::{
     api::ImageSpec,
-    kubernetes::{Announcer, Write, WriteError, WriteOutcome, execute},
+    kubernetes::{Announcer, Debt, Write, WriteError, WriteOutcome, execute, key_of},
     metrics::Metrics,
     probe::Probes,
 };
@@ -43,6 +45,9 @@ pub struct Context {
     pub probes: Arc<Probes>,
     /// Metrics.
     pub metrics: Metrics,
+    /// What the watches have told.
+    pub caches: Caches,
+    next_numbers_at: Mutex<Instant>,
     books: Mutex<BTreeMap<String, Book>>,
 }
 
@@ -51,11 +56,19 @@ pub struct Context {
 struct Book {
     failures: u32,
     reported_at: Option<Instant>,
+    has_more_to_report: bool,
 }
 
 /// First and longest wait after a failure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
+
+/// How often an object that comes up for the first time reports where it is on its way.
+pub(super) const ON_THE_WAY: Duration = Duration::from_secs(2);
+
+/// Statuses that are written a second, of all objects together, when nothing but polled numbers has changed. However many
+/// nodes there are, their chains' growth costs the API server no more than that.
+const NUMBERS_PER_SECOND: u32 = 5;
 
 impl Context {
     /// A context with nothing remembered.
@@ -66,7 +79,9 @@ impl Context {
         probes: Arc<Probes>,
         metrics: Metrics,
     ) -> Self {
-        Self { client, settings, announcer, probes, metrics, books: Mutex::default() }
+        let next_numbers_at = Mutex::new(Instant::now());
+        let (caches, books) = (Caches::default(), Mutex::default());
+        Self { client, settings, announcer, probes, metrics, caches, next_numbers_at, books }
     }
 
     fn book<T>(&self, uid: &str, use_it: impl FnOnce(&mut Book) -> T) -> T {
@@ -99,16 +114,43 @@ impl Context {
         let interval = self.settings.status_interval;
         // A new operator waits its turn, too: its start is no news.
         self.book(uid, |book| book.reported_at.get_or_insert_with(Instant::now).elapsed() >= interval)
+            && self.take_turn(Instant::now())
+    }
+
+    /// True if it is somebody's turn to write numbers, which uses up the turn.
+    fn take_turn(&self, now: Instant) -> bool {
+        let mut next = self.next_numbers_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_turn = now >= *next;
+        if is_turn {
+            *next = now + Duration::from_secs(1) / NUMBERS_PER_SECOND;
+        }
+        is_turn
     }
 
     /// The status has been written.
     pub fn reported(&self, uid: &str) {
-        self.book(uid, |book| book.reported_at = Some(Instant::now()));
+        self.book(uid, |book| (book.reported_at, book.has_more_to_report) = (Some(Instant::now()), false));
+    }
+
+    /// True if an object that comes up for the first time may report where it is; else it has more to report a moment later.
+    pub fn may_report_on_the_way(&self, uid: &str) -> bool {
+        self.book(uid, |book| {
+            book.has_more_to_report = book.reported_at.is_some_and(|at| at.elapsed() < ON_THE_WAY);
+            !book.has_more_to_report
+        })
+    }
+
+    /// True, once, if something was not reported because it was too soon.
+    pub fn take_more_to_report(&self, uid: &str) -> bool {
+        self.book(uid, |book| std::mem::take(&mut book.has_more_to_report))
     }
 
     /// Executes one write and counts it.
     pub async fn write(&self, write: &Write) -> Result<WriteOutcome, WriteError> {
         let result = execute(&self.client, write).await;
+        let debt = result.as_ref().map_or(Debt::Unknown, |done| done.debt.clone());
+        self.caches.owe(write.target(), debt);
+        let result = result.map(|done| done.outcome);
         let label = match &result {
             Ok(WriteOutcome::Written) => "written",
             Ok(WriteOutcome::Superseded) => "superseded",
@@ -118,6 +160,16 @@ impl Context {
         self.metrics.writes.with_label_values(&[write.verb(), label]).inc();
         tracing::info!(write = %write.describe(), result = label, "write");
         result
+    }
+
+    /// Replaces an object's status. Its version goes along: a status of a spec that has changed since is not written.
+    pub async fn write_status<K: Kept + Serialize>(&self, object: &K) -> Result<(), kube::Error> {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        let result = api.replace_status(&object.name_any(), &PostParams::default(), object).await;
+        let version = result.as_ref().ok().and_then(kube::ResourceExt::resource_version);
+        let debt = version.map_or(Debt::Unknown, |version| Debt::Version { version, is_report: true });
+        K::cache(&self.caches).owe(key_of(object), debt);
+        result.map(drop)
     }
 }
 

@@ -14,7 +14,10 @@ use kube::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compare::covers;
+use super::{
+    cache::{Debt, ObjectKey},
+    compare::covers,
+};
 use crate::resources::{labels, short_hash};
 
 /// Where an object is.
@@ -48,6 +51,11 @@ impl Target {
     /// Name of the object.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Namespace and name.
+    pub fn key(&self) -> ObjectKey {
+        (self.namespace.clone(), self.name.clone())
     }
 
     fn api(&self, client: &Client) -> Api<DynamicObject> {
@@ -142,6 +150,19 @@ impl Write {
         }
     }
 
+    /// What is written.
+    pub fn target(&self) -> &Target {
+        match self {
+            Self::Apply(manifest) | Self::Create(manifest) => &manifest.target,
+            Self::Merge { target, .. } | Self::Delete { target, .. } | Self::Evict { target, .. } => target,
+        }
+    }
+
+    /// True if it takes something away.
+    pub fn removes(&self) -> bool {
+        matches!(self, Self::Delete { .. } | Self::Evict { .. })
+    }
+
     /// Deletes `object` as it was observed.
     pub fn delete<K: Resource<DynamicType = ()>>(object: &K) -> Self {
         Self::Delete {
@@ -178,6 +199,15 @@ pub enum WriteOutcome {
     Refused,
 }
 
+/// How a write ended, and what a cache has to have seen before it is planned from again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// How it ended.
+    pub outcome: WriteOutcome,
+    /// What the cache of its kind owes.
+    pub debt: Debt,
+}
+
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -192,19 +222,23 @@ pub enum WriteError {
     },
 }
 
-/// Executes one write.
-pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, WriteError> {
+/// Executes one write. After a failure nobody knows what the object is like: the caches owe [`Debt::Unknown`].
+pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError> {
+    let written = |object: DynamicObject| match object.metadata.resource_version {
+        Some(version) => Debt::Version { version, is_report: false },
+        None => Debt::Unknown,
+    };
     let result = match write {
         Write::Apply(manifest) => {
             let parameters = PatchParams::apply(labels::MANAGER).force();
             let api = manifest.target.api(client);
-            api.patch(&manifest.target.name, &parameters, &Patch::Apply(&manifest.body)).await.map(drop)
+            api.patch(&manifest.target.name, &parameters, &Patch::Apply(&manifest.body)).await.map(written)
         }
         Write::Create(manifest) => {
             let object: DynamicObject = serde_json::from_value(manifest.body.clone())
                 .map_err(|error| WriteError::Api { what: write.describe(), source: kube::Error::SerdeError(error) })?;
             let parameters = PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
-            manifest.target.api(client).create(&parameters, &object).await.map(drop)
+            manifest.target.api(client).create(&parameters, &object).await.map(written)
         }
         Write::Merge { target, patch, uid, resource_version } => {
             let mut patch = patch.clone();
@@ -213,7 +247,7 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
                 patch["metadata"]["resourceVersion"] = json!(version);
             }
             let parameters = PatchParams { field_manager: Some(labels::MANAGER.to_owned()), ..PatchParams::default() };
-            target.api(client).patch(&target.name, &parameters, &Patch::Merge(&patch)).await.map(drop)
+            target.api(client).patch(&target.name, &parameters, &Patch::Merge(&patch)).await.map(written)
         }
         Write::Delete { target, uid, resource_version } => {
             let parameters = DeleteParams {
@@ -224,7 +258,7 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
                 }),
                 ..DeleteParams::default()
             };
-            target.api(client).delete(&target.name, &parameters).await.map(drop)
+            target.api(client).delete(&target.name, &parameters).await.map(|_| Debt::End { uid: uid.clone() })
         }
         Write::Evict { target, uid } => {
             let delete_options = DeleteParams {
@@ -233,18 +267,20 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
             };
             let parameters = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
             let pods: Api<Pod> = Api::namespaced(client.clone(), &target.namespace);
-            pods.evict(&target.name, &parameters).await.map(drop)
+            pods.evict(&target.name, &parameters).await.map(|_| Debt::End { uid: uid.clone() })
         }
     };
+    // Whoever was faster: what the object is like now has to be read.
+    let superseded = Ok(Done { outcome: WriteOutcome::Superseded, debt: Debt::Unknown });
     match result {
-        Ok(()) => Ok(WriteOutcome::Written),
+        Ok(debt) => Ok(Done { outcome: WriteOutcome::Written, debt }),
         // 429 may also be an overloaded API server; either way the eviction is tried again later.
         Err(kube::Error::Api(status)) if status.code == 429 && matches!(write, Write::Evict { .. }) => {
-            Ok(WriteOutcome::Refused)
+            Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
         }
         // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(WriteOutcome::Superseded),
-        Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => Ok(WriteOutcome::Superseded),
+        Err(kube::Error::Api(status)) if status.code == 409 => superseded,
+        Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => superseded,
         Err(source) => Err(WriteError::Api { what: write.describe(), source }),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         ReconcileError,
         conditions::Reason,
         key_report::{self, KeyReading},
-        network::{genesis_of, validator_names},
+        network::{genesis_of, parse_genesis, validator_names},
         ownership::{Ownership, ownership},
         quorum::{self, Standing},
     },
@@ -71,6 +71,15 @@ pub struct Plan {
     pub genesis_hash: Option<String>,
     /// True if the node is meant to validate and its key is not in the genesis.
     pub key_not_in_genesis: bool,
+}
+
+impl Plan {
+    /// True if something in it cannot be taken back: a pod goes, or a volume is made, which outlives its node.
+    pub fn needs_live_reads(&self) -> bool {
+        let makes_volume = |write: &Write| matches!(write, Write::Create(manifest) if manifest.target.kind() == "PersistentVolumeClaim");
+        self.steps.iter().any(|step| step.write.removes() || makes_volume(&step.write))
+            || self.eviction.as_ref().is_some_and(|(_, leave)| *leave != Leave::Missing)
+    }
 }
 
 /// Makes the plan.
@@ -176,7 +185,7 @@ impl Planner<'_> {
     fn compare_key_with_genesis(&mut self) {
         let KeyReading::Reported(report) = &self.plan.key else { return };
         let genesis = self.observed.genesis.as_ref().and_then(file);
-        let Some(Ok(genesis)) = genesis.map(|file| bizra_proto::ceremony::Genesis::parse(file.as_bytes())) else {
+        let Some(Ok(genesis)) = genesis.map(parse_genesis) else {
             return;
         };
         let listed = genesis.validators.iter().any(|validator| validator.public_key == report.public_key);

@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
     jiff::Timestamp,
 };
-use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
+use kube::{Resource as _, ResourceExt as _};
 
 use super::{
     observe::Observed,
@@ -42,13 +42,18 @@ pub async fn report(
     if !changed && (old == new || !context.numbers_are_due(&uid)) {
         return Ok(ready);
     }
-    let api: Api<BizraNode> = Api::namespaced(context.client.clone(), &node.namespace().unwrap_or_default());
+    // On the way up there is much news of little worth; what somebody has to act on is told at once.
+    let is_stalled = is_true(&new.conditions, condition::STALLED);
+    let is_on_the_way = old.version.is_none() && !old.conditions.is_empty() && !ready && !is_stalled;
+    if changed && is_on_the_way && !context.may_report_on_the_way(&uid) {
+        return Ok(false);
+    }
     let mut written = node.clone();
     let news = announcements(&old.conditions, &new.conditions);
     written.status = Some(new);
     // The observed resourceVersion goes along: a status of a spec that has changed since is not written.
-    match api.replace_status(&node.name_any(), &PostParams::default(), &written).await {
-        Ok(_) => {
+    match context.write_status(&written).await {
+        Ok(()) => {
             context.reported(&uid);
             for announcement in news {
                 context.announcer.announce(node.object_ref(&()), announcement);
@@ -60,8 +65,8 @@ pub async fn report(
     }
 }
 
-/// The part of a status that is written at once when it changes.
-fn without_numbers(status: &BizraNodeStatus) -> BizraNodeStatus {
+/// The part of a status that is written at once when it changes, and wakes others.
+pub(in crate::controllers) fn without_numbers(status: &BizraNodeStatus) -> BizraNodeStatus {
     BizraNodeStatus { height: None, lag: None, last_voted_height: None, peers: None, ..status.clone() }
 }
 
