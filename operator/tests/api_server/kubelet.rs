@@ -158,7 +158,7 @@ impl Kubelet {
         let started = Started { said, tls_key, address, certificates, stop: Arc::default() };
         let uid = pod.uid().unwrap();
         self.started.lock().unwrap().insert(uid.clone(), started.clone());
-        servers.insert(uid, self.serve(started));
+        servers.insert(uid, serve(started));
         let running = json!({"running": {}});
         patch(pods, &name, status("Running", "", &done(), Some((&running, Some(address))))).await
     }
@@ -178,31 +178,9 @@ impl Kubelet {
                 // It has to be gone before its address is free.
                 let _ = tokio::time::timeout(Duration::from_secs(5), former).await;
             }
-            servers.insert(uid, self.serve(started));
+            servers.insert(uid, serve(started));
         }
         Ok(())
-    }
-
-    fn serve(&self, started: Started) -> Stopper {
-        let Started { mut said, tls_key, address, certificates, stop } = started;
-        let parts = |key: &str| -> Vec<CertificateFacts> {
-            certificates[key].split_inclusive("-----END CERTIFICATE-----\n").filter_map(inspect).collect()
-        };
-        let certificate = &certificates[&format!("{}.crt", said.node_name)];
-        let (facts, nodes) = (inspect(certificate).unwrap(), parts("ca.crt"));
-        let signer = nodes.iter().find(|one| one.key_identifier == facts.authority_key_identifier);
-        said.certificate_authority = signer.expect("a certificate that its reader can verify").fingerprint.clone();
-        said.trusted_authorities =
-            nodes.iter().chain(&parts("operator-ca.crt")).map(|one| one.fingerprint.clone()).collect();
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(certificate, tls_key))
-            .client_ca_root(Certificate::from_pem(&certificates["operator-ca.crt"]));
-        let server = Server::builder()
-            .tls_config(tls)
-            .unwrap()
-            .add_service(AdminServer::new(FakeNode { said }))
-            .serve_with_shutdown((address, bizra_proto::port::ADMIN).into(), async move { stop.notified().await });
-        Stopper(tokio::spawn(async move { drop(server.await) }))
     }
 
     /// What the init container `key` writes to its termination log.
@@ -222,6 +200,30 @@ impl Kubelet {
         })
         .unwrap()
     }
+}
+
+/// Answers with these certificates.
+fn serve(started: Started) -> Stopper {
+    let Started { mut said, tls_key, address, certificates, stop } = started;
+    let parts = |key: &str| -> Vec<CertificateFacts> {
+        certificates[key].split_inclusive("-----END CERTIFICATE-----\n").filter_map(inspect).collect()
+    };
+    let certificate = &certificates[&format!("{}.crt", said.node_name)];
+    let (facts, nodes) = (inspect(certificate).unwrap(), parts("ca.crt"));
+    let signer = nodes.iter().find(|one| one.key_identifier == facts.authority_key_identifier);
+    let signer = signer.expect("a certificate that its reader can verify");
+    said.certificate_authority.clone_from(&signer.fingerprint);
+    said.trusted_authorities =
+        nodes.iter().chain(&parts("operator-ca.crt")).map(|one| one.fingerprint.clone()).collect();
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate, tls_key))
+        .client_ca_root(Certificate::from_pem(&certificates["operator-ca.crt"]));
+    let server = Server::builder()
+        .tls_config(tls)
+        .unwrap()
+        .add_service(AdminServer::new(FakeNode { said }))
+        .serve_with_shutdown((address, bizra_proto::port::ADMIN).into(), async move { stop.notified().await });
+    Stopper(tokio::spawn(async move { drop(server.await) }))
 }
 
 fn public_key(key: &SigningKey) -> String {

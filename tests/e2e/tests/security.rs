@@ -71,8 +71,8 @@ async fn strangers_reach_no_port_of_a_node_until_its_network_is_opened() -> Outc
     let api = services.get("kubernetes").await?.spec.and_then(|spec| spec.cluster_ip).unwrap();
     let api = format!("{api}:443");
     let targets = [vec![api.clone()], at(&address, &[PEER])].concat();
-    let node = json!({"app.kubernetes.io/name": "bizra-node", "bizra.io/network": "demo"});
-    assert_eq!(scene.reaches("node", &other_host, &node, &image, &targets).await?, at(&address, &[PEER]));
+    let disguise = json!({"app.kubernetes.io/name": "bizra-node", "bizra.io/network": "demo"});
+    assert_eq!(scene.reaches("disguised", &other_host, &disguise, &image, &targets).await?, at(&address, &[PEER]));
     assert_eq!(scene.reaches("nobody", &other_host, &none, &image, &targets).await?, [api]);
 
     // Named clients replace the default.
@@ -129,7 +129,8 @@ async fn rotate_for(name: &str, seconds: u32) -> Outcome {
     let (before, first) = (uids(&scene).await?, certificates(&scene).await?);
     network["spec"]["certificates"] = json!({ "nodeLifetimeSeconds": 90 });
     scene.apply(&network).await?;
-    let end = Instant::now() + Duration::from_secs(seconds.into());
+    let whole = Duration::from_secs(seconds.into());
+    let (half, end) = (Instant::now() + whole / 2, Instant::now() + whole);
 
     // The chain's own word, all the time: how long it ever stood still.
     let heights = async {
@@ -147,7 +148,7 @@ async fn rotate_for(name: &str, seconds: u32) -> Outcome {
     };
     let renewals = async {
         let mut seen = BTreeSet::new();
-        let mut wanted = Some(end - Duration::from_secs(seconds.into()) / 2);
+        let mut wanted = Some(half);
         while Instant::now() < end {
             seen.insert(certificates(&scene).await?["demo-v0.crt"].clone());
             if wanted.is_some_and(|at| Instant::now() >= at) {

@@ -151,7 +151,7 @@ pub fn decide(network: &Network, observed: &Observed) -> Decision {
     let handed_over = published.leaves.values().any(|leaf| is_signed_by(leaf, &newest.authority));
     let introduced = published.names(&newest.authority) && unaware.is_empty();
     let end = inspect(&elder.authority.certificate);
-    if !handed_over && !introduced && !end.as_ref().is_some_and(|end| now >= latest_introduction(end)) {
+    if !handed_over && !introduced && end.as_ref().is_none_or(|end| now < latest_introduction(end)) {
         decision.issuer = Some(elder);
         decision.stage = Stage::Introducing(unaware);
         return decision;
