@@ -9,6 +9,7 @@ use std::{
 
 use kube::Client;
 
+use super::bizra_node::heal::HealingLimits;
 use crate::{
     api::ImageSpec,
     kubernetes::{Announcer, Write, WriteError, WriteOutcome, execute},
@@ -29,6 +30,8 @@ pub struct Settings {
     pub namespaces: Vec<String>,
     /// Most reconciliations of a kind at the same time.
     pub concurrency: u16,
+    /// How long to wait before something is done about a node.
+    pub healing: HealingLimits,
 }
 
 /// What all reconciliations share.

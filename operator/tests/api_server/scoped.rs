@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use bizra_operator::{
     api::{Network, condition},
-    controllers::{Settings, is_installed},
+    controllers::{Settings, bizra_node::heal::HealingLimits, is_installed},
     metrics::Metrics,
     operator::operate,
     probe::PollSettings,
@@ -108,6 +108,7 @@ async fn an_operator_with_rights_in_one_namespace_only_runs_a_network_there() {
         status_interval: Duration::from_mins(1),
         namespaces: vec![scenario.namespace.clone()],
         concurrency: 4,
+        healing: HealingLimits::default(),
     };
     let polling =
         PollSettings { interval: Duration::from_millis(200), timeout: Duration::from_secs(2), concurrency: 8 };

@@ -193,6 +193,18 @@ fn an_applied_node_is_the_desired_one() {
 }
 
 #[test]
+fn a_paused_network_is_judged_and_nothing_is_changed_but_a_deletion_is_carried_out() {
+    let mut paused = network("demo-1");
+    paused.spec.reconciliation = Reconciliation::Paused;
+    let plan_ = plan_of(&paused, &network_observed());
+    assert_eq!((targets(&plan_), &plan_.roll), (Vec::new(), &None));
+    assert!(plan_.paused.unwrap().message.ends_with("changes that wait: 9"));
+    paused.metadata.finalizers = Some(vec![labels::DATA_FINALIZER.to_owned()]);
+    let plan_ = plan_of(&deleting(paused), &network_observed());
+    assert_eq!(targets(&plan_), ["patch Network default/demo"]);
+}
+
+#[test]
 fn a_policy_that_lets_more_through_is_written_again_and_one_that_is_not_wanted_goes() {
     let mut observed = world_after(9);
     let added = json!({"ports": [{"protocol": "TCP", "port": 7400}]});
