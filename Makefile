@@ -12,7 +12,7 @@ SEEDS ?= 1000
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install the system packages that builds and tests need (Debian, as root; quiet when all is there)
@@ -38,8 +38,20 @@ test-unit: setup ## Run the Rust tests; of Kubernetes only the API server is sta
 	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) cargo test --release --locked --workspace --exclude bizra-e2e
 
 .PHONY: test-e2e
-test-e2e: ## Run the end-to-end tests on the cluster
+test-e2e: ## Run the end-to-end tests on the cluster that fit into CI
 	@tests/e2e/test.sh
+
+.PHONY: e2e
+e2e: ## Run every end-to-end scene under load; fails if no block is finalised for 3 s in any of them
+	@tests/e2e/test.sh all
+
+.PHONY: e2e-long
+e2e-long: ## As e2e, with faults that last five minutes
+	@BIZRA_E2E_LONG=1 tests/e2e/test.sh all
+
+.PHONY: e2e-repeat
+e2e-repeat: ## Break one validator after the other N=10 times in each way: table of fault to voting again; JSON in target/e2e/
+	@tests/e2e/test.sh repeat --repeats $(or $(N),10) --out target/e2e/repeat.json
 
 .PHONY: audit-rbac
 audit-rbac: ## Run the end-to-end tests and compare the operator's rights with those it used; JSON in target/audit/
@@ -74,6 +86,10 @@ twins: setup ## Split four validators, one with a twin, in every way for four vi
 model: setup ## Check the core in every order of messages and timeouts within VIEWS=2, CRASHES=0, at most SECONDS=600
 	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim
 	@$(BIN)/bizra-sim model --views $(or $(VIEWS),2) --crashes $(or $(CRASHES),0) --seconds $(or $(SECONDS),600)
+
+.PHONY: model-operator
+model-operator: setup ## Check the operator's plans in every order of crashes, stale reads, faults and edits within wider bounds, each for at most SECONDS=120
+	@SECONDS_EACH=$(or $(SECONDS),120) cargo test --release --locked --workspace --lib controllers::model -- --ignored --nocapture
 
 .PHONY: bench-scale
 bench-scale: setup ## Simulate 4 to 100 validators over five regions: finality and bytes; JSON in target/bench/

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bizra_driver::Fence;
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::NodeStatus;
 use bizra_simplex::types::Height;
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::block::BlockStore;
 use crate::blockchain::{BlockOutcome, Ledger, LedgerError, LedgerMetrics, LedgerReader};
-use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis};
+use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis, SigningConfiguration};
 use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup, Ended};
 use crate::event_store;
 use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
@@ -34,8 +35,11 @@ use crate::transaction::{ChainId, TransactionMetrics, TransactionPool};
 /// its lanes, and as much again, so that a peer that floods does not take the others' places.
 const EVENTS_WAITING_MAX: usize = 8_192;
 
-/// How often the configuration file is looked at for new peers.
-const PEERS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the configuration file is looked at for new peers and for a fence.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A volume with less free bytes is full.
+const FULL_BYTES: u64 = 16 << 20;
 
 /// Payloads waiting for the driver; submissions are told to come again beyond.
 const PAYLOADS_WAITING_MAX: usize = 64;
@@ -51,6 +55,8 @@ pub struct Node {
     status: StatusHandle,
     pruner: Pruner,
     data_dir: PathBuf,
+    /// What the configuration file says of signing now.
+    signing: watch::Receiver<SigningConfiguration>,
 }
 
 impl Node {
@@ -106,6 +112,7 @@ impl Node {
         let ledger = Ledger::open(database.clone(), &genesis.genesis, genesis.hash, ledger_metrics)
             .map_err(|error| rebuild_hint(error.into(), &data_dir))?
             .with_restarts(restarts.ledger());
+        folders.unmark_corrupt()?;
         let empty = unfinished || ledger.executed() == Height(0);
         let snapshots = SnapshotStore::open(&folders.snapshots()).map_err(StorageError::from)?;
 
@@ -118,14 +125,19 @@ impl Node {
             peers: configuration.peers.clone(),
         };
         let mut network = Network::start(network_config, tls.clone(), &registry, event_sender).await?;
-        network.follow(configuration_file.to_owned(), configuration.clone(), PEERS_INTERVAL);
+        let signing = network.follow(configuration_file.to_owned(), configuration.clone(), FOLLOW_INTERVAL);
         let data_dir = configuration.data_dir.clone();
         let admin = AdminEndpoint::start(configuration.listen.admin, tls, status.clone(), data_dir).await?;
         let grpc = bind("grpc", configuration.listen.grpc).await?;
         let http = bind("http", configuration.listen.http).await?;
 
         let (payload_sender, payloads) = mpsc::channel(PAYLOADS_WAITING_MAX);
-        let outbound = is_validator.then_some(payload_sender);
+        let fence = match configuration.signing {
+            SigningConfiguration::Allowed => Fence::Open,
+            SigningConfiguration::Fenced => Fence::Closed,
+        };
+        // Its batches would need its signature, too.
+        let outbound = (is_validator && fence == Fence::Open).then_some(payload_sender);
         let reader = LedgerReader::new(database.clone());
         let pool = TransactionPool::start(chain, reader.clone(), outbound, transaction_metrics)?;
         let finality = pool.clone();
@@ -139,6 +151,7 @@ impl Node {
             key: consensus_key,
             volume_id: configuration.volume_id,
             supported,
+            fence,
             database,
             blocks: blocks.clone(),
             ledger,
@@ -166,7 +179,7 @@ impl Node {
             tokio::spawn(serve_http(gateway, http, stopped(stopping))),
         ];
         let data_dir = configuration.data_dir;
-        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status, pruner, data_dir })
+        Ok(Self { shutdown, servers, consensus, admin, network, monitoring, status, pruner, data_dir, signing })
     }
 
     /// The node's picture of itself.
@@ -175,18 +188,48 @@ impl Node {
     }
 
     /// Starts a node and runs it until `stop` resolves. When a snapshot from peers is ready it takes the place of the
-    /// database, and the node starts on it.
+    /// database, and the node starts on it. A fence that is set or lifted in the configuration file is a new start, too, so
+    /// that a key which may sign again has asked its peers what it has signed (S5).
     pub async fn run(
         configuration: Configuration,
+        configuration_file: &Path,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Termination> {
+        let data_dir = configuration.data_dir.clone();
+        let folders = DatabaseFolders::new(&data_dir);
+        let result = Self::run_again(configuration, configuration_file, stop).await;
+        let result = result.map_err(|termination| tell_full_volume(termination, &data_dir));
+        if result.as_ref().is_err_and(|termination| termination.reason == ExitReason::DatabaseCorrupt)
+            && let Err(error) = folders.mark_corrupt()
+        {
+            tracing::warn!(%error, "the damaged database cannot be marked; a reset has to be asked for without `--if-corrupt`");
+        }
+        result
+    }
+
+    async fn run_again(
+        mut configuration: Configuration,
         configuration_file: &Path,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Termination> {
         let mut stop = std::pin::pin!(stop);
         loop {
             let node = Self::start(configuration.clone(), configuration_file).await?;
-            if node.run_until(stop.as_mut()).await? == Ended::Stopped {
+            let mut wish = node.signing.clone();
+            let mut told_to_stop = false;
+            let until = async {
+                tokio::select! {
+                    () = stop.as_mut() => told_to_stop = true,
+                    Ok(wish) = wish.wait_for(|wish| *wish != configuration.signing) => {
+                        tracing::warn!(signing = ?*wish, "the configuration says something else of signing: starting anew");
+                    }
+                }
+            };
+            node.run_until(until).await?;
+            if told_to_stop {
                 return Ok(());
             }
+            configuration.signing = *wish.borrow();
         }
     }
 
@@ -260,6 +303,23 @@ fn metrics_error(error: &prometheus::Error) -> Termination {
     Termination { reason: ExitReason::InvalidConfiguration, message: format!("metrics cannot be registered: {error}") }
 }
 
+/// A write that failed on a volume with next to nothing left failed for that.
+fn tell_full_volume(termination: Termination, data_dir: &Path) -> Termination {
+    let Ok(volume) = rustix::fs::statvfs(data_dir) else { return termination };
+    let (total, free) =
+        (volume.f_blocks.saturating_mul(volume.f_frsize), volume.f_bavail.saturating_mul(volume.f_frsize));
+    if termination.reason != ExitReason::StorageFailed || !is_full(total, free) {
+        return termination;
+    }
+    let message = format!("{}; {free} bytes of {total} are free: the volume has to grow", termination.message);
+    Termination { reason: ExitReason::VolumeFull, message }
+}
+
+/// A database writes files of megabytes at once, so it is stopped a little before the last byte.
+fn is_full(total: u64, free: u64) -> bool {
+    free < FULL_BYTES || free.saturating_mul(50) < total
+}
+
 /// Names the command that helps if the database is damaged.
 fn rebuild_hint(termination: Termination, data_dir: &Path) -> Termination {
     let Termination { reason, message } = termination;
@@ -313,6 +373,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::transaction::OPAQUE_CHAIN;
+
+    #[test]
+    fn a_volume_is_full_a_little_before_its_last_byte() {
+        let gibibyte = 1 << 30;
+        assert!(is_full(gibibyte, 0) && is_full(gibibyte, gibibyte / 51) && is_full(100 << 20, 15 << 20));
+        assert!(!is_full(gibibyte, gibibyte / 10));
+    }
 
     #[test]
     fn a_chain_without_signatures_is_never_served_to_others() {

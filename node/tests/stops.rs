@@ -8,6 +8,7 @@ use std::net::TcpListener;
 
 use bizra_proto::exit::{ExitReason, Termination};
 use common::devnet::Devnet;
+use common::process::run as run_command;
 
 /// Runs the node until it stops by itself; its exit reason and termination message.
 fn run(devnet: &Devnet) -> Termination {
@@ -27,6 +28,14 @@ fn corrupt(path: &std::path::Path) {
         *byte ^= 0x5a;
     }
     std::fs::write(path, bytes).unwrap();
+}
+
+fn manifest(database: &str) -> std::path::PathBuf {
+    std::fs::read_dir(database)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("MANIFEST"))
+        .unwrap()
 }
 
 #[test]
@@ -64,14 +73,31 @@ fn a_taken_port_is_named() {
 fn a_corrupt_database_is_told_from_a_failing_disk() {
     let devnet = Devnet::make(1, &[]);
     let database = devnet.path("v0/database");
-    let manifest = std::fs::read_dir(&database)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("MANIFEST"))
-        .unwrap();
-    corrupt(&manifest);
+    corrupt(&manifest(&database));
     let termination = run(&devnet);
     assert_eq!(termination.reason, ExitReason::DatabaseCorrupt, "{termination:?}");
+}
+
+#[test]
+fn a_reset_that_is_ordered_for_a_damaged_database_leaves_a_sound_one_alone() {
+    let devnet = Devnet::make(1, &[]);
+    let data = devnet.path("v0");
+    let database = devnet.path("v0/database");
+    let order = |order: &str| {
+        run_command(&["reset-database", "--data-dir", &data, "--order", order, "--if-corrupt"]).unwrap();
+    };
+    let signer = || std::fs::read(devnet.path("v0/signer/record")).unwrap();
+    let before = signer();
+    order("pod-1");
+    assert!(std::path::Path::new(&database).join("CURRENT").exists());
+
+    corrupt(&manifest(&database));
+    assert_eq!(run(&devnet).reason, ExitReason::DatabaseCorrupt);
+    order("pod-1");
+    assert!(std::path::Path::new(&database).exists(), "an order counts once");
+    order("pod-2");
+    assert!(!std::path::Path::new(&database).exists());
+    assert_eq!(signer(), before);
 }
 
 #[test]

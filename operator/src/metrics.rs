@@ -29,6 +29,10 @@ pub struct Metrics {
     pub probes: IntCounterVec,
     /// Evictions for a planned change, by what they needed and whether it stood.
     pub permits: IntCounterVec,
+    /// Pods replaced to repair their node, by cause and action.
+    pub repairs: IntCounterVec,
+    /// Troubles of nodes that were told, by reason of the condition `Degraded`.
+    pub troubles: IntCounterVec,
     /// 1 while this process leads.
     pub leader: IntGauge,
 }
@@ -86,6 +90,14 @@ impl Metrics {
             permits: register(
                 &registry,
                 IntCounterVec::new(Opts::new("permits_total", "Evictions for planned changes."), &["result"])?,
+            )?,
+            repairs: register(
+                &registry,
+                IntCounterVec::new(Opts::new("repairs_total", "Pods replaced for a repair."), &["cause", "action"])?,
+            )?,
+            troubles: register(
+                &registry,
+                IntCounterVec::new(Opts::new("troubles_total", "Troubles of nodes, when they begin."), &["reason"])?,
             )?,
             leader: register(&registry, IntGauge::new("leader", "1 while this process leads.")?)?,
             registry,

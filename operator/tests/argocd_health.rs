@@ -89,3 +89,23 @@ fn a_node_that_stopped_by_itself_is_degraded() {
     let full_node = [("Ready", "True", "InSync"), ("KeyNotInGenesis", "True", "KeyNotInGenesis")];
     assert_eq!(status_of("bizranode", &object(2, None, &full_node)), "Degraded");
 }
+
+#[test]
+fn what_was_told_to_stand_still_is_suspended_unless_something_is_wrong() {
+    let not_ready = ("Ready", "False", "ValidatorsNotReady");
+    for (kind, order) in
+        [("network", "Paused"), ("network", "Hibernated"), ("bizranode", "Paused"), ("bizranode", "Fenced")]
+    {
+        assert_eq!(
+            status_of(kind, &object(2, Some(7), &[not_ready, (order, "True", order)])),
+            "Suspended",
+            "{kind} {order}"
+        );
+        let stalled = [not_ready, (order, "True", order), ("Stalled", "True", "NameTaken")];
+        assert_eq!(status_of(kind, &object(2, Some(7), &stalled)), "Degraded", "{kind} {order}");
+        assert_eq!(status_of(kind, &object(2, None, &[not_ready, (order, "False", order)])), "Progressing");
+    }
+    assert_eq!(status_of("bizranode", &object(2, None, &[("Ready", "False", "Hibernated")])), "Suspended");
+    let degraded = [("Ready", "True", "InSync"), ("Degraded", "True", "CrashLoop")];
+    assert_eq!(health("bizranode", &object(2, None, &degraded)), ("Degraded".to_owned(), "CrashLoop".to_owned()));
+}

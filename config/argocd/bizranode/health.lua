@@ -1,4 +1,5 @@
--- Health of a BizraNode: healthy when it says itself that it is in sync, degraded when somebody has to act.
+-- Health of a BizraNode: healthy when it says itself that it is in sync, degraded when something is wrong, suspended when
+-- it was told to stand still.
 if obj.metadata.deletionTimestamp ~= nil then
   return { status = "Progressing", message = "being deleted" }
 end
@@ -18,6 +19,17 @@ end
 if is("KeyNotInGenesis", "True") then
   return { status = "Degraded", message = conditions.KeyNotInGenesis.message }
 end
+if is("Degraded", "True") then
+  return { status = "Degraded", message = conditions.Degraded.message }
+end
+for _, order in ipairs({ "Paused", "Fenced" }) do
+  if is(order, "True") then
+    return { status = "Suspended", message = conditions[order].message }
+  end
+end
+if conditions.Ready ~= nil and conditions.Ready.reason == "Hibernated" then
+  return { status = "Suspended", message = conditions.Ready.message }
+end
 if is("Ready", "True") then
   return { status = "Healthy", message = conditions.Ready.message }
 end
@@ -31,6 +43,7 @@ local stopped = {
   StorageFailed = true,
   UpgradeRequired = true,
   SignedElsewhere = true,
+  VolumeFull = true,
 }
 if conditions.Ready ~= nil then
   local status = stopped[conditions.Ready.reason] and "Degraded" or "Progressing"

@@ -1,5 +1,5 @@
 -- Health of a Network: healthy when every validator is ready, degraded when somebody has to act or no block can be
--- finalised.
+-- finalised, suspended when it was told to stand still.
 if obj.metadata.deletionTimestamp ~= nil then
   return { status = "Progressing", message = "being deleted" }
 end
@@ -15,6 +15,11 @@ local function is(type, status)
 end
 if is("Stalled", "True") then
   return { status = "Degraded", message = conditions.Stalled.message }
+end
+for _, order in ipairs({ "Paused", "Hibernated" }) do
+  if is(order, "True") then
+    return { status = "Suspended", message = conditions[order].message }
+  end
 end
 if is("Ready", "True") then
   return { status = "Healthy", message = conditions.Ready.message }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::batch::Batch;
 use crate::data::Bodies;
-use crate::driver::{Destination, Driver, Halt};
+use crate::driver::{Destination, Driver, Fence, Halt};
 use crate::holding::Unsure;
 use crate::ports::{Change, Disk, DiskError, Keys};
 use crate::wire::PeerMessage;
@@ -146,6 +146,9 @@ impl<D: Disk, K: Keys> Driver<D, K> {
 
     /// Packs admitted transactions into a batch of this node and pushes it once to everybody.
     pub(crate) fn add_payload(&mut self, payload: Bytes) {
+        if self.settings.fence == Fence::Closed {
+            return;
+        }
         let Config { me: Some(origin), epoch, .. } = *self.core.config() else { return };
         let sequence = self.next_sequence;
         self.next_sequence += 1;

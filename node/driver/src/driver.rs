@@ -45,6 +45,18 @@ pub struct Settings {
     pub nodes: BTreeMap<PublicKey, NodeIndex>,
     /// The restarts of the chain (E6).
     pub restarts: Restarts,
+    /// Whether this node may sign at all.
+    pub fence: Fence,
+}
+
+/// Whether a node may sign at all, by the word of who runs it. Holds for the life of a driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fence {
+    /// It may, if it is a validator and nothing else forbids it.
+    #[default]
+    Open,
+    /// It follows and serves the chain and signs neither votes nor batches.
+    Closed,
 }
 
 impl Settings {
@@ -142,6 +154,8 @@ pub enum Signing {
     Locked,
     /// May sign.
     Allowed,
+    /// Told not to sign ([`Fence::Closed`]).
+    Fenced,
 }
 
 /// One node without its I/O.
@@ -239,7 +253,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let roster = rosters.get(&epoch).ok_or_else(|| DiskError::Corrupt("no validators".to_owned()))?;
         let protocol = epochs::protocol(epoch, &disk, &settings)?;
         let core = epochs::core(epoch, roster, (&settings, protocol), record.as_ref(), anchor, recovered.records);
-        let lock = Lock::new(core.config().me, &core.config().validators);
+        let lock = Lock::new(settings.fence, core.config().me, &core.config().validators);
         let newest = Height(recovered.executed.0 - recovered.executed.0 % CHECKPOINT_INTERVAL);
         let checkpoint = match newest {
             Height(0) => Checkpoint::default(),
@@ -621,6 +635,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
     pub fn signing(&self) -> Signing {
         match self.lock {
             Lock::NotAValidator => Signing::NotAValidator,
+            Lock::Fenced => Signing::Fenced,
             Lock::Open if self.signing_released => Signing::Allowed,
             Lock::Asking { .. } | Lock::Open => Signing::Locked,
         }

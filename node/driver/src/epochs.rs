@@ -214,7 +214,7 @@ impl<D: Disk, K: Keys> Driver<D, K> {
         let voted = self.record.as_ref().is_some_and(|record| record.knows(ended));
         let config = self.core.config();
         if !(matches!(self.lock, Lock::Open) && voted && config.me.is_some()) {
-            self.lock = Lock::new(config.me, &config.validators);
+            self.lock = Lock::new(self.settings.fence, config.me, &config.validators);
         }
         self.rosters = rosters;
         self.undecided.clear();

@@ -41,7 +41,8 @@
 //!   tried again, and nothing of the failed turn leaves.
 //! * **S3** (`signing_record`) Slots, copies, checksums and floor, as told there.
 //! * **S5** (`startup`) After a start nothing new is signed before a quorum, this node included, has told the highest vote of
-//!   its key. One that the record does not know stops the node ([`Halt::SignedElsewhere`]).
+//!   its key. One that the record does not know stops the node ([`Halt::SignedElsewhere`]). A fenced node ([`Fence`]) asks
+//!   nobody and signs nothing; lifting the fence is a start, and asks.
 //! * **S1**, **S6** are the node's and the ledger's.
 //!
 //! ## Bounds (R4)
@@ -79,7 +80,7 @@ pub mod wire;
 
 pub use batch::Batch;
 pub use data::{BLOCK_BYTES_MAX, UNORDERED_BYTES_PER_ORIGIN_MAX};
-pub use driver::{Destination, Driver, Halt, Input, NodeIndex, Output, Settings, Signing};
+pub use driver::{Destination, Driver, Fence, Halt, Input, NodeIndex, Output, Settings, Signing};
 pub use ports::{Change, Disk, DiskError, Keys, Member, PublicKey, Recovered};
 pub use restart::{RESTART_EPOCHS, Restart, Restarts};
 pub use roster::validators_hash;

@@ -92,7 +92,7 @@ mod tests {
     use bizra_simplex::{Protocol, Timing, Vote, VoteKind};
 
     use super::*;
-    use crate::driver::Settings;
+    use crate::driver::{Fence, Settings};
 
     fn restart(block_epoch: u64, height: u64, epoch: u64, domain: u8) -> Restart {
         let genesis = Block::genesis(Digest([1; 32]), 0);
@@ -118,8 +118,15 @@ mod tests {
         let (genesis_hash, timing, supported) = (Digest([1; 32]), Timing::default(), Protocol::LATEST);
         let mut restarts = Restarts::default();
         restarts.push(restart(2, 40, 5, 7));
-        let settings =
-            Settings { genesis_hash, timing, epoch_blocks: None, supported, nodes: BTreeMap::new(), restarts };
+        let settings = Settings {
+            genesis_hash,
+            timing,
+            epoch_blocks: None,
+            supported,
+            nodes: BTreeMap::new(),
+            restarts,
+            fence: Fence::Open,
+        };
         for (epoch, domain) in [(2, genesis_hash), (4, genesis_hash), (5, Digest([7; 32])), (6, Digest([7; 32]))] {
             let vote = Vote { epoch: Epoch(epoch), view: View(1), kind: VoteKind::Nullify, digest: Digest::default() };
             assert_eq!(settings.signed_bytes(&vote), vote.signed_bytes(domain), "epoch {epoch}");

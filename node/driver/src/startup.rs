@@ -9,6 +9,7 @@ use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Millis, ValidatorIndex};
 use bizra_simplex::{SignedVote, ValidatorSet};
 
+use crate::driver::Fence;
 use crate::signing_record::SigningRecord;
 
 /// Time between two rounds of questions, in milliseconds.
@@ -19,6 +20,8 @@ const ASK_INTERVAL: u64 = 500;
 pub(crate) enum Lock {
     /// A full node: never.
     NotAValidator,
+    /// Told not to: never, and nobody is asked.
+    Fenced,
     /// Still asking.
     Asking { answered: BTreeSet<ValidatorIndex>, ask_again: Millis },
     /// A quorum has answered and knows nothing beyond the record.
@@ -37,8 +40,9 @@ pub(crate) enum Answer {
 }
 
 impl Lock {
-    pub(crate) fn new(me: Option<ValidatorIndex>, validators: &ValidatorSet) -> Self {
+    pub(crate) fn new(fence: Fence, me: Option<ValidatorIndex>, validators: &ValidatorSet) -> Self {
         match me {
+            _ if fence == Fence::Closed => Self::Fenced,
             None => Self::NotAValidator,
             Some(me) if validators.is_quorum([me]) || planted(Bug::ClaimNotAwaited) => Self::Open,
             Some(_) => Self::Asking { answered: BTreeSet::new(), ask_again: Millis(0) },
@@ -59,7 +63,7 @@ impl Lock {
     pub(crate) fn next_question(&self) -> Option<Millis> {
         match self {
             Self::Asking { ask_again, .. } => Some(*ask_again),
-            Self::NotAValidator | Self::Open => None,
+            Self::NotAValidator | Self::Fenced | Self::Open => None,
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bizra_driver::signing_record::{BLOCK_BYTES, Binding, BlockWrite, SigningRecord};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
-    Batch, Change, Destination, Disk, DiskError, Driver, Input, Keys, Member, Output, PublicKey, RESTART_EPOCHS,
+    Batch, Change, Destination, Disk, DiskError, Driver, Fence, Input, Keys, Member, Output, PublicKey, RESTART_EPOCHS,
     Recovered, Restart, Restarts, Settings,
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, View};
@@ -250,6 +250,7 @@ impl World {
                 supported: Protocol::V1,
                 nodes: nodes.clone(),
                 restarts: restarts.clone(),
+                fence: Fence::Open,
             };
             let started = Driver::start(settings, disk, OwnKey(index), Some(record), Millis(0), WALL);
             let (driver, output) = started.unwrap();

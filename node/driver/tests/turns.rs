@@ -7,8 +7,8 @@ use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
 use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord, VOTES_PER_SLOT_MAX};
 use bizra_driver::wire::PeerMessage;
 use bizra_driver::{
-    Batch, Change, Disk, DiskError, Driver, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered, Restarts,
-    Settings, Signing, UNORDERED_BYTES_PER_ORIGIN_MAX,
+    Batch, Change, Disk, DiskError, Driver, Fence, Halt, Input, Keys, Member, NodeIndex, PublicKey, Recovered,
+    Restarts, Settings, Signing, UNORDERED_BYTES_PER_ORIGIN_MAX,
 };
 use bizra_simplex::types::{Digest, Epoch, Height, Millis, Power, Signature, ValidatorIndex, View};
 use bizra_simplex::{
@@ -100,7 +100,7 @@ impl Disk for FixedDisk {
 }
 
 fn validator(records: Vec<Record>) -> Driver<FixedDisk, IndexKeys> {
-    start(records, Protocol::LATEST, everybody()).unwrap()
+    start(records, Protocol::LATEST, everybody(), Fence::Open).unwrap()
 }
 
 fn everybody() -> BTreeMap<PublicKey, NodeIndex> {
@@ -111,6 +111,7 @@ fn start(
     records: Vec<Record>,
     supported: Protocol,
     nodes: BTreeMap<PublicKey, NodeIndex>,
+    fence: Fence,
 ) -> Result<Driver<FixedDisk, IndexKeys>, Halt> {
     let settings = Settings {
         genesis_hash: GENESIS,
@@ -119,6 +120,7 @@ fn start(
         supported,
         nodes,
         restarts: Restarts::default(),
+        fence,
     };
     let binding = Binding { genesis_hash: GENESIS, volume: Digest([1; 32]), public_key: [2; 32] };
     let file: Vec<_> = SigningRecord::create(&binding).into_iter().map(|(_, block)| block).collect();
@@ -219,10 +221,28 @@ fn a_leader_reports_the_contradictions_it_holds() {
     assert_eq!((block.signals, block.proposer), (Protocol::LATEST.version(), ValidatorIndex(0)));
 }
 
+/// Neither votes nor batches, whatever is asked of it, and long after its timers have run out.
+#[test]
+fn a_fenced_validator_signs_nothing() {
+    let sends = |fence: Fence| {
+        let mut driver = start(Vec::new(), Protocol::LATEST, everybody(), fence).unwrap();
+        let mut sends = driver.turn(Millis(1), 0, answers()).unwrap().sends;
+        let payload = Input::Payload(Bytes::from_static(b"x"));
+        sends.extend(driver.turn(Millis(2), 0, [payload]).unwrap().sends);
+        sends.extend(driver.turn(Millis(60_000), 0, [Input::Tick]).unwrap().sends);
+        let signed = sends.iter().any(|(_, message)| {
+            matches!(message, PeerMessage::Batch(_) | PeerMessage::Consensus(Message::Vote(_) | Message::Proposal(_)))
+        });
+        (driver.signing(), signed)
+    };
+    assert_eq!(sends(Fence::Open), (Signing::Allowed, true), "or the test cannot fail");
+    assert_eq!(sends(Fence::Closed), (Signing::Fenced, false));
+}
+
 /// P3: rules that this node does not know.
 #[test]
 fn an_epoch_of_an_unknown_version_is_not_entered() {
-    let halt = start(Vec::new(), Protocol::V1, everybody()).map(|_| ()).unwrap_err();
+    let halt = start(Vec::new(), Protocol::V1, everybody(), Fence::Open).map(|_| ()).unwrap_err();
     let (needed, supported) = (Protocol::V2.version(), Protocol::V1.version());
     assert_eq!(halt, Halt::UpgradeRequired { epoch: Epoch(0), needed, supported });
     assert!(halt.to_string().contains("upgrade the node"), "{halt}");
@@ -276,7 +296,7 @@ fn who_is_far_behind_signs_nothing_though_a_quorum_has_answered() {
 
 #[test]
 fn a_validator_is_the_node_that_proved_its_key_last_and_nobody_before() {
-    let mut driver = start(Vec::new(), Protocol::LATEST, BTreeMap::new()).unwrap();
+    let mut driver = start(Vec::new(), Protocol::LATEST, BTreeMap::new(), Fence::Open).unwrap();
     let status = |node: u16| Input::Message(node, PeerMessage::Status(Height(7)));
     let answer = |node: u16| Input::Message(node, PeerMessage::HighestVote(key(0), None));
     driver.turn(Millis(1), 0, (11..14).map(status)).unwrap();

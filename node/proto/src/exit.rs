@@ -21,11 +21,13 @@ pub enum ExitReason {
     UpgradeRequired = 16,
     /// A peer has seen a later signature of this key than the signing record holds: rotate the key.
     SignedElsewhere = 17,
+    /// The volume is full; the node goes on once it has grown.
+    VolumeFull = 18,
 }
 
 impl ExitReason {
     /// Every reason, in order of its code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::InvalidConfiguration,
         Self::WrongGenesis,
         Self::AddressUnavailable,
@@ -34,6 +36,7 @@ impl ExitReason {
         Self::StorageFailed,
         Self::UpgradeRequired,
         Self::SignedElsewhere,
+        Self::VolumeFull,
     ];
 
     /// The process exit code.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{Binding, Moment, RecordError, SigningRecord};
-use bizra_driver::{Driver, Halt, Input, Output, Restarts, Settings};
+use bizra_driver::{Driver, Fence, Halt, Input, Output, Restarts, Settings};
 use bizra_simplex::types::{Digest, Millis};
 use bizra_simplex::{Block, Protocol, Timing, Vote};
 
@@ -71,6 +71,7 @@ impl Node {
             supported: Protocol::LATEST,
             nodes: (0..nodes).map(|node| (key_of(node), node as u16)).collect(),
             restarts: Restarts::default(),
+            fence: Fence::Open,
         };
         let votes = schedule.ever(index);
         let public_key = key_of(index).0;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{Binding, BlockWrite, SigningRecord};
-use bizra_driver::{Change, Driver, Halt, Input, Output, Restarts, Settings};
+use bizra_driver::{Change, Driver, Fence, Halt, Input, Output, Restarts, Settings};
 use bizra_simplex::types::{Digest, Epoch, Millis};
 use bizra_simplex::{Block, Protocol, Timing};
 
@@ -53,6 +53,7 @@ impl Rig {
             supported,
             nodes,
             restarts: Restarts::default(),
+            fence: Fence::Open,
         };
         let volume = |node: usize| {
             let public_key = key_of(node).0;

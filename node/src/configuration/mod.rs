@@ -36,6 +36,9 @@ pub struct Configuration {
     pub volume_id: String,
     /// The genesis file.
     pub genesis_file: PathBuf,
+    /// Whether the node may sign votes and batches. Taken up while the node runs.
+    #[serde(default)]
+    pub signing: SigningConfiguration,
     /// Certificates.
     pub tls: TlsConfiguration,
     /// Addresses to listen on.
@@ -50,6 +53,17 @@ pub struct Configuration {
     /// The other nodes of the network.
     #[serde(default)]
     pub peers: Vec<PeerConfiguration>,
+}
+
+/// Field `signing`: whether the consensus key may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SigningConfiguration {
+    /// As the validator set says.
+    #[default]
+    Allowed,
+    /// Not at all: the node follows and serves the chain only.
+    Fenced,
 }
 
 /// Section `[retention]`: how much of the past this node keeps. Peers and queries get what is kept.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bizra_driver::signing_record::{Binding, SigningRecord};
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Destination, DiskError, Driver, Halt, Input, Output, PublicKey, Restarts, Settings, Signing};
+use bizra_driver::{
+    Destination, DiskError, Driver, Fence, Halt, Input, Output, PublicKey, Restarts, Settings, Signing,
+};
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::v1::{PeerStatus, SigningState, SnapshotProgress, SyncState};
 use bizra_simplex::types::{Digest, Epoch, Millis};
@@ -108,6 +110,8 @@ pub struct ConsensusSetup {
     pub volume_id: String,
     /// The highest version of the protocol this node goes by (PROTOCOL P1).
     pub supported: Protocol,
+    /// Whether this node may sign at all.
+    pub fence: Fence,
     /// The node's database.
     pub database: Database,
     /// Its blocks.
@@ -213,6 +217,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         key,
         volume_id,
         supported,
+        fence,
         database,
         blocks,
         ledger,
@@ -236,6 +241,7 @@ async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Res
         // Nobody has proven a key yet. Until they have, nobody counts as a validator, whatever its name.
         nodes: BTreeMap::new(),
         restarts,
+        fence,
     };
     // Who is no validator now may be one in a later epoch.
     let binding = binding(genesis.hash, &volume_id, key.public_key());
@@ -399,6 +405,7 @@ fn publish(
             Signing::NotAValidator => SigningState::NotAValidator,
             Signing::Locked => SigningState::Locked,
             Signing::Allowed => SigningState::Allowed,
+            Signing::Fenced => SigningState::Fenced,
         });
         status.peers = peers
             .into_iter()

@@ -85,6 +85,9 @@ pub fn readiness(status: &NodeStatus) -> Result<(), String> {
     }
     match status.signing_state() {
         SigningState::Allowed | SigningState::NotAValidator => Ok(()),
+        // Who would not vote anyway is as it should be.
+        SigningState::Fenced if status.power == 0 => Ok(()),
+        SigningState::Fenced => Err("fenced: the configuration says that this key signs nothing".to_owned()),
         SigningState::Locked | SigningState::Unspecified => {
             Err("waiting for a quorum to say which view this key signed last".to_owned())
         }
@@ -111,7 +114,14 @@ mod tests {
             status.update(|status| status.set_signing_state(state));
             assert_eq!(status.readiness().is_ok(), ready, "{state:?}");
         }
-        status.update(|status| status.set_sync_state(SyncState::CatchingUp));
+        status.update(|status| status.set_signing_state(SigningState::Fenced));
+        assert!(status.readiness().is_ok(), "a full node has nothing to vote with");
+        status.update(|status| status.power = 1);
+        assert!(status.readiness().is_err_and(|reason| reason.contains("fenced")));
+        status.update(|status| {
+            status.power = 0;
+            status.set_sync_state(SyncState::CatchingUp);
+        });
         assert!(status.readiness().is_err());
     }
 

@@ -45,7 +45,7 @@ use prometheus::Registry;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::configuration::{Configuration, PeerConfiguration};
+use crate::configuration::{Configuration, PeerConfiguration, SigningConfiguration};
 use crate::identity::ConsensusKey;
 
 pub use handle::{NetworkHandle, PeerView, Senders};
@@ -231,10 +231,17 @@ impl Network {
     }
 
     /// Looks at the configuration file from time to time, and takes up its peers when it changes. `configuration` is what
-    /// the node was started with.
-    pub fn follow(&mut self, file: PathBuf, configuration: Configuration, interval: Duration) {
+    /// the node was started with. Returns what the file says of signing, which is the node's to take up.
+    pub fn follow(
+        &mut self,
+        file: PathBuf,
+        configuration: Configuration,
+        interval: Duration,
+    ) -> watch::Receiver<SigningConfiguration> {
         let (wanted, stopped) = (self.wanted.clone(), self.stop.subscribe());
-        self.tasks.spawn(reload::follow(file, configuration, interval, wanted, stopped));
+        let (signing, wish) = watch::channel(configuration.signing);
+        self.tasks.spawn(reload::follow(file, configuration, interval, wanted, signing, stopped));
+        wish
     }
 
     /// The sending side; may be cloned and called from any thread.

@@ -7,9 +7,13 @@
 //! | `database.joining` | a snapshot on its way; continued by the next start |
 //! | `database.joined` | a whole snapshot, checked; takes the place of `database` at the next start |
 //! | `database.replaced` | the database before, being removed |
+//! | `database.set-aside` | the database before the last ordered reset |
+//!
+//! A node that stops because its database is damaged leaves a mark inside of that database. The mark goes where the database
+//! goes, so a reset that asks for it can never meet the new, sound one.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bizra_simplex::Block;
@@ -17,6 +21,31 @@ use bizra_simplex::Block;
 use super::store::sync_folder;
 use crate::block::BlockStore;
 use crate::storage::{Database, StorageError};
+
+/// The mark of a damaged database.
+const MARK: &str = "FOUND-CORRUPT";
+/// Where the last order to reset the database is kept.
+const ORDER: &str = "reset-order";
+
+/// When a reset is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetWhen {
+    /// In any case.
+    Always,
+    /// Only if the node itself has stopped for it.
+    FoundCorrupt,
+}
+
+/// What came of an order to reset the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obeyed {
+    /// The database is set aside now.
+    Now,
+    /// This order was obeyed before; nothing is done.
+    Before,
+    /// The database is not marked as damaged, or there is none; nothing is done.
+    NotNeeded,
+}
 
 /// The database's folders under a data folder.
 #[derive(Clone, Debug)]
@@ -102,12 +131,59 @@ impl DatabaseFolders {
         Self::remove(&self.replaced())
     }
 
+    /// Marks the database as damaged, by the node that has just stopped for it.
+    pub fn mark_corrupt(&self) -> Result<(), StorageError> {
+        let path = self.database().join(MARK);
+        File::create(&path).and_then(|mark| mark.sync_all()).map_err(|error| failed("make", &path, &error))
+    }
+
+    /// Takes the mark away: the database was opened after all.
+    pub fn unmark_corrupt(&self) -> Result<(), StorageError> {
+        let path = self.database().join(MARK);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// True if the node has stopped because this database is damaged.
+    pub fn is_marked_corrupt(&self) -> bool {
+        self.database().join(MARK).exists()
+    }
+
+    /// Sets the database aside because of this order: at most once, however often the order is given. Only the last one set
+    /// aside is kept, so that orders cannot fill the volume. The order is noted first: after a crash in between nothing has
+    /// been done, and whoever gave the order sees that.
+    pub fn obey(&self, order: &str, when: ResetWhen) -> Result<Obeyed, StorageError> {
+        let noted = self.data_dir.join(ORDER);
+        if fs::read_to_string(&noted).is_ok_and(|before| before == order) {
+            return Ok(Obeyed::Before);
+        }
+        let new = self.data_dir.join("reset-order.new");
+        File::create(&new)
+            .and_then(|mut file| file.write_all(order.as_bytes()).and_then(|()| file.sync_all()))
+            .map_err(|error| failed("write", &new, &error))?;
+        self.rename(&new, &noted)?;
+        if !self.database().exists() || (when == ResetWhen::FoundCorrupt && !self.is_marked_corrupt()) {
+            return Ok(Obeyed::NotNeeded);
+        }
+        self.forget_derived()?;
+        let aside = self.data_dir.join("database.set-aside");
+        Self::remove(&aside)?;
+        self.rename(&self.database(), &aside)?;
+        Ok(Obeyed::Now)
+    }
+
+    fn forget_derived(&self) -> Result<(), StorageError> {
+        [self.joining(), self.joined(), self.replaced(), self.snapshots()]
+            .iter()
+            .try_for_each(|path| Self::remove(path))
+    }
+
     /// Moves the database and what was made of it aside, or removes them; the signer's folder is not touched. Returns
     /// where the database is now, `None` if it is removed or there was none.
     pub fn reset(&self, remove: bool) -> Result<Option<PathBuf>, StorageError> {
-        for path in [self.joining(), self.joined(), self.replaced(), self.snapshots()] {
-            Self::remove(&path)?;
-        }
+        self.forget_derived()?;
         if remove {
             Self::remove(&self.database())?;
             return Ok(None);
@@ -142,5 +218,53 @@ fn carry_over(from: &Path, to: &Path, genesis: &Block) {
     match copy() {
         Ok(count) => tracing::info!(count, "votes and evidence of the old database are kept"),
         Err(error) => tracing::warn!(%error, "the old database cannot be read; what it knew of others' votes is lost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn folders() -> (tempfile::TempDir, DatabaseFolders) {
+        let data = tempfile::tempdir().unwrap();
+        let folders = DatabaseFolders::new(data.path());
+        make(&folders, "first");
+        (data, folders)
+    }
+
+    fn make(folders: &DatabaseFolders, content: &str) {
+        fs::create_dir_all(folders.database()).unwrap();
+        fs::write(folders.database().join("CURRENT"), content).unwrap();
+    }
+
+    #[test]
+    fn an_order_is_obeyed_once() {
+        let (data, folders) = folders();
+        assert_eq!(folders.obey("pod-1", ResetWhen::Always).unwrap(), Obeyed::Now);
+        assert!(!folders.database().exists());
+        make(&folders, "second");
+        assert_eq!(folders.obey("pod-1", ResetWhen::Always).unwrap(), Obeyed::Before);
+        assert!(folders.is_started());
+        assert_eq!(folders.obey("pod-2", ResetWhen::Always).unwrap(), Obeyed::Now);
+        let kept = fs::read_to_string(data.path().join("database.set-aside/CURRENT")).unwrap();
+        assert_eq!(kept, "second", "only the last one is kept");
+    }
+
+    #[test]
+    fn a_sound_database_is_never_taken_for_the_damaged_one() {
+        let (_data, folders) = folders();
+        assert_eq!(folders.obey("pod-1", ResetWhen::FoundCorrupt).unwrap(), Obeyed::NotNeeded);
+        folders.mark_corrupt().unwrap();
+        assert_eq!(folders.obey("pod-1", ResetWhen::FoundCorrupt).unwrap(), Obeyed::Before);
+        assert_eq!(folders.obey("pod-2", ResetWhen::FoundCorrupt).unwrap(), Obeyed::Now);
+        make(&folders, "new");
+        assert_eq!(folders.obey("pod-3", ResetWhen::FoundCorrupt).unwrap(), Obeyed::NotNeeded);
+        folders.mark_corrupt().unwrap();
+        folders.unmark_corrupt().unwrap();
+        folders.unmark_corrupt().unwrap();
+        assert_eq!(folders.obey("pod-4", ResetWhen::FoundCorrupt).unwrap(), Obeyed::NotNeeded);
+        assert!(folders.is_started());
     }
 }

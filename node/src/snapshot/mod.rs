@@ -18,7 +18,7 @@ mod maker;
 mod service;
 pub mod store;
 
-pub use folders::DatabaseFolders;
+pub use folders::{DatabaseFolders, Obeyed, ResetWhen};
 pub use join::Progress;
 pub use maker::{Made, SnapshotMaker};
 pub use service::{SnapshotService, SnapshotSetup};

@@ -1,11 +1,11 @@
 //! `BizraNode`: one node of a network; one pod, one volume.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NodeTemplate;
+use super::{NodeTemplate, Reconciliation, Signing};
 
 /// Columns of `kubectl get`: name, type and path.
 pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
@@ -40,6 +40,17 @@ pub struct BizraNodeSpec {
         "message": "a node cannot move to another network, because its volume belongs to one chain; set spec.networkRef.name back, or create a new BizraNode"
     }]))]
     pub network_ref: NetworkReference,
+
+    /// Whether the operator works on this node. Paused, it changes nothing of it and goes on to report.
+    #[serde(default, skip_serializing_if = "Reconciliation::is_active")]
+    #[schemars(extend("default" = "Active"))]
+    pub reconciliation: Reconciliation,
+
+    /// Whether the node may sign. A fenced node is up and in sync, and signs nothing: taken up within seconds, without a
+    /// restart of its pod and without a permit.
+    #[serde(default, skip_serializing_if = "Signing::is_allowed")]
+    #[schemars(extend("default" = "Allowed"))]
+    pub signing: Signing,
 
     /// Settings of the pod and volume.
     #[serde(flatten)]
@@ -104,4 +115,55 @@ pub struct BizraNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub volume_id: Option<String>,
+    /// How full the volume is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeStatus>,
+    /// The latest repair; gone when the node has been well for a while. Remove it to have repairs counted anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
+}
+
+/// How full a volume is, by its node's word.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeStatus {
+    /// Bytes of its file system.
+    pub total_bytes: i64,
+    /// Bytes that can still be written.
+    pub free_bytes: i64,
+}
+
+/// A pod that is to be replaced, or was, to repair its node.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// What was wrong.
+    pub cause: RepairCause,
+    /// What is done.
+    pub action: RepairAction,
+    /// Uid of the pod that is replaced.
+    #[schemars(length(max = 64))]
+    pub pod_uid: String,
+    /// When it was decided.
+    pub ordered_at: Time,
+    /// Number of this repair since the node was well.
+    pub attempt: i32,
+}
+
+/// Why a node is repaired.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairCause {
+    /// It stopped, and said that its database is damaged.
+    DatabaseCorrupt,
+    /// It runs and makes no progress, by its kubelet's word.
+    Stuck,
+}
+
+/// How a node is repaired.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairAction {
+    /// A new pod.
+    Restart,
+    /// A new pod whose database is set aside and fetched from peers. Keys and signing record stay.
+    Resync,
 }

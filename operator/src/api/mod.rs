@@ -1,18 +1,22 @@
 //! The custom resources, one kind a file. Nothing here knows how to reconcile.
 
 mod bizra_node;
+mod modes;
 mod network;
 mod node_template;
 mod schema;
 
-pub use bizra_node::{BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference};
+pub use bizra_node::{
+    BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference, Repair, RepairAction, RepairCause, VolumeStatus,
+};
+pub use modes::{Activity, Reconciliation, Signing};
 pub use network::{
     CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Network, NetworkPolicyMode,
-    NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, QuorumStatus, ServiceSpec, ServiceType,
-    ValidatorCounts,
+    NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus, ServiceSpec,
+    ServiceType, ValidatorCounts,
 };
 pub use node_template::{
-    HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
+    AutoGrowSpec, HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
 };
 pub use schema::{definitions, validate, validate_update};
 
@@ -40,4 +44,13 @@ pub mod condition {
     pub const CERTIFICATES_CURRENT: &str = "CertificatesCurrent";
     /// The node's key is not among the genesis validators although it is meant to be one: it runs as a full node.
     pub const KEY_NOT_IN_GENESIS: &str = "KeyNotInGenesis";
+    /// Something is wrong with the node that does not pass by itself at once; the reason says what, the message what is
+    /// done about it. Only there while that is so.
+    pub const DEGRADED: &str = "Degraded";
+    /// The operator changes nothing, because it was told so. Only there while that is so.
+    pub const PAUSED: &str = "Paused";
+    /// The node signs nothing, by its own word. Only there while it is told not to.
+    pub const FENCED: &str = "Fenced";
+    /// The network has no pods, because it was told so. Only there while that is so.
+    pub const HIBERNATED: &str = "Hibernated";
 }

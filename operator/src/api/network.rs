@@ -10,7 +10,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NodeTemplate;
+use super::{Activity, NodeTemplate, Reconciliation};
 
 /// Columns of `kubectl get`: name, type and path.
 pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
@@ -94,6 +94,15 @@ pub struct NetworkSpec {
     /// What happens to volumes and genesis when the Network is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// Whether the operator works on this network. Paused, it changes nothing of it and of the nodes it controls, and goes on
+    /// to report.
+    #[serde(default)]
+    pub reconciliation: Reconciliation,
+
+    /// Whether the network runs. Hibernated, all pods of its nodes are removed at once; volumes, keys and genesis stay.
+    #[serde(default)]
+    pub activity: Activity,
 
     /// How long a restarted node has to be in sync again before a rolling change is stopped. A revision that never was in
     /// sync anywhere is then rolled back on that node.
@@ -309,6 +318,9 @@ pub struct NetworkStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Permit {
+    /// What the node is taken down for.
+    #[serde(default)]
+    pub purpose: PermitPurpose,
     /// Name of the `BizraNode`.
     #[schemars(length(max = 63))]
     pub node: String,
@@ -322,6 +334,18 @@ pub struct Permit {
     pub expires_at: Time,
     /// The node has to be in sync again until then.
     pub deadline_at: Time,
+}
+
+/// What a permit is for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PermitPurpose {
+    /// To be made from another revision.
+    #[default]
+    Change,
+    /// To be restarted, because it is stuck.
+    Restart,
+    /// To have its database set aside and fetched from peers.
+    Resync,
 }
 
 /// A revision whose roll-out was stopped.

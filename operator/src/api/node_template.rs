@@ -128,6 +128,10 @@ pub struct SecretReference {
     {
         "rule": "has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)",
         "message": "the storage class of an existing volume cannot change; set storage.className back"
+    },
+    {
+        "rule": "!has(self.autoGrow) || quantity(self.autoGrow.limit).compareTo(quantity(self.size)) >= 0",
+        "message": "a volume cannot grow to less than its size; set storage.autoGrow.limit to storage.size or more"
     }
 ]))]
 pub struct StorageSpec {
@@ -140,6 +144,46 @@ pub struct StorageSpec {
     #[serde(default = "default_size")]
     #[schemars(length(max = 20), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|Pi|M|G|T|P)?$"))]
     pub size: String,
+
+    /// Grow the volume by itself when it fills up, also when it is full already. Needs a storage class that allows expansion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_grow: Option<AutoGrowSpec>,
+}
+
+/// How a volume is grown when it fills up.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoGrowSpec {
+    /// Percent in use at which the volume is grown.
+    #[serde(default = "default_threshold")]
+    #[schemars(range(min = 10, max = 95))]
+    pub threshold_percent: i32,
+
+    /// By how many percent of its size it is grown.
+    #[serde(default = "default_step")]
+    #[schemars(range(min = 1, max = 100))]
+    pub step_percent: i32,
+
+    /// It is never grown beyond this.
+    #[schemars(length(max = 20), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|Pi|M|G|T|P)?$"))]
+    pub limit: String,
+
+    /// Seconds from one growth to the next. Many providers refuse a second one within six hours.
+    #[serde(default = "default_growth_pause")]
+    #[schemars(range(min = 10, max = 604_800))]
+    pub cool_down_seconds: i32,
+}
+
+fn default_threshold() -> i32 {
+    80
+}
+
+fn default_step() -> i32 {
+    20
+}
+
+fn default_growth_pause() -> i32 {
+    21_600
 }
 
 fn default_size() -> String {
@@ -148,7 +192,7 @@ fn default_size() -> String {
 
 impl Default for StorageSpec {
     fn default() -> Self {
-        Self { class_name: None, size: default_size() }
+        Self { class_name: None, size: default_size(), auto_grow: None }
     }
 }
 

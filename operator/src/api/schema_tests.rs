@@ -38,6 +38,7 @@ fn unsound_networks_are_refused_with_a_sentence() {
             "must be equal",
         ),
         (json!({"chainId": "a", "pod": {"labels": {"bizra.io/x": "y"}}}), "choose another prefix"),
+        (json!({"chainId": "a", "storage": {"size": "2Gi", "autoGrow": {"limit": "1Gi"}}}), "storage.size or more"),
     ] {
         let told = refusal(validate(&network(&spec)));
         assert!(told.contains(sentence), "{spec}: {told}");

@@ -13,7 +13,7 @@ use std::{
 
 use bizra_operator::{
     api::{BizraNode, Network, definitions},
-    controllers::{Settings, is_installed},
+    controllers::{Settings, bizra_node::heal::HealingLimits, is_installed},
     kubernetes::{Elector, LeaseSettings},
     metrics::Metrics,
     operator::operate,
@@ -22,6 +22,7 @@ use bizra_operator::{
     server::{Health, router},
 };
 use clap::{Args, Parser, Subcommand};
+use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 
 /// Runs BIZRA validator networks on Kubernetes.
@@ -76,6 +77,12 @@ struct RunArguments {
     /// Most reconciliations of a kind at the same time.
     #[arg(long, env = "BIZRA_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: u16,
+    /// Seconds without progress after which a node is repaired.
+    #[arg(long, env = "BIZRA_STUCK_AFTER_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    stuck_after_seconds: u32,
+    /// Seconds between two repairs of a node.
+    #[arg(long, env = "BIZRA_REPAIR_COOL_DOWN_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    repair_cool_down_seconds: u32,
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -157,16 +164,21 @@ async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health:
         status_interval: Duration::from_secs(arguments.status_interval_seconds),
         namespaces: arguments.namespaces,
         concurrency: arguments.concurrency,
+        healing: HealingLimits {
+            stuck_after: SignedDuration::from_secs(i64::from(arguments.stuck_after_seconds)),
+            cool_down: SignedDuration::from_secs(i64::from(arguments.repair_cool_down_seconds)),
+        },
     };
     let polling = PollSettings {
         interval: Duration::from_secs(arguments.probe_interval_seconds),
         timeout: Duration::from_secs(arguments.probe_timeout_seconds),
         concurrency: 32,
     };
-    let operating = operate(client, &arguments.identity, settings, polling, metrics, stop_signal());
     if !arguments.leader_election {
-        return Ok(operating.await?);
+        return Ok(operate(client, &arguments.identity, settings, polling, metrics, stop_signal()).await?);
     }
+    let client = elector.tenure().fence(client);
+    let operating = operate(client, &arguments.identity, settings, polling, metrics, stop_signal());
     let lost = tokio::select! {
         result = operating => {
             elector.release().await;

@@ -97,8 +97,29 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
+/// Conditions that are only there while something is out of the ordinary, and what it is called when they go.
+const EXTRAORDINARY: [(&str, &str); 4] = [
+    (condition::DEGRADED, "Recovered"),
+    (condition::PAUSED, "Resumed"),
+    (condition::FENCED, "FenceLifted"),
+    (condition::HIBERNATED, "Woken"),
+];
+
 /// What to announce of a change of conditions: `Ready` and the abnormal ones, when status or reason changed.
 pub fn announcements(old: &[Condition], new: &[Condition]) -> Vec<Announcement> {
+    let changed = |type_: &str| {
+        let (before, now) = (find(old, type_), find(new, type_));
+        let told = |condition: &Condition| (condition.status.clone(), condition.reason.clone());
+        before.map(told) != now.map(told)
+    };
+    let extraordinary =
+        EXTRAORDINARY.into_iter().filter(|(type_, _)| changed(type_)).map(|(type_, word)| match find(new, type_) {
+            Some(now) => {
+                let severity = if type_ == condition::DEGRADED { Severity::Warning } else { Severity::Normal };
+                Announcement { severity, reason: now.reason.clone(), note: now.message.clone() }
+            }
+            None => Announcement::normal(Reason::new(word, format!("the condition {type_} is over"))),
+        });
     [condition::READY, condition::STALLED, condition::QUORUM_SAFE, condition::KEY_NOT_IN_GENESIS]
         .into_iter()
         .filter_map(|type_| {
@@ -120,6 +141,7 @@ pub fn announcements(old: &[Condition], new: &[Condition]) -> Vec<Announcement> 
             };
             Some(Announcement { severity, reason: now.reason.clone(), note: now.message.clone() })
         })
+        .chain(extraordinary)
         .collect()
 }
 

@@ -10,7 +10,10 @@ use std::{
 use kube::{Api, Client, ResourceExt as _, api::PostParams};
 use serde::Serialize;
 
-use super::caches::{Caches, Kept};
+use super::{
+    bizra_node::heal::HealingLimits,
+    caches::{Caches, Kept},
+};
 use crate::{
     api::ImageSpec,
     kubernetes::{Announcer, Debt, Write, WriteError, WriteOutcome, execute, key_of},
@@ -31,6 +34,8 @@ pub struct Settings {
     pub namespaces: Vec<String>,
     /// Most reconciliations of a kind at the same time.
     pub concurrency: u16,
+    /// How long to wait before something is done about a node.
+    pub healing: HealingLimits,
 }
 
 /// What all reconciliations share.

@@ -78,6 +78,7 @@ pub(super) fn pod_of(ordinal: i32, report: Option<&KeyReport>) -> Pod {
             config: "",
             image: &default_image(),
             component: labels::Component::Validator,
+            repair: None,
         },
     )
     .unwrap();
@@ -109,6 +110,9 @@ pub(super) fn node_observed() -> bizra_node::observe::Observed {
         certificates: None,
         pod: None,
         word: Word::Unknown("not asked yet".to_owned()),
+        idle: k8s_openapi::jiff::SignedDuration::ZERO,
+        last_height: None,
+        limits: bizra_node::heal::HealingLimits::default(),
     }
 }
 

@@ -8,6 +8,10 @@ mod context;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod fixtures;
 pub mod key_report;
+#[cfg(test)]
+// Its objects are few and small; whether they are copied does not matter.
+#[allow(clippy::unwrap_used, clippy::panic, clippy::trivially_copy_pass_by_ref, clippy::cast_possible_wrap)]
+mod model;
 pub mod network;
 pub mod ownership;
 mod queue;

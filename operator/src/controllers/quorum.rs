@@ -15,7 +15,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::conditions::Reason;
-use crate::{api::BizraNode, probe::Word, resources::pod};
+use crate::{
+    api::{BizraNode, Signing},
+    probe::Word,
+    resources::pod,
+};
 
 /// A node this many blocks behind what more than a third of the power has finalised is not in sync, whatever it says.
 const BEHIND_BLOCKS: u64 = 64;
@@ -49,6 +53,8 @@ pub struct Voter {
     pub standing: Standing,
     /// Its power, by its own latest word or else by the genesis.
     pub power: u128,
+    /// The block it has finalised, by its own latest word; 0 if it has said none.
+    pub height: u64,
 }
 
 /// Whether a node may be taken down.
@@ -60,6 +66,34 @@ pub enum Verdict {
     NotNow(Reason),
     /// It alone has so much power that no quorum ever remains without it.
     Never(Reason),
+}
+
+/// Whether somebody has said that the quorum may be lost while this change is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuorumLoss {
+    /// It may not.
+    Forbidden,
+    /// It may, for as long as this one node is down.
+    Accepted,
+}
+
+impl QuorumLoss {
+    /// What a Network's `allowQuorumLossFor` says of this revision.
+    pub fn of(allowed: Option<&str>, revision: &str) -> Self {
+        if allowed == Some(revision) { Self::Accepted } else { Self::Forbidden }
+    }
+}
+
+impl Verdict {
+    /// True if the node may be taken down. Who costs the quorum by itself may be allowed to; who only has to wait for
+    /// others waits, whatever was allowed.
+    pub fn permits(&self, loss: QuorumLoss) -> bool {
+        match self {
+            Self::Safe => true,
+            Self::Never(_) => loss == QuorumLoss::Accepted,
+            Self::NotNow(_) => false,
+        }
+    }
 }
 
 /// All voters of a network at one time.
@@ -94,14 +128,14 @@ impl Census {
                 let kept = || node.status.as_ref()?.power.as_ref()?.parse().ok();
                 let power = told.unwrap_or_else(|| in_genesis(&name).max(kept()).unwrap_or(0));
                 let pod = pods.iter().find(|pod| pod.name_any() == name);
-                Voter { standing: standing(pod, words.get(&name)), power, name }
+                let height = said(&name).map_or(0, |said| said.finalized_height);
+                Voter { standing: standing(node, pod, words.get(&name)), power, height, name }
             })
             .collect();
         if freshness == Freshness::Live {
-            let height = |name: &str| said(name).map_or(0, |said| said.finalized_height);
-            let head = head(&voters, height);
+            let head = head(&voters);
             for voter in voters.iter_mut().filter(|voter| voter.standing == Standing::InSync) {
-                if height(&voter.name).saturating_add(BEHIND_BLOCKS) < head {
+                if voter.height.saturating_add(BEHIND_BLOCKS) < head {
                     voter.standing = Standing::Unknown;
                 }
             }
@@ -125,6 +159,23 @@ impl Census {
     /// Whether any node may vote.
     pub fn anybody_votes(&self) -> bool {
         self.voters.iter().any(|voter| voter.standing != Standing::NotVoting && voter.power > 0)
+    }
+
+    /// Whether the database of this node, which had finalised `height`, may be set aside and fetched from peers (PROTOCOL
+    /// G4): a quorum without it is in sync and has what it had. Not more than one node at a time is its caller's to see to.
+    pub fn may_resync(&self, name: &str, height: u64) -> Verdict {
+        let holds =
+            |voter: &&Voter| voter.name != name && voter.standing == Standing::InSync && voter.height >= height.max(1);
+        let claimed: u128 = self.voters.iter().map(|voter| voter.power).sum();
+        let remaining: u128 = self.voters.iter().filter(holds).map(|voter| voter.power).sum();
+        if claimed <= self.total && remaining * 3 > self.total * 2 {
+            return Verdict::Safe;
+        }
+        let message = format!(
+            "the database of {name} is not given up: without it, power {remaining} of {} is in sync at height {height} or above, more than two thirds are needed",
+            self.total
+        );
+        Verdict::NotNow(Reason::new("WaitingForQuorum", message))
     }
 
     /// Whether this node may be taken down now.
@@ -167,11 +218,11 @@ impl Census {
 }
 
 /// The height that nodes with more than a third of the power have reached: one node alone cannot make others look late.
-fn head(voters: &[Voter], height: impl Fn(&str) -> u64) -> u64 {
+fn head(voters: &[Voter]) -> u64 {
     let mut in_sync: Vec<(u64, u128)> = voters
         .iter()
         .filter(|voter| voter.standing == Standing::InSync)
-        .map(|voter| (height(&voter.name), voter.power))
+        .map(|voter| (voter.height, voter.power))
         .collect();
     in_sync.sort_unstable_by(|left, right| right.cmp(left));
     let total: u128 = in_sync.iter().map(|(_, power)| power).sum();
@@ -185,11 +236,17 @@ fn head(voters: &[Voter], height: impl Fn(&str) -> u64) -> u64 {
     0
 }
 
-/// What a node does for the quorum, by its kubelet's word and its own.
-pub fn standing(pod: Option<&Pod>, word: Option<&Word>) -> Standing {
+/// What a node does for the quorum, by its kubelet's word and its own. That it is fenced it must be told and say: its word
+/// may be older than the order to let it go.
+pub fn standing(node: &BizraNode, pod: Option<&Pod>, word: Option<&Word>) -> Standing {
     let Some(pod) = pod.filter(|pod| container_runs(pod)) else { return Standing::NotVoting };
     match word {
         Some(Word::Status(said)) if never_votes(said) => Standing::NotVoting,
+        Some(Word::Status(said))
+            if said.signing_state() == SigningState::Fenced && node.spec.signing == Signing::Fenced =>
+        {
+            Standing::NotVoting
+        }
         Some(Word::Status(said)) if pod.metadata.deletion_timestamp.is_none() && votes_in_sync(said) => {
             Standing::InSync
         }
@@ -197,12 +254,17 @@ pub fn standing(pod: Option<&Pod>, word: Option<&Word>) -> Standing {
     }
 }
 
+/// True of a node that has said itself that it has no power: only such a one is repaired without a permit.
+pub fn is_full_node(node: &BizraNode) -> bool {
+    node.status.as_ref().and_then(|status| status.power.as_deref()) == Some("0")
+}
+
 fn never_votes(said: &NodeStatus) -> bool {
     match said.signing_state() {
         // Before its storage is open a node does not know yet.
         SigningState::NotAValidator => said.total_power > 0,
         SigningState::Refused => true,
-        SigningState::Allowed | SigningState::Locked | SigningState::Unspecified => false,
+        SigningState::Allowed | SigningState::Locked | SigningState::Fenced | SigningState::Unspecified => false,
     }
 }
 

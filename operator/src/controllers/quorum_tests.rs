@@ -98,3 +98,39 @@ fn a_node_that_does_not_run_by_its_kubelets_word_needs_nobody() {
     assert_eq!((verdict(&census), census.standing("demo-v0")), ("Safe", Standing::NotVoting));
     assert_eq!(census.standing("demo-v1"), Standing::Unknown);
 }
+
+#[test]
+fn what_is_accepted_is_the_loss_by_this_node_alone() {
+    let reason = || Reason::new("", "");
+    for (verdict, forbidden, accepted) in [
+        (Verdict::Safe, true, true),
+        (Verdict::Never(reason()), false, true),
+        (Verdict::NotNow(reason()), false, false),
+    ] {
+        let permits = |named| verdict.permits(QuorumLoss::of(Some("a"), named));
+        assert_eq!((permits("b"), permits("a")), (forbidden, accepted), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_fenced_node_counts_as_one_that_does_not_vote_once_it_is_told_and_says_so() {
+    let mut said = says(1, 4, 9);
+    if let Word::Status(said) = &mut said {
+        said.set_signing_state(SigningState::Fenced);
+    }
+    let mut node = node(0);
+    let standing = |node: &BizraNode, said: &Word| standing(node, Some(&running(0)), Some(said));
+    assert_eq!(standing(&node, &said), Standing::Unknown, "the order to let it go may be under way");
+    node.spec.signing = Signing::Fenced;
+    assert_eq!(standing(&node, &said), Standing::NotVoting);
+    assert_eq!(standing(&node, &says(1, 4, 9)), Standing::InSync, "the order to fence it may be under way");
+}
+
+#[test]
+fn nobody_else_may_go_while_one_of_four_is_fenced() {
+    let mut said: Vec<Word> = (0..4).map(|_| says(1, 4, 9)).collect();
+    if let Word::Status(said) = &mut said[3] {
+        said.set_signing_state(SigningState::Fenced);
+    }
+    assert_eq!(verdict(&census(said, Freshness::Polled)), "NotNow");
+}

@@ -12,7 +12,9 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
+
+use super::Tenure;
 
 /// Times of an election. A leader stops renewing at `renew_deadline`, well before others may take over at `duration`.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,8 @@ pub struct Elector {
     settings: LeaseSettings,
     held: Option<Lease>,
     sighting: Option<Sighting>,
+    /// Until when this process may write.
+    until: watch::Sender<Option<Instant>>,
 }
 
 impl Elector {
@@ -83,14 +87,30 @@ impl Elector {
             settings,
             held: None,
             sighting: None,
+            until: watch::Sender::new(None),
         }
+    }
+
+    /// How long this process may write, always as of the last renewal.
+    pub fn tenure(&self) -> Tenure {
+        Tenure::new(self.until.subscribe())
+    }
+
+    /// The lease was taken or renewed by an attempt that began at `begun`; returns that.
+    fn renewed(&self, begun: Instant) -> Instant {
+        self.until.send_replace(Some(begun + self.settings.renew_deadline));
+        begun
     }
 
     /// Waits until this process leads.
     pub async fn acquire(&mut self) {
         loop {
+            let begun = Instant::now();
             match tokio::time::timeout(self.settings.renew_deadline, self.attempt()).await {
-                Ok(Ok(true)) => return,
+                Ok(Ok(true)) => {
+                    self.renewed(begun);
+                    return;
+                }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, lease = %self.name, "failed to take the lease"),
                 Err(_) => tracing::warn!(lease = %self.name, "taking the lease timed out"),
@@ -107,7 +127,7 @@ impl Elector {
             let begun = Instant::now();
             let left = self.settings.renew_deadline.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.attempt()).await {
-                Ok(Ok(true)) => renewed = begun,
+                Ok(Ok(true)) => renewed = self.renewed(begun),
                 Ok(Ok(false)) => {
                     let holder = self.sighting.as_ref().map(|seen| seen.holder.clone()).unwrap_or_default();
                     return LeaseError::Taken { lease: self.name.clone(), holder };

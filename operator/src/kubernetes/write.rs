@@ -6,10 +6,7 @@ use std::fmt::Debug;
 use k8s_openapi::{api::core::v1::Pod, serde::de::DeserializeOwned};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{
-        ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions,
-        PropagationPolicy,
-    },
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -118,12 +115,14 @@ pub enum Write {
         /// Version the object must have.
         resource_version: Option<String>,
     },
-    /// Evicts the pod with this uid, within its disruption budget.
+    /// Evicts the pod with this uid and, if given, this version, within its disruption budget.
     Evict {
         /// The pod.
         target: Target,
         /// Uid it must have.
         uid: String,
+        /// Version it must have.
+        resource_version: Option<String>,
     },
 }
 
@@ -174,7 +173,13 @@ impl Write {
 
     /// Evicts `pod`. Its kubelet writes its status all the time; only the uid matters.
     pub fn evict(pod: &Pod) -> Self {
-        Self::Evict { target: Target::of(pod), uid: pod.uid().unwrap_or_default() }
+        Self::Evict { target: Target::of(pod), uid: pod.uid().unwrap_or_default(), resource_version: None }
+    }
+
+    /// Evicts `pod` only as it was observed.
+    pub fn evict_unchanged(pod: &Pod) -> Self {
+        let (uid, resource_version) = (pod.uid().unwrap_or_default(), pod.resource_version());
+        Self::Evict { target: Target::of(pod), uid, resource_version }
     }
 
     /// Patches `object` as it was observed.
@@ -195,7 +200,7 @@ pub enum WriteOutcome {
     Written,
     /// Somebody was faster, or the object is gone or another one now: observe again.
     Superseded,
-    /// The disruption budget does not allow the eviction now.
+    /// The disruption budget does not allow the eviction now, or the storage class not the growth of a volume.
     Refused,
 }
 
@@ -260,14 +265,22 @@ pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError>
             };
             target.api(client).delete(&target.name, &parameters).await.map(|_| Debt::End { uid: uid.clone() })
         }
-        Write::Evict { target, uid } => {
-            let delete_options = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            let parameters = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
+        Write::Evict { target, uid, resource_version } => {
+            let mut preconditions = json!({"uid": uid});
+            if let Some(version) = resource_version {
+                preconditions["resourceVersion"] = json!(version);
+            }
+            // Not `Api::evict`: what it calls `delete_options` the API server does not know, and the preconditions are lost.
+            let eviction = json!({
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
+                "metadata": {"name": target.name, "namespace": target.namespace},
+                "deleteOptions": {"preconditions": preconditions},
+            });
             let pods: Api<Pod> = Api::namespaced(client.clone(), &target.namespace);
-            pods.evict(&target.name, &parameters).await.map(|_| Debt::End { uid: uid.clone() })
+            let parameters = PostParams::default();
+            let evicted = pods.create_subresource::<Value, Value>("eviction", &target.name, &parameters, &eviction);
+            evicted.await.map(|_| Debt::End { uid: uid.clone() })
         }
     };
     // Whoever was faster: what the object is like now has to be read.
@@ -278,11 +291,20 @@ pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError>
         Err(kube::Error::Api(status)) if status.code == 429 && matches!(write, Write::Evict { .. }) => {
             Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
         }
+        // Nothing else that is patched on a claim can be forbidden; its storage class allows no growth.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && grows_a_volume(write) => {
+            Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
+        }
         // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
         Err(kube::Error::Api(status)) if status.code == 409 => superseded,
         Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => superseded,
         Err(source) => Err(WriteError::Api { what: write.describe(), source }),
     }
+}
+
+fn grows_a_volume(write: &Write) -> bool {
+    let Write::Merge { target, patch, .. } = write else { return false };
+    target.kind() == "PersistentVolumeClaim" && patch.pointer("/spec/resources/requests/storage").is_some()
 }
 
 fn is_on_existing(write: &Write) -> bool {

@@ -70,6 +70,17 @@ struct Entry {
     known_since: Instant,
     asked_at: Option<Instant>,
     connection: Option<Connection>,
+    /// The furthest that the node in this pod has said it is.
+    furthest: Progress,
+    /// When it last came further.
+    progressed_at: Instant,
+}
+
+/// How far a node is: its height, and the chunks of a snapshot on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Progress {
+    height: u64,
+    chunks: u64,
 }
 
 /// Whom a network's nodes and the operator believe, and what all connections to them share.
@@ -98,7 +109,16 @@ impl Probes {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.get(&key).is_none_or(|entry| entry.target != target) {
             let known_since = Instant::now();
-            entries.insert(key, Entry { target, word: Word::Unasked, known_since, asked_at: None, connection: None });
+            let entry = Entry {
+                target,
+                word: Word::Unasked,
+                known_since,
+                asked_at: None,
+                connection: None,
+                furthest: Progress::default(),
+                progressed_at: known_since,
+            };
+            entries.insert(key, entry);
             self.newcomer.notify_one();
         }
     }
@@ -123,6 +143,19 @@ impl Probes {
             }
             _ => Word::Unasked,
         }
+    }
+
+    /// For how long the node in this pod has come no further, as far as this operator has looked on.
+    pub fn idle(&self, key: &NodeKey, pod_uid: &str) -> Duration {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(key).filter(|entry| entry.target.pod_uid == pod_uid);
+        entry.map_or(Duration::ZERO, |entry| entry.progressed_at.elapsed())
+    }
+
+    /// The highest block that the node was known to have finalised, also after it has fallen silent.
+    pub fn last_height(&self, key: &NodeKey) -> Option<u64> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(key).map(|entry| entry.furthest.height).filter(|height| *height > 0)
     }
 
     /// Asks the node in this pod now. A pod that is not known has not been asked.
@@ -203,6 +236,14 @@ impl Probes {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = entries.get_mut(key).filter(|entry| entry.target == *target) else { return false };
         let changed = significance(&entry.word) != significance(&word);
+        if let Word::Status(said) = &word {
+            let chunks = said.snapshot.as_ref().map_or(0, |snapshot| snapshot.chunks);
+            let now = Progress { height: said.finalized_height, chunks };
+            if now > entry.furthest {
+                entry.furthest = now;
+                entry.progressed_at = Instant::now();
+            }
+        }
         entry.word = word;
         entry.asked_at = Some(Instant::now());
         entry.connection = connection;
@@ -310,6 +351,21 @@ mod tests {
         assert_eq!(asked(Duration::ZERO, 1), ["b", "c"]);
         assert_eq!(asked(Duration::ZERO, 9), ["b", "c", "a"]);
         assert_eq!(asked(Duration::from_mins(1), 9), ["b"]);
+    }
+
+    #[test]
+    fn a_node_that_falls_silent_has_come_no_further_and_its_height_is_remembered() {
+        let probes = Probes::new(Duration::from_mins(1));
+        let key = ("default".to_owned(), "demo-v0".to_owned());
+        probes.ask(key.clone(), target("pod-1"));
+        probes.record(&key, &target("pod-1"), status(7), None);
+        std::thread::sleep(Duration::from_millis(5));
+        probes.record(&key, &target("pod-1"), Word::Unknown("no answer".to_owned()), None);
+        probes.record(&key, &target("pod-1"), status(7), None);
+        assert!(probes.idle(&key, "pod-1") >= Duration::from_millis(5));
+        assert_eq!((probes.last_height(&key), probes.idle(&key, "pod-2")), (Some(7), Duration::ZERO));
+        probes.record(&key, &target("pod-1"), status(8), None);
+        assert!(probes.idle(&key, "pod-1") < Duration::from_millis(5));
     }
 
     #[test]

@@ -41,6 +41,11 @@ pub fn claim(
     }
 }
 
+/// True if the claim was bound to a volume that is not there any more.
+pub fn is_lost(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost")
+}
+
 /// Bytes of a quantity such as `10Gi`; none if it is not a whole number with a known suffix.
 pub fn bytes(quantity: &str) -> Option<u128> {
     let digits = quantity.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(quantity.len());

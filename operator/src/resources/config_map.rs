@@ -6,7 +6,7 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 use serde::Serialize;
 
 use super::{controlled_by, labels, names, pod};
-use crate::api::{BizraNode, Network};
+use crate::api::{BizraNode, Network, Signing};
 
 /// Key of the configuration file.
 pub const FILE: &str = "node.toml";
@@ -14,6 +14,19 @@ pub const FILE: &str = "node.toml";
 pub const AUTHORITY: &str = "ca.crt";
 /// Key of the authority that signs the operator's client certificate.
 pub const OPERATOR_AUTHORITY: &str = "operator-ca.crt";
+
+/// The line that fences a node. It is taken up while the node runs, so it makes no other revision of the pod.
+const FENCE: &str = "signing = \"fenced\"\n";
+
+/// True if this configuration file fences its node.
+pub fn is_fenced(file: &str) -> bool {
+    file.contains(FENCE)
+}
+
+/// The part of a configuration file that a pod has to be made anew for.
+pub fn without_fence(file: &str) -> String {
+    file.replace(FENCE, "")
+}
 
 /// Key of a node's certificate. The schema refuses nodes whose certificates would be called like an authority's.
 pub fn certificate_key(node: &str) -> String {
@@ -27,6 +40,9 @@ struct NodeFile<'a> {
     data_dir: &'a str,
     volume_id: &'a str,
     genesis_file: String,
+    // Left out by default, so that a node of an earlier version can read its file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing: Option<&'static str>,
     tls: TlsSection,
     peers: Vec<Peer>,
 }
@@ -53,6 +69,7 @@ pub fn node_file(
     network: &str,
     volume_id: &str,
     validators: &[String],
+    signing: Signing,
 ) -> Result<String, toml::ser::Error> {
     let certificates = pod::CERTIFICATES_DIR;
     toml::to_string(&NodeFile {
@@ -60,6 +77,7 @@ pub fn node_file(
         data_dir: pod::DATA_DIR,
         volume_id,
         genesis_file: format!("{}/{}", pod::GENESIS_DIR, super::genesis::FILE),
+        signing: (signing == Signing::Fenced).then_some("fenced"),
         tls: TlsSection {
             certificate_file: format!("{certificates}/{}", certificate_key(node)),
             ca_file: format!("{certificates}/{AUTHORITY}"),
@@ -114,7 +132,7 @@ mod tests {
     #[test]
     fn a_node_file_names_its_certificates_and_its_peers_but_not_itself() {
         let validators = ["demo-v0", "demo-v1"].map(str::to_owned);
-        let file = node_file("demo-v0", "default", "demo", "uid-1", &validators).unwrap();
+        let file = node_file("demo-v0", "default", "demo", "uid-1", &validators, Signing::Allowed).unwrap();
         let expected = r#"node_name = "demo-v0"
 data_dir = "/var/lib/bizra"
 volume_id = "uid-1"
@@ -130,5 +148,8 @@ name = "demo-v1"
 address = "demo-v1.demo-nodes.default.svc:7100"
 "#;
         assert_eq!(file, expected);
+        let fenced = node_file("demo-v0", "default", "demo", "uid-1", &validators, Signing::Fenced).unwrap();
+        assert!(is_fenced(&fenced) && !is_fenced(&file));
+        assert_eq!(without_fence(&fenced), file, "a fence is no other revision");
     }
 }

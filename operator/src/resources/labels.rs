@@ -36,6 +36,10 @@ pub const REVISION: &str = "bizra.io/revision";
 pub const TEMPLATE_REVISION: &str = "bizra.io/template-revision";
 /// Annotation: hash of the documents mounted into a pod; writing it makes the kubelet refresh the mounts at once.
 pub const DOCUMENTS: &str = "bizra.io/documents";
+/// Annotation of a pod: uid of the pod that it replaces as a repair.
+pub const REPAIR: &str = "bizra.io/repair";
+/// Annotation of a volume claim: when the operator has grown it by itself.
+pub const GROWN_AT: &str = "bizra.io/grown-at";
 /// Annotation: hash of the last applied manifest.
 pub const APPLIED: &str = "bizra.io/applied";
 /// Finalizer of a Network whose data is to be deleted with it.

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod claim;
 pub mod config_map;
 pub mod genesis;
+pub mod growth;
 pub mod labels;
 pub mod names;
 pub mod network_policy;

@@ -3,7 +3,9 @@
 use kube::api::ObjectMeta;
 
 use super::{controlled_by, labels, revision};
-use crate::api::{BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference, NodeTemplate};
+use crate::api::{
+    BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference, NodeTemplate, Reconciliation, Signing,
+};
 
 /// A genesis validator of a network.
 pub fn validator(
@@ -25,7 +27,13 @@ pub fn validator(
             owner_references: Some(vec![controlled_by(network)]),
             ..ObjectMeta::default()
         },
-        spec: BizraNodeSpec { network_ref: NetworkReference { name: network_name.to_owned() }, template },
+        spec: BizraNodeSpec {
+            network_ref: NetworkReference { name: network_name.to_owned() },
+            // Defaults are left out of what is applied: whoever orders otherwise for one node keeps the say.
+            reconciliation: Reconciliation::default(),
+            signing: Signing::default(),
+            template,
+        },
         status: None,
     })
 }

@@ -29,6 +29,8 @@ pub const GENESIS_DIR: &str = "/etc/bizra/genesis";
 pub const CERTIFICATES_DIR: &str = "/etc/bizra/certificates";
 /// Init container that makes or finds the keys and reports them.
 pub const KEY_CONTAINER: &str = "key";
+/// Init container that sets the database aside; only in a pod that is made to repair its node.
+pub const RESET_CONTAINER: &str = "reset";
 /// Init container that waits for genesis and certificates.
 pub const GENESIS_CONTAINER: &str = "genesis";
 /// The node itself.
@@ -51,13 +53,35 @@ pub struct Inputs<'a> {
     pub image: &'a ImageSpec,
     /// What the node was made for.
     pub component: labels::Component,
+    /// What the pod is to repair. No part of its revision: it is as it should be once it has done that.
+    pub repair: Option<RepairOrder<'a>>,
+}
+
+/// An order that a pod carries out before its node starts, once, however often its init containers are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RepairOrder<'a> {
+    /// Uid of the pod it replaces, which makes the order unique.
+    pub replaces: &'a str,
+    /// What becomes of the database.
+    pub database: DatabaseOrder,
+}
+
+/// What becomes of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseOrder {
+    /// It stays.
+    Keep,
+    /// It is set aside if the node itself has marked it as damaged.
+    ResetIfCorrupt,
+    /// It is set aside.
+    Reset,
 }
 
 /// Builds the pod.
 pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, serde_json::Error> {
     let template = &owner.spec.template;
     let network = owner.spec.network_ref.name.as_str();
-    let spec = pod_spec(owner, name, inputs);
+    let mut spec = pod_spec(owner, name, inputs);
     let revision = revision::of_pod(&spec, &template.pod.labels, &template.pod.annotations, inputs.config)?;
 
     let mut all_labels = template.pod.labels.clone();
@@ -66,6 +90,10 @@ pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, se
     let mut annotations = template.pod.annotations.clone();
     annotations.insert(labels::VOLUME_ID.to_owned(), inputs.volume_id.to_owned());
     annotations.insert(labels::REVISION.to_owned(), revision);
+    if let Some(order) = &inputs.repair {
+        annotations.insert(labels::REPAIR.to_owned(), order.replaces.to_owned());
+        add_reset(&mut spec, order);
+    }
     Ok(Pod {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -203,6 +231,24 @@ fn pod_spec(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> PodSpec {
         priority_class_name: template.priority_class_name.clone(),
         ..PodSpec::default()
     }
+}
+
+/// After the keys are there, and before anything opens the database.
+fn add_reset(spec: &mut PodSpec, order: &RepairOrder<'_>) {
+    let condition: &[&str] = match order.database {
+        DatabaseOrder::Keep => return,
+        DatabaseOrder::ResetIfCorrupt => &["--if-corrupt"],
+        DatabaseOrder::Reset => &[],
+    };
+    let arguments = ["reset-database", "--data-dir", DATA_DIR, "--order", order.replaces];
+    let Some(init) = &mut spec.init_containers else { return };
+    let Some(at) = init.iter().position(|container| container.name == KEY_CONTAINER) else { return };
+    let reset = Container {
+        name: RESET_CONTAINER.to_owned(),
+        args: Some(arguments.iter().chain(condition).map(|&argument| argument.to_owned()).collect()),
+        ..init[at].clone()
+    };
+    init.insert(at + 1, reset);
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

@@ -5,7 +5,16 @@ use super::*;
 use crate::api::{BizraNodeSpec, NetworkReference, NodeTemplate};
 
 fn built(template: NodeTemplate) -> Value {
-    let spec = BizraNodeSpec { network_ref: NetworkReference { name: "demo".to_owned() }, template };
+    built_to_repair(template, None)
+}
+
+fn built_to_repair(template: NodeTemplate, repair: Option<RepairOrder<'_>>) -> Value {
+    let spec = BizraNodeSpec {
+        network_ref: NetworkReference { name: "demo".to_owned() },
+        reconciliation: crate::api::Reconciliation::default(),
+        signing: crate::api::Signing::default(),
+        template,
+    };
     let node = BizraNode::new("demo-v0", spec);
     let image = node::parse_image("localhost/bizra:dev");
     let inputs = Inputs {
@@ -15,6 +24,7 @@ fn built(template: NodeTemplate) -> Value {
         config: "x",
         image: &image,
         component: labels::Component::Validator,
+        repair,
     };
     serde_json::to_value(pod(&node, "demo-v0", &inputs).unwrap()).unwrap()
 }
@@ -103,4 +113,31 @@ fn custom_metadata_never_overrides_ours() {
     let pod = built(template);
     assert_eq!(pod["metadata"]["labels"]["team"], json!("ledger"));
     assert_eq!(pod["metadata"]["labels"][labels::NETWORK], json!("demo"));
+}
+
+#[test]
+fn a_repair_sets_the_database_aside_after_the_keys_and_is_no_other_revision() {
+    let plain = built(NodeTemplate::default());
+    let revision = |pod: &Value| pod["metadata"]["annotations"]["bizra.io/revision"].clone();
+    for (database, condition) in [
+        (DatabaseOrder::Keep, None),
+        (DatabaseOrder::ResetIfCorrupt, Some("--if-corrupt")),
+        (DatabaseOrder::Reset, None),
+    ] {
+        let order = RepairOrder { replaces: "pod-1", database };
+        let pod = built_to_repair(NodeTemplate::default(), Some(order));
+        assert_eq!(revision(&pod), revision(&plain));
+        assert_eq!(pod["metadata"]["annotations"]["bizra.io/repair"], json!("pod-1"));
+        let init = pod["spec"]["initContainers"].as_array().unwrap();
+        let names: Vec<&str> = init.iter().map(|container| container["name"].as_str().unwrap()).collect();
+        if database == DatabaseOrder::Keep {
+            assert_eq!(names, ["key", "genesis"]);
+            continue;
+        }
+        assert_eq!(names, ["key", "reset", "genesis"]);
+        let mut arguments = vec!["reset-database", "--data-dir", DATA_DIR, "--order", "pod-1"];
+        arguments.extend(condition);
+        assert_eq!(init[1]["args"], json!(arguments));
+        assert_eq!(init[1]["securityContext"], init[0]["securityContext"]);
+    }
 }

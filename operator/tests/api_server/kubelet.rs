@@ -2,7 +2,7 @@
 //! admin port. Volumes live as long as the claim's uid, as on a real cluster.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::{
         Arc, Mutex,
@@ -27,7 +27,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinHandle};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router};
 
 /// What is on a volume.
 struct Volume {
@@ -43,8 +43,27 @@ pub(crate) struct Kubelet {
     volumes: Mutex<BTreeMap<String, Volume>>,
     /// What the `node` container of a pod of this name ends with, instead of running.
     pub failures: Mutex<BTreeMap<String, (i32, String)>>,
+    /// Nodes that run and give no answer.
+    pub silent: Mutex<BTreeSet<String>>,
+    /// What is wrong with the database of a node of this name, until it is reset.
+    pub troubles: Mutex<BTreeMap<String, Trouble>>,
+    /// Names of nodes and arguments of the resets that were carried out.
+    pub resets: Mutex<Vec<(String, Vec<String>)>>,
+    /// Percent of the volume in use, by node name.
+    pub usage: Mutex<BTreeMap<String, u64>>,
+    /// Nodes whose configuration fences them.
+    fenced: Mutex<BTreeSet<String>>,
     /// What the running nodes were started with, by uid of the pod.
     started: Mutex<BTreeMap<String, Started>>,
+}
+
+/// What is wrong with a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The node ends with it.
+    Corrupt,
+    /// The node runs and stands still.
+    Stuck,
 }
 
 /// What a running node was started with; it follows its certificates from there.
@@ -65,6 +84,11 @@ impl Kubelet {
             namespace: namespace.to_owned(),
             volumes: Mutex::default(),
             failures: Mutex::default(),
+            silent: Mutex::default(),
+            troubles: Mutex::default(),
+            resets: Mutex::default(),
+            usage: Mutex::default(),
+            fenced: Mutex::default(),
             started: Mutex::default(),
         });
         let task = tokio::spawn(Arc::clone(&kubelet).run());
@@ -75,6 +99,15 @@ impl Kubelet {
         let mut servers: BTreeMap<String, Stopper> = BTreeMap::new();
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         loop {
+            let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+            if let Ok(list) = maps.list(&ListParams::default()).await {
+                let fenced = list.items.iter().filter(|map| {
+                    let file = map.data.as_ref().and_then(|data| data.get("node.toml"));
+                    file.is_some_and(|file| file.contains("signing = \"fenced\""))
+                });
+                *self.fenced.lock().unwrap() =
+                    fenced.map(|map| map.name_any().trim_end_matches("-config").to_owned()).collect();
+            }
             if let Ok(list) = pods.list(&ListParams::default()).await {
                 let uids: Vec<String> = list.items.iter().filter_map(ResourceExt::uid).collect();
                 servers.retain(|uid, _| uids.contains(uid));
@@ -89,7 +122,7 @@ impl Kubelet {
     }
 
     async fn step(
-        &self,
+        self: &Arc<Self>,
         pods: &Api<Pod>,
         pod: &Pod,
         servers: &mut BTreeMap<String, Stopper>,
@@ -98,6 +131,7 @@ impl Kubelet {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
         let claim = claims.get(&format!("{name}-data")).await?;
         let volume_id = claim.uid().unwrap();
+        self.provision(&claims, &claim).await?;
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         let reported = pod
             .status
@@ -107,10 +141,25 @@ impl Kubelet {
         if !reported {
             let arguments = pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0].args.clone().unwrap();
             let report = self.report(&volume_id, &arguments[4]);
-            return patch(pods, &name, status("Pending", &report, &json!({"running": {}}), None)).await;
+            let mut status = status("Pending", &report, &json!({"running": {}}), None);
+            let init = pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap();
+            if let Some(reset) = init.iter().find(|container| container.name == "reset") {
+                self.troubles.lock().unwrap().remove(&name);
+                self.resets.lock().unwrap().push((name.clone(), reset.args.clone().unwrap()));
+                status["initContainerStatuses"].as_array_mut().unwrap().push(container("reset", &done(), true));
+            }
+            return patch(pods, &name, status).await;
         }
+        let trouble = self.troubles.lock().unwrap().get(&name).copied();
         if phase != "Pending" {
-            return Ok(());
+            match trouble {
+                None => return self.reload(pod, servers).await,
+                Some(Trouble::Corrupt) => {
+                    servers.remove(&pod.uid().unwrap());
+                    return patch(pods, &name, crashed(13, CORRUPT)).await;
+                }
+                Some(Trouble::Stuck) => return self.find_unready(pods, pod).await,
+            }
         }
         let image = pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
         if image.ends_with(":broken") {
@@ -134,37 +183,37 @@ impl Kubelet {
             volume.pinned = Some(hash.clone());
             (public_key(&volume.key), volume.tls_key.serialize_pem())
         };
+        let corrupt = (trouble == Some(Trouble::Corrupt)).then(|| (13, CORRUPT.to_owned()));
         let failure = self.failures.lock().unwrap().get(&name).cloned();
-        if let Some((code, message)) = failure {
-            let last = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}});
-            let mut status = status("Pending", "", &done(), Some((&last, None)));
-            status["containerStatuses"][0]["lastState"] =
-                json!({"terminated": {"exitCode": code, "message": message, "reason": "Error"}});
-            return patch(pods, &name, status).await;
+        if let Some((code, message)) = failure.or(corrupt) {
+            return patch(pods, &name, crashed(code, &message)).await;
         }
         let address = next_address();
+        let genesis = Genesis::parse(genesis.as_bytes()).unwrap();
+        let is_validator = genesis.validators.iter().any(|validator| validator.name == name);
         let said = NodeStatus {
             node_name: name.clone(),
             version: "0.1.0".to_owned(),
-            chain_id: Genesis::parse(genesis.as_bytes()).unwrap().chain_id,
+            chain_id: genesis.chain_id,
             genesis_hash: hash,
             public_key,
             sync_state: SyncState::InSync.into(),
-            signing_state: SigningState::Allowed.into(),
-            power: 1,
+            signing_state: if is_validator { SigningState::Allowed } else { SigningState::NotAValidator }.into(),
+            power: u64::from(is_validator),
             total_power: 4,
             ..NodeStatus::default()
         };
         let started = Started { said, tls_key, address, certificates, stop: Arc::default() };
+        let Some(router) = self.prepare(&started) else { return Ok(()) };
         let uid = pod.uid().unwrap();
         self.started.lock().unwrap().insert(uid.clone(), started.clone());
-        servers.insert(uid, self.serve(started));
+        servers.insert(uid, serve(router, &started));
         let running = json!({"running": {}});
         patch(pods, &name, status("Running", "", &done(), Some((&running, Some(address))))).await
     }
 
     /// Answers with the certificates of now when they have changed, as nodes do without a restart.
-    async fn reload(&self, pod: &Pod, servers: &mut BTreeMap<String, Stopper>) -> Result<(), kube::Error> {
+    async fn reload(self: &Arc<Self>, pod: &Pod, servers: &mut BTreeMap<String, Stopper>) -> Result<(), kube::Error> {
         let uid = pod.uid().unwrap();
         let Some(mut started) = self.started.lock().unwrap().get(&uid).cloned() else { return Ok(()) };
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -172,37 +221,67 @@ impl Kubelet {
         let certificates = maps.get(&format!("{network}-certificates")).await?.data.unwrap_or_default();
         if certificates != started.certificates && certificates.contains_key(&format!("{}.crt", pod.name_any())) {
             started.certificates = certificates;
+            let Some(router) = self.prepare(&started) else { return Ok(()) };
             std::mem::take(&mut started.stop).notify_one();
             self.started.lock().unwrap().insert(uid.clone(), started.clone());
             if let Some(Stopper(former)) = servers.get_mut(&uid) {
                 // It has to be gone before its address is free.
                 let _ = tokio::time::timeout(Duration::from_secs(5), former).await;
             }
-            servers.insert(uid, self.serve(started));
+            servers.insert(uid, serve(router, &started));
         }
         Ok(())
     }
 
-    fn serve(&self, started: Started) -> Stopper {
-        let Started { mut said, tls_key, address, certificates, stop } = started;
+    /// What answers with these certificates; none if they are not for this node's key or cannot be verified, which a real
+    /// node refuses until there are others.
+    fn prepare(self: &Arc<Self>, started: &Started) -> Option<Router> {
+        let Started { said, tls_key, certificates, .. } = started;
         let parts = |key: &str| -> Vec<CertificateFacts> {
             certificates[key].split_inclusive("-----END CERTIFICATE-----\n").filter_map(inspect).collect()
         };
         let certificate = &certificates[&format!("{}.crt", said.node_name)];
-        let (facts, nodes) = (inspect(certificate).unwrap(), parts("ca.crt"));
-        let signer = nodes.iter().find(|one| one.key_identifier == facts.authority_key_identifier);
-        said.certificate_authority = signer.expect("a certificate that its reader can verify").fingerprint.clone();
-        said.trusted_authorities =
-            nodes.iter().chain(&parts("operator-ca.crt")).map(|one| one.fingerprint.clone()).collect();
+        let (facts, nodes) = (inspect(certificate)?, parts("ca.crt"));
+        let signer = nodes.iter().find(|one| one.key_identifier == facts.authority_key_identifier)?;
+        let said = NodeStatus {
+            certificate_authority: signer.fingerprint.clone(),
+            trusted_authorities: nodes
+                .iter()
+                .chain(&parts("operator-ca.crt"))
+                .map(|one| one.fingerprint.clone())
+                .collect(),
+            ..said.clone()
+        };
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(certificate, tls_key))
             .client_ca_root(Certificate::from_pem(&certificates["operator-ca.crt"]));
-        let server = Server::builder()
-            .tls_config(tls)
-            .unwrap()
-            .add_service(AdminServer::new(FakeNode { said }))
-            .serve_with_shutdown((address, bizra_proto::port::ADMIN).into(), async move { stop.notified().await });
-        Stopper(tokio::spawn(async move { drop(server.await) }))
+        let mut server = Server::builder().tls_config(tls).ok()?;
+        Some(server.add_service(AdminServer::new(FakeNode { said, kubelet: Arc::clone(self) })))
+    }
+
+    /// Binds a claim and gives it what it asks for, as a storage driver does.
+    async fn provision(
+        &self,
+        claims: &Api<PersistentVolumeClaim>,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<(), kube::Error> {
+        let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.clone());
+        if claim.status.as_ref().and_then(|status| status.capacity.clone()) == requests {
+            return Ok(());
+        }
+        let status = json!({"status": {"phase": "Bound", "capacity": requests}});
+        claims.patch_status(&claim.name_any(), &PatchParams::default(), &Patch::Merge(status)).await.map(drop)
+    }
+
+    /// The readiness probe of a node that stands still.
+    async fn find_unready(&self, pods: &Api<Pod>, pod: &Pod) -> Result<(), kube::Error> {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        if conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "False") {
+            return Ok(());
+        }
+        let now = k8s_openapi::jiff::Timestamp::now().to_string();
+        let unready = json!({"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": now}]});
+        patch(pods, &pod.name_any(), unready).await
     }
 
     /// What the init container `key` writes to its termination log.
@@ -224,6 +303,12 @@ impl Kubelet {
     }
 }
 
+fn serve(router: Router, started: &Started) -> Stopper {
+    let (address, stop) = ((started.address, bizra_proto::port::ADMIN).into(), Arc::clone(&started.stop));
+    let serving = router.serve_with_shutdown(address, async move { stop.notified().await });
+    Stopper(tokio::spawn(async move { drop(serving.await) }))
+}
+
 fn public_key(key: &SigningKey) -> String {
     hex::encode(<[u8; 32]>::from(VerificationKeyBytes::from(key)))
 }
@@ -231,6 +316,19 @@ fn public_key(key: &SigningKey) -> String {
 /// A key of its own for every volume.
 fn seed(volume_id: &str) -> [u8; 32] {
     genesis_hash(volume_id.as_bytes())
+}
+
+/// A node's last words about its database.
+const CORRUPT: &str = r#"{"reason":"DatabaseCorrupt","message":"the database is damaged"}"#;
+
+/// The status of a pod whose node ends again and again.
+fn crashed(code: i32, message: &str) -> Value {
+    let last = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}});
+    let mut status = status("Pending", "", &done(), Some((&last, None)));
+    let container = &mut status["containerStatuses"][0];
+    container["restartCount"] = json!(5);
+    container["lastState"] = json!({"terminated": {"exitCode": code, "message": message, "reason": "Error"}});
+    status
 }
 
 /// Each pod has an address of its own on the loopback interface.
@@ -281,9 +379,10 @@ async fn patch(pods: &Api<Pod>, name: &str, mut status: Value) -> Result<(), kub
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await.map(drop)
 }
 
-/// A node that is always in sync and whose height grows by itself.
+/// A node that is in sync unless its database is in trouble, and whose height grows by itself.
 struct FakeNode {
     said: NodeStatus,
+    kubelet: Arc<Kubelet>,
 }
 
 #[tonic::async_trait]
@@ -292,13 +391,27 @@ impl Admin for FakeNode {
         &self,
         _: tonic::Request<GetStatusRequest>,
     ) -> Result<tonic::Response<GetStatusResponse>, tonic::Status> {
+        if self.kubelet.silent.lock().unwrap().contains(&self.said.node_name) {
+            return Err(tonic::Status::unavailable("the test silenced this node"));
+        }
         let height = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64 / 100 % 1_000_000;
-        let said = NodeStatus {
+        let name = &self.said.node_name;
+        let mut said = NodeStatus {
             finalized_height: height,
             network_height: height,
             last_voted_height: height,
             ..self.said.clone()
         };
+        if let Some(percent) = self.kubelet.usage.lock().unwrap().get(name) {
+            (said.volume_total_bytes, said.volume_free_bytes) = (1 << 30, (1 << 30) / 100 * (100 - percent));
+        }
+        if self.kubelet.fenced.lock().unwrap().contains(name) {
+            said.set_signing_state(SigningState::Fenced);
+        }
+        if self.kubelet.troubles.lock().unwrap().get(name) == Some(&Trouble::Stuck) {
+            said.set_sync_state(SyncState::CatchingUp);
+            said.finalized_height = 1;
+        }
         Ok(tonic::Response::new(GetStatusResponse { status: Some(said) }))
     }
 }

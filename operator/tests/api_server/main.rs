@@ -12,7 +12,10 @@ mod scenario;
 
 mod ceremony;
 mod crashes;
+mod dropout;
+mod healing;
 mod lease;
+mod modes;
 mod policy;
 mod retention;
 mod roll;

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use bizra_operator::api::{BizraNode, Network, condition};
+use bizra_operator::{
+    api::{BizraNode, Network, condition},
+    kubernetes::{Write, WriteOutcome, execute},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
 use crate::{
+    cluster::cluster,
     kubelet::Kubelet,
     scenario::{Scenario, eventually},
 };
@@ -30,6 +34,27 @@ async fn set_tag(scenario: &Scenario, tag: &str) {
     let patch = json!({"spec": {"image": {"repository": "localhost/bizra", "tag": tag}}});
     let networks = scenario.api::<Network>();
     networks.patch("demo", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_hits_the_pod_it_was_meant_for_and_no_later_one_of_its_name() {
+    let scenario = Scenario::new("evict").await;
+    let pods = scenario.api::<Pod>();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "a", "image": "localhost/a:1"}]},
+    });
+    let pod = pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let mut former = pod.clone();
+    former.metadata.uid = Some("0a77b7c6-0000-4000-8000-000000000000".to_owned());
+    let client = cluster().operator();
+    assert_eq!(execute(&client, &Write::evict(&former)).await.unwrap(), WriteOutcome::Superseded);
+    let mut earlier = pod.clone();
+    earlier.metadata.resource_version = Some("1".to_owned());
+    assert_eq!(execute(&client, &Write::evict_unchanged(&earlier)).await.unwrap(), WriteOutcome::Superseded);
+    assert_eq!(pods.get("a").await.unwrap().uid(), pod.uid());
+    assert_eq!(execute(&client, &Write::evict(&pod)).await.unwrap(), WriteOutcome::Written);
+    assert!(pods.get_opt("a").await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

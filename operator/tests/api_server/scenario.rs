@@ -4,7 +4,7 @@ use std::{fmt::Debug, future::Future, time::Duration};
 
 use bizra_operator::{
     api::{BizraNode, Network},
-    controllers::{Settings, conditions},
+    controllers::{Settings, bizra_node::heal::HealingLimits, conditions},
     metrics::Metrics,
     operator::operate,
     probe::PollSettings,
@@ -13,6 +13,7 @@ use bizra_operator::{
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{ConfigMap, Namespace},
+    jiff::SignedDuration,
 };
 use kube::{
     Api, Client, Resource,
@@ -58,12 +59,23 @@ impl Scenario {
     }
 
     pub(crate) fn operator_with(&self, client: Client) -> Stopper {
+        self.start_operator(client, HealingLimits::default())
+    }
+
+    /// An operator that loses its patience with nodes sooner.
+    pub(crate) fn impatient_operator(&self, seconds: i64) -> Stopper {
+        let patience = SignedDuration::from_secs(seconds);
+        self.start_operator(cluster().operator(), HealingLimits { stuck_after: patience, cool_down: patience })
+    }
+
+    fn start_operator(&self, client: Client, healing: HealingLimits) -> Stopper {
         let settings = Settings {
             operator_namespace: OPERATOR_NAMESPACE.to_owned(),
             default_image: parse_image("localhost/bizra:dev"),
             status_interval: Duration::from_mins(1),
             namespaces: vec![self.namespace.clone()],
             concurrency: 4,
+            healing,
         };
         let polling =
             PollSettings { interval: Duration::from_millis(200), timeout: Duration::from_secs(2), concurrency: 8 };

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use bizra_operator::{
     api::{Network, condition},
-    controllers::{Settings, is_installed},
+    controllers::{Settings, bizra_node::heal::HealingLimits, is_installed},
     metrics::Metrics,
     operator::operate,
     probe::PollSettings,
@@ -59,12 +59,12 @@ fn no_install_grants_a_wildcard_or_a_way_to_more_rights_or_secrets_of_others() {
         let roles: Vec<&Value> = of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")).collect();
         assert_eq!(roles.len(), if values.is_empty() { 2 } else { 3 });
         for role in roles {
-            let rules = role["rules"].to_string();
+            let granted = role["rules"].to_string();
             for forbidden in ["*", "escalate", "bind\"", "impersonate", "exec", "attach", "portforward", "proxy"] {
-                assert!(!rules.contains(forbidden), "{forbidden} in {rules}");
+                assert!(!granted.contains(forbidden), "{forbidden} in {granted}");
             }
             let own = role["kind"] == "Role" && role["metadata"]["namespace"] == OWN;
-            assert!(own || !rules.contains("secrets"), "secrets outside of the operator's namespace: {rules}");
+            assert!(own || !granted.contains("secrets"), "secrets outside of the operator's namespace: {granted}");
         }
         assert_eq!(of_kind(&objects, "NetworkPolicy").count(), 1);
     }
@@ -94,7 +94,7 @@ async fn an_operator_with_rights_in_one_namespace_only_runs_a_network_there() {
     }
 
     let client = cluster().acting_as(&format!("system:serviceaccount:{OWN}:bizra-operator"));
-    assert!(is_installed::<Network>(&client, &[scenario.namespace.clone()]).await);
+    assert!(is_installed::<Network>(&client, std::slice::from_ref(&scenario.namespace)).await);
     assert!(!is_installed::<Network>(&client, &[]).await, "rights everywhere");
     for namespace in [&scenario.namespace, &other.namespace] {
         let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
@@ -108,6 +108,7 @@ async fn an_operator_with_rights_in_one_namespace_only_runs_a_network_there() {
         status_interval: Duration::from_mins(1),
         namespaces: vec![scenario.namespace.clone()],
         concurrency: 4,
+        healing: HealingLimits::default(),
     };
     let polling =
         PollSettings { interval: Duration::from_millis(200), timeout: Duration::from_secs(2), concurrency: 8 };

@@ -3,7 +3,13 @@
 //! The cluster is the one of `KUBECONFIG`, with the operator installed; `tests/e2e/test.sh` sees to both.
 
 pub mod audit;
+pub mod hosts;
 pub mod load;
 pub mod node;
+pub mod operator;
+pub mod process;
 pub mod reach;
 pub mod scene;
+pub mod stage;
+pub mod traffic;
+pub mod witness;

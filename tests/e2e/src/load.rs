@@ -8,22 +8,24 @@ use kube::api::{Api, ListParams};
 use crate::scene::{Scene, SceneError};
 
 impl Scene {
-    /// URL of a port of the network's client Service, which must be of type `NodePort`.
+    /// URL of a port of the network's client Service at one of the hosts.
     pub async fn service_url(&self, network: &str, port: &str) -> Result<String, SceneError> {
-        let unexpected = |what: &str| SceneError::Unexpected(what.to_owned());
+        let urls = self.service_urls(network, port).await?;
+        urls.into_iter().next().ok_or_else(|| SceneError::Unexpected("no host has an address".to_owned()))
+    }
+
+    /// URLs of a port of the network's client Service, one for each host. The Service must be of type `NodePort`.
+    pub async fn service_urls(&self, network: &str, port: &str) -> Result<Vec<String>, SceneError> {
         let service = self.api::<Service>().get(&format!("{network}-api")).await?;
         let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
         let port = ports.into_iter().find(|candidate| candidate.name.as_deref() == Some(port));
-        let port =
-            port.and_then(|port| port.node_port).ok_or_else(|| unexpected("the Service has no such node port"))?;
+        let port = port
+            .and_then(|port| port.node_port)
+            .ok_or_else(|| SceneError::Unexpected("the Service has no such node port".to_owned()))?;
         let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
-        let address = nodes
-            .into_iter()
-            .filter_map(|node| node.status?.addresses)
-            .flatten()
-            .find(|address| address.type_ == "InternalIP")
-            .ok_or_else(|| unexpected("no node has an address"))?;
-        Ok(format!("http://{}:{port}", address.address))
+        let addresses = nodes.into_iter().filter_map(|node| node.status?.addresses).flatten();
+        let internal = addresses.filter(|address| address.type_ == "InternalIP");
+        Ok(internal.map(|address| format!("http://{}:{port}", address.address)).collect())
     }
 
     /// Submits transfers with the project's own command line and waits until each is applied.

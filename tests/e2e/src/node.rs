@@ -1,8 +1,24 @@
 //! Questions to the nodes themselves, through the API server's proxy.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::scene::{Scene, SceneError};
+
+/// Most blocks a node tells at once.
+const BLOCKS_AT_ONCE: u64 = 100;
+
+/// A finalised block by a node's own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its height.
+    pub height: u64,
+    /// Its hash.
+    pub hash: String,
+    /// Its time stamp, since 1970.
+    pub time: Duration,
+}
 
 impl Scene {
     /// Asks a pod's REST interface.
@@ -34,5 +50,28 @@ impl Scene {
             Ok(if at >= height { Ok(()) } else { Err(format!("height {at}")) })
         })
         .await
+    }
+
+    /// The blocks from one height to another, both included, by a node's own word.
+    pub async fn blocks(&self, pod: &str, from: u64, to: u64) -> Result<Vec<Block>, SceneError> {
+        let mut blocks = Vec::new();
+        let mut next = from;
+        while next <= to {
+            let limit = BLOCKS_AT_ONCE.min(to - next + 1);
+            let answer = self.ask(pod, &format!("/v1/blocks?from={next}&limit={limit}")).await?;
+            let read = |block: &Value| {
+                Some(Block {
+                    height: block["height"].as_u64()?,
+                    hash: block["hash"].as_str()?.to_owned(),
+                    time: Duration::from_millis(block["timeMilliseconds"].as_u64()?),
+                })
+            };
+            let some: Option<Vec<Block>> = answer["blocks"].as_array().and_then(|some| some.iter().map(read).collect());
+            let some = some.filter(|some| some.first().is_some_and(|block| block.height == next));
+            let some = some.ok_or_else(|| SceneError::Unexpected(format!("{pod} answers {answer}")))?;
+            next += some.len() as u64;
+            blocks.extend(some);
+        }
+        Ok(blocks)
     }
 }

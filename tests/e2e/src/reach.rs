@@ -39,11 +39,16 @@ impl Scene {
                 })
             })
             .collect();
+        // Rules know a pod by its address, which is told only when its first container has been started. As nodes do, this one
+        // begins with a container that has no business on the network.
+        let mut first = containers.first().cloned().unwrap_or_default();
+        first["name"] = json!("first");
+        first["command"] = json!(["bizra-node", "--version"]);
         let pod: Pod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
             "spec": {
                 "nodeName": host, "restartPolicy": "Never", "automountServiceAccountToken": false,
-                "containers": containers,
+                "initContainers": [first], "containers": containers,
             },
         }))
         .map_err(|error| SceneError::Unexpected(error.to_string()))?;

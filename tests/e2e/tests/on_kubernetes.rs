@@ -3,25 +3,20 @@
 
 use std::time::Duration;
 
+use bizra_e2e::operator;
 use bizra_e2e::scene::{Scene, SceneError, sample, small_network};
+use bizra_e2e::stage::VALIDATORS;
 use bizra_operator::api::{BizraNode, Network};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
 type Outcome = Result<(), SceneError>;
 
-const VALIDATORS: [&str; 4] = ["demo-v0", "demo-v1", "demo-v2", "demo-v3"];
-
-fn operators(client: &Client) -> Api<Pod> {
-    Api::namespaced(client.clone(), "bizra-system")
-}
-
 async fn kill_operator(scene: &Scene) -> Outcome {
-    let selector = ListParams::default().labels("app.kubernetes.io/name=bizra-operator");
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    operators(&scene.client).delete_collection(&now, &selector).await?;
+    operator::pods(&scene.client).delete_collection(&now, &operator::selector()).await?;
     Ok(())
 }
 

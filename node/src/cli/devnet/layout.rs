@@ -19,8 +19,8 @@ use super::{CliError, Devnet};
 use crate::cli::genesis::{now_milliseconds, validator, write_genesis};
 use crate::cli::owner_key;
 use crate::configuration::{
-    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, SyncConfiguration,
-    TlsConfiguration,
+    Configuration, ListenConfiguration, LoadedGenesis, PeerConfiguration, RetentionConfiguration, SigningConfiguration,
+    SyncConfiguration, TlsConfiguration,
 };
 use crate::identity::{Authority, SignerFolder};
 
@@ -109,6 +109,7 @@ impl NodeFiles {
             node_name: name.to_owned(),
             volume_id: volume_id(name),
             genesis_file: genesis_file.to_owned(),
+            signing: SigningConfiguration::default(),
             data_dir: data_dir.clone(),
             tls,
             listen,

@@ -1,18 +1,24 @@
 //! Does what was planned, one write at a time.
 
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Pod},
+    jiff::Timestamp,
+};
 use kube::{Resource as _, ResourceExt as _};
 
 use super::plan::{Leave, Plan, Step};
 use crate::{
-    api::{BizraNode, Network, Permit},
+    api::{Activity, BizraNode, Network, Permit, PermitPurpose, Reconciliation},
     controllers::{
         Context, ReconcileError,
         network::genesis_of,
-        quorum::{Census, Freshness, Verdict},
+        quorum::{Census, Freshness, QuorumLoss, Verdict},
         reading,
     },
     kubernetes::{Announcement, Severity, WriteError, WriteOutcome},
+    probe::Word,
     resources::{labels, names},
 };
 
@@ -34,7 +40,14 @@ pub(super) async fn evict(context: &Context, node: &BizraNode, plan: &Plan) -> R
     };
     if context.write(write).await? == WriteOutcome::Written {
         context.metrics.permits.with_label_values(&[result]).inc();
-        let message = "the pod was evicted, to be made anew from the present spec".to_owned();
+        let message = match &plan.repairs {
+            None => "the pod was evicted, to be made anew from the present spec".to_owned(),
+            Some(repair) => {
+                let (cause, action) = (format!("{:?}", repair.cause), format!("{:?}", repair.action));
+                context.metrics.repairs.with_label_values(&[cause.as_str(), action.as_str()]).inc();
+                format!("the pod was evicted because of {cause}, for a {}", action.to_lowercase())
+            }
+        };
         let announcement = Announcement { severity: Severity::Normal, reason: "PodEvicted".to_owned(), note: message };
         context.announcer.announce(node.object_ref(&()), announcement);
     }
@@ -48,30 +61,59 @@ async fn permit_stands(context: &Context, node: &BizraNode, permit: &Permit) -> 
     let Some(network) = reading::get::<Network>(client, &namespace, name, "the Network").await? else {
         return Ok(false);
     };
-    let held = network.status.as_ref().and_then(|status| status.permit.as_ref());
-    if held != Some(permit) || network.metadata.deletion_timestamp.is_some() || Timestamp::now() >= permit.expires_at.0
-    {
+    if !is_held(&network, permit, Timestamp::now()) {
         return Ok(false);
     }
-    if network.spec.allow_quorum_loss_for.as_ref() == Some(&permit.revision) {
-        return Ok(true);
-    }
     let nodes = reading::list_all::<BizraNode>(client, &namespace, "the BizraNodes").await?;
-    let nodes: Vec<&BizraNode> = nodes.iter().filter(|node| node.spec.network_ref.name == *name).collect();
     let pods: Vec<Pod> = reading::list(client, &namespace, &format!("{}={name}", labels::NETWORK), "the pods").await?;
     let genesis = reading::get(client, &namespace, &names::genesis(name), "the genesis").await?;
-    let genesis = genesis.as_ref().and_then(|genesis| genesis_of(&network, genesis).ok());
     let asked = pods.iter().map(|pod| async move {
         let key = (pod.namespace().unwrap_or_default(), pod.name_any());
         (pod.name_any(), context.probes.ask_now(&key, &pod.uid().unwrap_or_default()).await)
     });
     let words = futures::future::join_all(asked).await.into_iter().collect();
-    let genesis = genesis.as_ref().map(|(genesis, _)| genesis);
-    let verdict = Census::take(genesis, &nodes, &pods, &words, Freshness::Live).may_go(&permit.node);
-    if verdict != Verdict::Safe {
+    let judged = judge(&network, permit, genesis.as_ref(), &nodes, &pods, &words);
+    if let Err(verdict) = &judged {
         tracing::info!(node = %permit.node, ?verdict, "permit not used");
     }
-    Ok(verdict == Verdict::Safe)
+    Ok(judged.is_ok())
+}
+
+/// True if the Network holds exactly this permit, it may still be used, and nobody has ordered a standstill.
+pub(in crate::controllers) fn is_held(network: &Network, permit: &Permit, now: Timestamp) -> bool {
+    let held = network.status.as_ref().and_then(|status| status.permit.as_ref());
+    let at_work = network.spec.reconciliation == Reconciliation::Active
+        && network.spec.activity == Activity::Running
+        && network.metadata.deletion_timestamp.is_none();
+    held == Some(permit) && at_work && now < permit.expires_at.0
+}
+
+/// Whether the permit's node may go, by live reads and by `words` that every node was asked for just now; if not, why.
+pub(in crate::controllers) fn judge(
+    network: &Network,
+    permit: &Permit,
+    genesis: Option<&ConfigMap>,
+    nodes: &[BizraNode],
+    pods: &[Pod],
+    words: &BTreeMap<String, Word>,
+) -> Result<(), Verdict> {
+    let name = network.name_any();
+    let nodes: Vec<&BizraNode> = nodes.iter().filter(|node| node.spec.network_ref.name == name).collect();
+    let genesis = genesis.and_then(|genesis| genesis_of(network, genesis).ok()).map(|(genesis, _)| genesis);
+    let census = Census::take(genesis.as_ref(), &nodes, pods, words, Freshness::Live);
+    let (verdict, loss) = match permit.purpose {
+        PermitPurpose::Change => {
+            let allowed = network.spec.allow_quorum_loss_for.as_deref();
+            (census.may_go(&permit.node), QuorumLoss::of(allowed, &permit.revision))
+        }
+        PermitPurpose::Restart => (census.may_go(&permit.node), QuorumLoss::Forbidden),
+        PermitPurpose::Resync => {
+            let status = nodes.iter().find(|node| node.name_any() == permit.node).and_then(|node| node.status.as_ref());
+            let height = status.and_then(|status| status.height).unwrap_or(0);
+            (census.may_resync(&permit.node, u64::try_from(height).unwrap_or(0)), QuorumLoss::Forbidden)
+        }
+    };
+    if verdict.permits(loss) { Ok(()) } else { Err(verdict) }
 }
 
 /// Executes the steps in order. Stops at the first that somebody else was faster with: the rest was planned from what

@@ -1,6 +1,7 @@
 //! `BizraNode`: one pod of the same name, its volume and configuration.
 
-mod act;
+pub(super) mod act;
+pub mod heal;
 pub mod observe;
 pub mod plan;
 pub mod report;
@@ -49,7 +50,11 @@ pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Ac
     if context.take_more_to_report(&uid) {
         return Ok(Action::requeue(super::context::ON_THE_WAY));
     }
-    let wait = if ready { context.settings.status_interval } else { SOON.min(context.settings.status_interval) };
+    let patience = Duration::try_from(context.settings.healing.stuck_after).unwrap_or(SOON);
+    // Of a repair something is left to do after the node is ready: to forget it.
+    let settled = ready && plan.healing.repair.is_none();
+    let interval = context.settings.status_interval;
+    let wait = if settled { interval } else { SOON.min(interval).min(patience) };
     Ok(Action::requeue(super::context::jittered(wait, &uid)))
 }
 

@@ -2,10 +2,11 @@
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt as _;
 
+use super::heal::HealingLimits;
 use crate::{
     api::{BizraNode, Network},
     controllers::{
@@ -35,6 +36,12 @@ pub struct Observed {
     pub pod: Option<Pod>,
     /// What the node in that pod says.
     pub word: Word,
+    /// For how long it has come no further, as far as this operator has looked on.
+    pub idle: SignedDuration,
+    /// The height it was last known to have, if it has fallen silent since.
+    pub last_height: Option<u64>,
+    /// How long to wait before something is done about it.
+    pub limits: HealingLimits,
 }
 
 /// The node as it is now; none if it is gone or another one.
@@ -59,15 +66,18 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     let pod: Option<Pod> = reading::one(context, source, &namespace, &name, "the pod").await?;
 
     let key = (namespace, name);
+    let (mut idle, last_height) = (SignedDuration::ZERO, context.probes.last_height(&key));
     let word = if let Some(target) = pod.as_ref().and_then(|pod| probe_target(pod, network.as_ref())) {
         let pod_uid = target.pod_uid.clone();
         context.probes.ask(key.clone(), target);
+        idle = SignedDuration::try_from(context.probes.idle(&key, &pod_uid)).unwrap_or(SignedDuration::MAX);
         context.probes.latest(&key, &pod_uid)
     } else {
         context.probes.forget(&key);
         Word::Unknown("its container is not running".to_owned())
     };
-    Ok(Observed { now: Timestamp::now(), network, claim, config, genesis, certificates, pod, word })
+    let (now, limits) = (Timestamp::now(), context.settings.healing);
+    Ok(Observed { now, network, claim, config, genesis, certificates, pod, word, idle, last_height, limits })
 }
 
 /// Where to ask, once the node's container runs.

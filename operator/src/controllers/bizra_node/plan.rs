@@ -4,9 +4,12 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::observe::Observed;
+use super::{
+    heal::{self, Healing, Next},
+    observe::Observed,
+};
 use crate::{
-    api::{BizraNode, ImageSpec, Permit},
+    api::{Activity, BizraNode, ImageSpec, Permit, PermitPurpose, Reconciliation, Repair, RepairAction, RepairCause},
     controllers::{
         ReconcileError,
         conditions::Reason,
@@ -16,8 +19,10 @@ use crate::{
         quorum::{self, Standing},
     },
     kubernetes::{Manifest, Write, needs_apply},
+    probe::Word,
     resources::{
         claim, config_map, genesis,
+        growth::{self, Fill, Growth},
         labels::{self, Component},
         names, node as node_builder, pod, revision, short_hash,
     },
@@ -41,6 +46,15 @@ pub enum Obstacle {
     Waiting(Reason),
 }
 
+/// An order that keeps the operator from doing what it otherwise would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standstill {
+    /// It changes nothing.
+    Paused(Reason),
+    /// There is to be no pod.
+    Hibernated(Reason),
+}
+
 /// What an eviction needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leave {
@@ -59,6 +73,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What is in the way.
     pub obstacle: Option<Obstacle>,
+    /// The order that is obeyed instead.
+    pub standstill: Option<Standstill>,
     /// What the node reports of its keys.
     pub key: KeyReading,
     /// True if the pod was made from what the spec says now; none without a pod.
@@ -67,6 +83,10 @@ pub struct Plan {
     pub revision: Option<String>,
     /// The eviction that would bring the pod to that revision, and whether it has to be permitted.
     pub eviction: Option<(Write, Leave)>,
+    /// The repair that the eviction is for; none if it is for a changed spec.
+    pub repairs: Option<Repair>,
+    /// What is wrong with the node, and what is done about it.
+    pub healing: Healing,
     /// Hash of the network's genesis, if there is one.
     pub genesis_hash: Option<String>,
     /// True if the node is meant to validate and its key is not in the genesis.
@@ -92,15 +112,20 @@ pub fn plan(node: &BizraNode, observed: &Observed, default_image: &ImageSpec) ->
         plan: Plan {
             steps: Vec::new(),
             obstacle: None,
+            standstill: None,
             key: KeyReading::Absent,
             up_to_date: None,
             revision: None,
             eviction: None,
+            repairs: None,
+            healing: Healing::unchanged(node),
             genesis_hash: observed.genesis.as_ref().and_then(file).map(genesis::hash),
             key_not_in_genesis: false,
         },
     };
     planner.run(default_image)?;
+    planner.grow();
+    planner.pause();
     Ok(planner.plan)
 }
 
@@ -164,6 +189,50 @@ impl Planner<'_> {
         self.observed.network.as_ref().map(|network| network.spec.chain_id.clone()).or_else(from_claim)
     }
 
+    /// Everything was judged as ever, to be reported; nothing of it is done.
+    fn pause(&mut self) {
+        let by_network = self.observed.network.as_ref().is_some_and(|network| {
+            network.spec.reconciliation == Reconciliation::Paused
+                && ownership(&self.node.metadata, network) == Ownership::Ours
+        });
+        let whose = match (self.node.spec.reconciliation, by_network) {
+            (Reconciliation::Paused, _) => "spec.reconciliation".to_owned(),
+            (Reconciliation::Active, true) => {
+                format!("spec.reconciliation of Network {}", self.node.spec.network_ref.name)
+            }
+            (Reconciliation::Active, false) => return,
+        };
+        let waiting = self.plan.steps.len() + usize::from(self.plan.eviction.is_some());
+        let message =
+            format!("{whose} is Paused: the operator changes nothing of this node; changes that wait: {waiting}");
+        self.plan.standstill = Some(Standstill::Paused(Reason::new("Paused", message)));
+        self.plan.steps.clear();
+        self.plan.eviction = None;
+        self.plan.healing.repair = Healing::unchanged(self.node).repair;
+    }
+
+    fn hibernates(&self) -> bool {
+        self.observed.network.as_ref().is_some_and(|network| network.spec.activity == Activity::Hibernated)
+    }
+
+    /// Asked for by name, so it needs no permit. A pod is ended as ever, with its grace, and only its deletion frees the
+    /// volume.
+    fn hibernate(&mut self) {
+        let network = &self.node.spec.network_ref.name;
+        let reason = match &self.observed.pod {
+            None => {
+                Reason::new("Hibernated", format!("Network {network} hibernates: there is no pod, the volume stays"))
+            }
+            Some(_) => Reason::new("Hibernating", format!("Network {network} hibernates: the pod is ending")),
+        };
+        if let Some(pod) = self.observed.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            let event =
+                Reason::new("PodHibernated", format!("deleting pod {}: Network {network} hibernates", self.name));
+            self.step(Write::delete(pod), Some(event));
+        }
+        self.plan.standstill = Some(Standstill::Hibernated(reason));
+    }
+
     fn network_ends(&self) -> bool {
         self.observed.network.as_ref().is_some_and(|network| network.metadata.deletion_timestamp.is_some())
     }
@@ -223,13 +292,45 @@ impl Planner<'_> {
             self.plan.obstacle = Some(Obstacle::Stalled(reason));
             return Ok(None);
         }
-        if existing.metadata.deletion_timestamp.is_some() {
-            self.wait("VolumeTerminating", "the volume claim is being deleted");
+        if existing.metadata.deletion_timestamp.is_some() || claim::is_lost(existing) {
+            self.replace_volume(existing);
             return Ok(None);
         }
         self.label_with_genesis(existing);
-        self.grow(existing);
         Ok(existing.uid())
+    }
+
+    /// The volume is gone, or goes as soon as no pod uses it. A full node has nothing on it that others have not: it gets a
+    /// new one. On a validator's are its key and its signing record, and without them it is another validator: that is for
+    /// its owner to do, and as long as the pod runs it goes on.
+    fn replace_volume(&mut self, existing: &PersistentVolumeClaim) {
+        let name = names::claim(&self.name);
+        let is_going = existing.metadata.deletion_timestamp.is_some();
+        if !quorum::is_full_node(self.node) {
+            if is_going {
+                self.wait(
+                    "VolumeTerminating",
+                    format!("volume claim {name} was deleted and goes when the pod ends, and the validator's key with it; rotate the key before that"),
+                );
+            } else {
+                let message = format!(
+                    "volume claim {name} has lost its volume, and the validator's key with it; bring the volume back, or delete the claim and rotate the key"
+                );
+                self.stall("VolumeLost", message);
+            }
+            return;
+        }
+        let pod = self.observed.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        if let Some(pod) = pod.filter(|pod| ownership(&pod.metadata, self.node) == Ownership::Ours) {
+            let event = Reason::new("VolumeReplaced", format!("deleting pod {}: its volume is gone", self.name));
+            self.step(Write::delete(pod), Some(event));
+        }
+        if !is_going {
+            let event =
+                Reason::new("VolumeReplaced", format!("deleting volume claim {name}, which has lost its volume"));
+            self.step(Write::delete(existing), Some(event));
+        }
+        self.wait("VolumeReplaced", "the volume is gone; the node gets a new one and fetches the chain from its peers");
     }
 
     fn foreign_data(&self, existing: &PersistentVolumeClaim, chain_id: &str) -> Option<Reason> {
@@ -270,35 +371,59 @@ impl Planner<'_> {
         self.step(patched, None);
     }
 
-    /// Claims only grow; one that somebody has grown further stays so.
-    fn grow(&mut self, existing: &PersistentVolumeClaim) {
-        let wanted = &self.node.spec.template.storage.size;
-        let present = existing
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.resources.as_ref())
-            .and_then(|resources| resources.requests.as_ref())
-            .and_then(|requests| requests.get("storage"));
-        let (Some(wanted_bytes), Some(present_bytes)) =
-            (claim::bytes(wanted), present.and_then(|present| claim::bytes(&present.0)))
-        else {
-            return;
+    /// Claims only grow; one that somebody has grown further stays so. Last of all steps: a storage class that does not allow
+    /// it must not keep the pod from being made.
+    fn grow(&mut self) {
+        let Some(existing) = self.observed.claim.as_ref().filter(|_| self.plan.obstacle.is_none()) else { return };
+        let fill = self.fill();
+        let next = match growth::judge(existing, &self.node.spec.template.storage, fill, self.observed.now) {
+            Growth::Enough => return,
+            Growth::To(size) => {
+                let event = Reason::new("VolumeGrows", format!("growing the volume to {size}"));
+                let patch = json!({
+                    "metadata": {"annotations": {labels::GROWN_AT: growth::grown_at(self.observed.now)}},
+                    "spec": {"resources": {"requests": {"storage": size}}},
+                });
+                self.step(Write::merge(existing, patch), Some(event));
+                format!("it is being grown to {size}")
+            }
+            Growth::UnderWay => "it is being grown".to_owned(),
+            Growth::NotBefore(at) => format!("it was grown not long ago, and is grown again at {at}"),
+            Growth::NotAllowed => {
+                "raise storage.size, or set storage.autoGrow with a limit that leaves room".to_owned()
+            }
         };
-        // Growing needs a bound volume; until then the claim is too young to be too small.
-        let bound = existing.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
-        if wanted_bytes > present_bytes && bound {
-            let patch = json!({"spec": {"resources": {"requests": {"storage": wanted}}}});
-            let event = Reason::new("VolumeGrows", format!("growing the volume to {wanted}"));
-            let patched = Write::merge(existing, patch);
-            self.step(patched, Some(event));
+        let trouble = match fill {
+            Fill::Full => {
+                Reason::new("VolumeFull", format!("the node has stopped, because its volume is full; {next}"))
+            }
+            Fill::Percent(_) if growth::is_trouble(fill) => {
+                Reason::new("VolumeFilling", format!("the volume fills up, see status.volume; {next}"))
+            }
+            Fill::Percent(_) | Fill::Unknown => return,
+        };
+        // What else is wrong is told first, except for the crashes that a full volume is the reason of.
+        if self.plan.healing.trouble.as_ref().is_none_or(|known| known.word == "CrashLoop") {
+            self.plan.healing.trouble = Some(trouble);
         }
     }
 
-    /// Text of the configuration, if it is ours to write or there already.
+    /// How full the volume is, by the node's word: its last one, if that was that it is full.
+    fn fill(&self) -> Fill {
+        if self.observed.pod.as_ref().is_some_and(heal::is_stopped_by_full_volume) {
+            return Fill::Full;
+        }
+        match &self.observed.word {
+            Word::Status(said) => Fill::of(said.volume_total_bytes, said.volume_free_bytes),
+            Word::Unasked | Word::Unknown(_) => Fill::Unknown,
+        }
+    }
+
+    /// What of the configuration a pod is made from, if it is ours to write or there already.
     fn config(&mut self, volume_id: &str) -> Result<Option<String>, ReconcileError> {
         let Some(network) = &self.observed.network else {
             let kept = self.observed.config.as_ref().and_then(|config| config.data.as_ref());
-            let kept = kept.and_then(|data| data.get(config_map::FILE)).cloned();
+            let kept = kept.and_then(|data| data.get(config_map::FILE)).map(|file| config_map::without_fence(file));
             if kept.is_none() {
                 self.stall("NetworkMissing", "there is no Network, and the configuration is gone");
             }
@@ -313,13 +438,15 @@ impl Planner<'_> {
         }
         let validators = validator_names(network, self.observed.genesis.as_ref());
         let network_name = &self.node.spec.network_ref.name;
-        let text = config_map::node_file(&self.name, &self.namespace, network_name, volume_id, &validators)
+        let signing = self.node.spec.signing;
+        let text = config_map::node_file(&self.name, &self.namespace, network_name, volume_id, &validators, signing)
             .map_err(|error| ReconcileError::Build(error.to_string()))?;
-        let desired = config_map::config(self.node, &self.name, &self.namespace, text.clone());
+        let pod_part = config_map::without_fence(&text);
+        let desired = config_map::config(self.node, &self.name, &self.namespace, text);
         if let Some(write) = needs_apply(self.observed.config.as_ref(), &desired)? {
             self.step(write, None);
         }
-        Ok(Some(text))
+        Ok(Some(pod_part))
     }
 
     /// False, with an obstacle, if an object of this name is not ours.
@@ -352,6 +479,7 @@ impl Planner<'_> {
         let settled = self.observed.pod.as_ref().and_then(pod::image).map(node_builder::parse_image);
         let default_image = settled.as_ref().unwrap_or(default_image);
         let image = node_builder::complete_image(&self.node.spec.template.image, default_image);
+        let repair = self.order_for_new_pod();
         let desired = pod::pod(
             self.node,
             &self.name,
@@ -362,9 +490,18 @@ impl Planner<'_> {
                 config,
                 image: &image,
                 component: self.component(),
+                repair,
             },
         )?;
         self.plan.revision = pod::annotation(&desired.metadata, labels::REVISION).map(str::to_owned);
+        if self.hibernates() {
+            self.hibernate();
+            return Ok(());
+        }
+        self.plan.healing = heal::decide(self.node, self.observed);
+        if let (Next::GiveUp, Some(trouble)) = (self.plan.healing.next, self.plan.healing.trouble.clone()) {
+            self.plan.obstacle = Some(Obstacle::Stalled(trouble));
+        }
         let Some(existing) = &self.observed.pod else {
             let event = Reason::new("PodCreated", format!("created pod {name}"));
             self.step(Write::Create(Manifest::of(&desired)?), Some(event));
@@ -384,24 +521,72 @@ impl Planner<'_> {
             return Ok(());
         }
         self.touch(existing);
-        if self.plan.up_to_date == Some(false) {
+        let due = match (self.plan.healing.next, &self.plan.healing.repair) {
+            (Next::Act, Some(repair)) => Some((repair.clone(), self.leave_to_repair(repair))),
+            _ => None,
+        };
+        if self.plan.up_to_date == Some(false) && !matches!(&due, Some((_, leave)) if *leave != Leave::Missing) {
             let leave = self.leave(existing)?;
+            // That it does not vote was said of the pod as it was found; no live look follows, as with a permit.
+            let write = if leave == Leave::NotNeeded { Write::evict_unchanged } else { Write::evict };
+            self.plan.eviction = Some((write(existing), leave));
+        } else if let Some((repair, leave)) = due {
             self.plan.eviction = Some((Write::evict(existing), leave));
+            self.plan.repairs = Some(repair);
         }
         Ok(())
+    }
+
+    /// The permit of the Network for this repair, if it is out.
+    fn permit_to_repair(&self, repair: &Repair) -> Option<Permit> {
+        let permit = self.observed.network.as_ref()?.status.as_ref()?.permit.clone()?;
+        let fits =
+            permit.purpose == purpose_of(repair.action) && permit.node == self.name && permit.pod_uid == repair.pod_uid;
+        fits.then_some(permit)
+    }
+
+    /// Whether the pod may be taken down to be repaired. Who may vote needs a permit even if it does not run: its database
+    /// may be needed.
+    fn leave_to_repair(&self, repair: &Repair) -> Leave {
+        if self.observed.network.is_none() {
+            return Leave::Missing;
+        }
+        if quorum::is_full_node(self.node) {
+            return Leave::NotNeeded;
+        }
+        let permit = self.permit_to_repair(repair).filter(|permit| self.observed.now < permit.expires_at.0);
+        permit.map_or(Leave::Missing, Leave::Granted)
+    }
+
+    /// What a new pod is to repair: what was decided when the one before was still there, with the same leave.
+    fn order_for_new_pod(&self) -> Option<pod::RepairOrder<'_>> {
+        let repair = self.node.status.as_ref()?.repair.as_ref().filter(|_| self.observed.pod.is_none())?;
+        if !quorum::is_full_node(self.node) {
+            self.permit_to_repair(repair)?;
+        }
+        let database = match (repair.action, repair.cause) {
+            (RepairAction::Restart, _) => pod::DatabaseOrder::Keep,
+            // If the first did not help, the mark may have been what could not be written.
+            (RepairAction::Resync, RepairCause::DatabaseCorrupt) if repair.attempt <= 1 => {
+                pod::DatabaseOrder::ResetIfCorrupt
+            }
+            (RepairAction::Resync, _) => pod::DatabaseOrder::Reset,
+        };
+        Some(pod::RepairOrder { replaces: &repair.pod_uid, database })
     }
 
     /// Whether the pod may be taken down to be made anew.
     fn leave(&self, existing: &Pod) -> Result<Leave, ReconcileError> {
         // Without the Network nobody judges whether a quorum remains.
         let Some(network) = &self.observed.network else { return Ok(Leave::Missing) };
-        if quorum::standing(Some(existing), Some(&self.observed.word)) == Standing::NotVoting {
+        if quorum::standing(self.node, Some(existing), Some(&self.observed.word)) == Standing::NotVoting {
             return Ok(Leave::NotNeeded);
         }
         let assigned = revision::of_template(&self.node.spec.template)?;
         let permit = network.status.as_ref().and_then(|status| status.permit.clone());
         let usable = permit.filter(|permit| {
-            permit.node == self.name
+            permit.purpose == PermitPurpose::Change
+                && permit.node == self.name
                 && Some(&permit.pod_uid) == existing.uid().as_ref()
                 && permit.revision == assigned
                 && self.observed.now < permit.expires_at.0
@@ -434,8 +619,20 @@ impl Planner<'_> {
             .into_iter()
             .filter_map(|key| certificates?.get(key));
         let genesis = self.observed.genesis.as_ref().and_then(file);
-        let parts: Vec<&str> = genesis.into_iter().chain(certificates.map(String::as_str)).collect();
+        // Of the configuration only what is taken up without a restart, and only once it is written: the kubelet would
+        // otherwise look before there is something to see.
+        let config = self.observed.config.as_ref().and_then(|config| config.data.as_ref()?.get(config_map::FILE));
+        let fence = config.filter(|file| config_map::is_fenced(file)).map(|_| "fenced");
+        let parts: Vec<&str> = genesis.into_iter().chain(certificates.map(String::as_str)).chain(fence).collect();
         (!parts.is_empty()).then(|| short_hash(parts.join("\0").as_bytes()))
+    }
+}
+
+/// The purpose that a permit for this must have.
+pub fn purpose_of(action: RepairAction) -> PermitPurpose {
+    match action {
+        RepairAction::Restart => PermitPurpose::Restart,
+        RepairAction::Resync => PermitPurpose::Resync,
     }
 }
 

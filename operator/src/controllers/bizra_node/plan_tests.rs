@@ -29,6 +29,7 @@ fn settled() -> Observed {
     observed.config = Some(written(&plan.steps[0].write));
     let mut pod: Pod = written(&plan.steps[1].write);
     pod.metadata.uid = Some("pod-0".to_owned());
+    pod.metadata.resource_version = Some("1".to_owned());
     observed.pod = Some(pod);
     observed
 }
@@ -68,7 +69,11 @@ fn leave(observed: &Observed) -> Leave {
     let plan = plan(&changed_node(), observed, &default_image()).unwrap();
     assert_eq!((targets(&plan), plan.up_to_date), (Vec::new(), Some(false)));
     let (write, leave) = plan.eviction.unwrap();
-    assert!(matches!(write, Write::Evict { uid, .. } if uid == "pod-0"));
+    // Without a permit nobody looks again, so the pod must be as it was found.
+    let version = (leave == Leave::NotNeeded).then(|| "1".to_owned());
+    assert!(
+        matches!(write, Write::Evict { uid, resource_version, .. } if uid == "pod-0" && resource_version == version)
+    );
     leave
 }
 
@@ -85,6 +90,7 @@ fn a_changed_spec_restarts_a_running_pod_only_with_a_permit_for_exactly_that() {
         k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time)
     };
     let permit = Permit {
+        purpose: PermitPurpose::Change,
         node: "demo-v0".to_owned(),
         pod_uid: "pod-0".to_owned(),
         revision: revision::of_template(&changed_node().spec.template).unwrap(),
@@ -218,4 +224,82 @@ fn a_fresh_key_in_an_existing_chain_is_not_in_the_genesis() {
     assert!(!plan_of(&observed).key_not_in_genesis);
     observed.pod = Some(pod_of(0, Some(&report(9, "demo-1", None))));
     assert!(plan_of(&observed).key_not_in_genesis);
+}
+
+#[test]
+fn a_paused_node_is_judged_and_nothing_of_it_is_changed() {
+    let mut observed = settled();
+    let mut paused = changed_node();
+    paused.spec.reconciliation = Reconciliation::Paused;
+    let plan_ = plan(&paused, &observed, &default_image()).unwrap();
+    assert_eq!((targets(&plan_), plan_.up_to_date, &plan_.eviction), (Vec::new(), Some(false), &None));
+    let Some(Standstill::Paused(reason)) = plan_.standstill else { panic!("not paused") };
+    assert!(reason.message.ends_with("changes that wait: 1"), "{}", reason.message);
+    // By its Network, too, if that controls it; not else.
+    observed.pod = None;
+    observed.network.as_mut().unwrap().spec.reconciliation = Reconciliation::Paused;
+    assert_eq!(targets(&plan_of(&observed)), Vec::<String>::new());
+    let mut foreign = node(0);
+    foreign.metadata.owner_references = None;
+    let made = targets(&plan(&foreign, &observed, &default_image()).unwrap());
+    assert!(made.contains(&"create Pod default/demo-v0".to_owned()), "{made:?}");
+}
+
+#[test]
+fn a_hibernated_network_has_no_pods_and_keeps_its_volumes() {
+    let mut observed = settled();
+    observed.network.as_mut().unwrap().spec.activity = Activity::Hibernated;
+    assert_eq!(targets(&plan_of(&observed)), ["delete Pod default/demo-v0"]);
+    observed.pod = observed.pod.map(deleting);
+    assert_eq!(targets(&plan_of(&observed)), Vec::<String>::new());
+    observed.pod = None;
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), ""));
+    assert!(matches!(plan_.standstill, Some(Standstill::Hibernated(reason)) if reason.word == "Hibernated"));
+    observed.network.as_mut().unwrap().spec.activity = Activity::Running;
+    assert_eq!(targets(&plan_of(&observed)), ["create Pod default/demo-v0"]);
+}
+
+#[test]
+fn a_fence_is_written_into_the_configuration_and_restarts_nothing() {
+    let mut observed = settled();
+    let mut fenced = node(0);
+    fenced.spec.signing = crate::api::Signing::Fenced;
+    let plan_ = plan(&fenced, &observed, &default_image()).unwrap();
+    assert_eq!(targets(&plan_), ["apply ConfigMap default/demo-v0-config"]);
+    assert_eq!((plan_.up_to_date, &plan_.eviction), (Some(true), &None));
+    observed.config = Some(written(&plan_.steps[0].write));
+    // The kubelet is told to look, once there is something to see.
+    let plan_ = plan(&fenced, &observed, &default_image()).unwrap();
+    assert_eq!((targets(&plan_), plan_.up_to_date), (vec!["patch Pod default/demo-v0".to_owned()], Some(true)));
+    let let_go = plan_of(&observed);
+    assert_eq!(
+        (targets(&let_go)[0].as_str(), let_go.up_to_date),
+        ("apply ConfigMap default/demo-v0-config", Some(true))
+    );
+}
+
+#[test]
+fn a_full_volume_is_grown_although_its_node_has_stopped_and_only_as_far_as_allowed() {
+    let mut growing = node(0);
+    growing.spec.template.storage =
+        serde_json::from_value(json!({"size": "10Gi", "autoGrow": {"limit": "11Gi"}})).unwrap();
+    let mut observed = settled();
+    let bound = json!({"phase": "Bound", "capacity": {"storage": "10Gi"}});
+    observed.claim.as_mut().unwrap().status = Some(serde_json::from_value(bound).unwrap());
+    let mut stopped = container("node", &json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+    stopped["lastState"] = json!({"terminated": {"exitCode": 18, "message": ""}});
+    let status = json!({"phase": "Running", "containerStatuses": [stopped]});
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(status).unwrap());
+    let plan_ = plan(&growing, &observed, &default_image()).unwrap();
+    let Write::Merge { patch, .. } = &plan_.steps[0].write else { panic!("{:?}", plan_.steps) };
+    // Twelve would be a fifth more.
+    assert_eq!(patch.pointer("/spec/resources/requests/storage"), Some(&json!("11264Mi")));
+    assert!(patch["metadata"]["annotations"][labels::GROWN_AT].is_string());
+    assert_eq!(plan_.healing.trouble.unwrap().word, "VolumeFull");
+    growing.spec.template.storage.auto_grow = None;
+    let plan_ = plan(&growing, &observed, &default_image()).unwrap();
+    assert_eq!(targets(&plan_), Vec::<String>::new());
+    let told = plan_.healing.trouble.unwrap();
+    assert!(told.word == "VolumeFull" && told.message.contains("storage.autoGrow"), "{told:?}");
 }

@@ -12,18 +12,18 @@ use kube::{Resource as _, ResourceExt as _};
 
 use super::{
     observe::Observed,
-    plan::{Obstacle, Plan},
+    plan::{Obstacle, Plan, Standstill},
 };
 use crate::{
-    api::{BizraNode, BizraNodeStatus, condition},
+    api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Reason, Truth, announcements, is_true},
+        conditions::{Conditions, Reason, Truth, announcements, find, is_true},
         key_report::KeyReading,
     },
     kubernetes::WriteError,
     probe::Word,
-    resources::pod,
+    resources::{config_map, pod},
 };
 
 /// Writes the status if it changed; true if the node is ready.
@@ -50,11 +50,17 @@ pub async fn report(
     }
     let mut written = node.clone();
     let news = announcements(&old.conditions, &new.conditions);
+    let trouble =
+        |status: &BizraNodeStatus| find(&status.conditions, condition::DEGRADED).map(|told| told.reason.clone());
+    let begun = trouble(&new).filter(|reason| trouble(&old).as_ref() != Some(reason));
     written.status = Some(new);
     // The observed resourceVersion goes along: a status of a spec that has changed since is not written.
     match context.write_status(&written).await {
         Ok(()) => {
             context.reported(&uid);
+            if let Some(reason) = begun {
+                context.metrics.troubles.with_label_values(&[reason.as_str()]).inc();
+            }
             for announcement in news {
                 context.announcer.announce(node.object_ref(&()), announcement);
             }
@@ -67,17 +73,33 @@ pub async fn report(
 
 /// The part of a status that is written at once when it changes, and wakes others.
 pub(in crate::controllers) fn without_numbers(status: &BizraNodeStatus) -> BizraNodeStatus {
-    BizraNodeStatus { height: None, lag: None, last_voted_height: None, peers: None, ..status.clone() }
+    BizraNodeStatus { height: None, lag: None, last_voted_height: None, peers: None, volume: None, ..status.clone() }
 }
 
 /// The status.
 pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Option<&WriteError>) -> BizraNodeStatus {
     let old = node.status.clone().unwrap_or_default();
     let generation = node.metadata.generation.unwrap_or(0);
-    let (ready, reason) = readiness(observed, plan);
+    let (ready, reason) = readiness(node, observed, plan);
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, ready, &reason);
-    set_progress(&mut conditions, ready, &reason, plan, failure);
+    let fence = fence(node, observed, &old);
+    let obeyed = match (&plan.standstill, &fence) {
+        (Some(Standstill::Paused(order)), _) => Some(order),
+        (Some(Standstill::Hibernated(order)), _) if observed.pod.is_none() => Some(order),
+        (None, Some((Truth::True, order))) if reason.word == order.word && plan.steps.is_empty() => Some(order),
+        _ => None,
+    };
+    set_progress(&mut conditions, ready, &reason, (plan, obeyed), failure);
+    if let Some(Standstill::Paused(paused)) = &plan.standstill {
+        conditions.set(condition::PAUSED, Truth::True, paused);
+    }
+    if let Some(trouble) = &plan.healing.trouble {
+        conditions.set(condition::DEGRADED, Truth::True, trouble);
+    }
+    if let Some((truth, reason)) = &fence {
+        conditions.set(condition::FENCED, *truth, reason);
+    }
     set_synced(&mut conditions, &observed.word);
     let (up_to_date, why) = match plan.up_to_date {
         Some(true) => (Truth::True, Reason::new("RevisionCurrent", "the pod was made from the present spec")),
@@ -114,7 +136,7 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
     BizraNodeStatus {
         observed_generation: generation,
         conditions: conditions.finish(),
-        height: said.map(|said| signed(said.finalized_height)).or(old.height),
+        height: said.map(|said| said.finalized_height).or(observed.last_height).map(signed).or(old.height),
         lag: said.map(lag),
         last_voted_height: said.map(|said| signed(said.last_voted_height)).or(old.last_voted_height),
         peers: said.map(connected_peers),
@@ -128,6 +150,8 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         certificate_request: report.map(|report| report.certificate_request.clone()).or(old.certificate_request),
         revision: plan.revision.clone(),
         volume_id: observed.claim.as_ref().and_then(kube::ResourceExt::uid),
+        volume: said.and_then(volume).or(old.volume),
+        repair: plan.healing.repair.clone(),
     }
 }
 
@@ -139,6 +163,13 @@ fn lag(said: &NodeStatus) -> i64 {
     signed(said.network_height.saturating_sub(said.finalized_height))
 }
 
+fn volume(said: &NodeStatus) -> Option<VolumeStatus> {
+    (said.volume_total_bytes > 0).then(|| VolumeStatus {
+        total_bytes: signed(said.volume_total_bytes),
+        free_bytes: signed(said.volume_free_bytes),
+    })
+}
+
 fn connected_peers(said: &NodeStatus) -> i32 {
     i32::try_from(said.peers.iter().filter(|peer| peer.connected).count()).unwrap_or(i32::MAX)
 }
@@ -147,7 +178,7 @@ fn set_progress(
     conditions: &mut Conditions<'_>,
     ready: Truth,
     reason: &Reason,
-    plan: &Plan,
+    (plan, obeyed): (&Plan, Option<&Reason>),
     failure: Option<&WriteError>,
 ) {
     let idle = Reason::new("AsSpecified", "nothing is left to do");
@@ -155,17 +186,19 @@ fn set_progress(
         Some(Obstacle::Stalled(reason)) => Some(reason),
         _ => None,
     };
-    match (failure, stalled) {
-        (Some(failure), _) => {
+    match (failure, stalled, obeyed) {
+        (Some(failure), _, _) => {
             conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
         }
-        (None, Some(_)) => {
+        (None, Some(_), _) => {
             conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
         }
-        (None, None) if ready == Truth::True && plan.steps.is_empty() => {
+        // Who was told to stand still, and does, is not on the way to anything.
+        (None, None, Some(order)) => conditions.set(condition::RECONCILING, Truth::False, order),
+        (None, None, None) if ready == Truth::True && plan.steps.is_empty() => {
             conditions.set(condition::RECONCILING, Truth::False, &idle);
         }
-        (None, None) => conditions.set(condition::RECONCILING, Truth::from(ready != Truth::True), reason),
+        (None, None, None) => conditions.set(condition::RECONCILING, Truth::from(ready != Truth::True), reason),
     }
     match stalled {
         Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
@@ -186,14 +219,47 @@ fn set_synced(conditions: &mut Conditions<'_>, word: &Word) {
     conditions.set(condition::SYNCED, truth, &reason);
 }
 
+/// Whether the node does as it was told and signs nothing; none if it was not told.
+fn fence(node: &BizraNode, observed: &Observed, old: &BizraNodeStatus) -> Option<(Truth, Reason)> {
+    if node.spec.signing == Signing::Allowed {
+        return None;
+    }
+    let file = observed.config.as_ref().and_then(|config| config.data.as_ref()?.get(config_map::FILE));
+    let is_written = file.is_some_and(|file| config_map::is_fenced(file));
+    let fenced = |message: &str| Some((Truth::True, Reason::new("Fenced", message)));
+    match &observed.word {
+        Word::Status(said) if said.signing_state() == SigningState::Fenced => {
+            fenced("the node signs nothing, because spec.signing is Fenced")
+        }
+        // There is no process, and the next one reads its orders before anything else.
+        _ if is_written && observed.pod.is_none() => {
+            fenced("there is no pod, and the next one is fenced from its start")
+        }
+        // It has obeyed, and only a changed file makes it forget that.
+        Word::Unasked | Word::Unknown(_) if is_written && is_true(&old.conditions, condition::FENCED) => {
+            let kept = find(&old.conditions, condition::FENCED).map_or("", |told| told.message.as_str());
+            fenced(kept)
+        }
+        _ => Some((
+            Truth::False,
+            Reason::new("FencePending", "spec.signing is Fenced; the node has not confirmed it and may still sign"),
+        )),
+    }
+}
+
 /// Whether the node is ready, and why not. The first thing in the way is told.
-fn readiness(observed: &Observed, plan: &Plan) -> (Truth, Reason) {
-    match &plan.obstacle {
-        Some(Obstacle::Stalled(reason) | Obstacle::Waiting(reason)) => return (Truth::False, reason.clone()),
-        None => {}
+fn readiness(node: &BizraNode, observed: &Observed, plan: &Plan) -> (Truth, Reason) {
+    match (&plan.obstacle, &plan.standstill) {
+        (Some(Obstacle::Stalled(reason) | Obstacle::Waiting(reason)), _)
+        | (None, Some(Standstill::Hibernated(reason))) => return (Truth::False, reason.clone()),
+        (None, Some(Standstill::Paused(_)) | None) => {}
     }
     let Some(pod) = &observed.pod else {
-        return (Truth::False, Reason::new("PodMissing", "the pod is being made"));
+        let what = match plan.standstill {
+            None => "the pod is being made",
+            Some(_) => "there is no pod, and none is made while reconciliation is paused",
+        };
+        return (Truth::False, Reason::new("PodMissing", what));
     };
     if pod.metadata.deletion_timestamp.is_some() {
         return (Truth::False, Reason::new("PodTerminating", terminating(pod, observed.now)));
@@ -209,7 +275,7 @@ fn readiness(observed: &Observed, plan: &Plan) -> (Truth, Reason) {
         Word::Unknown(why) => {
             (Truth::Unknown, Reason::new("Unreachable", format!("the node does not say how it is: {why}")))
         }
-        Word::Status(said) => said_readiness(said, pod, plan),
+        Word::Status(said) => said_readiness(node, said, pod, plan),
     }
 }
 
@@ -227,7 +293,7 @@ fn terminating(pod: &Pod, now: Timestamp) -> String {
 }
 
 /// What the node's own words mean.
-fn said_readiness(said: &NodeStatus, pod: &Pod, plan: &Plan) -> (Truth, Reason) {
+fn said_readiness(node: &BizraNode, said: &NodeStatus, pod: &Pod, plan: &Plan) -> (Truth, Reason) {
     let no = |word: &str, message: &str| (Truth::False, Reason::new(word, message));
     if plan.genesis_hash.as_ref().is_some_and(|hash| *hash != said.genesis_hash) {
         return no("WrongGenesis", "the node runs another genesis than the network's");
@@ -241,6 +307,14 @@ fn said_readiness(said: &NodeStatus, pod: &Pod, plan: &Plan) -> (Truth, Reason) 
         }
         SigningState::Locked => {
             return no("SigningLocked", "waiting for a quorum of peers to say which view this key signed last");
+        }
+        // In sync first: a fenced node is one that follows the chain.
+        SigningState::Fenced if said.power == 0 || said.sync_state() != SyncState::InSync => {}
+        SigningState::Fenced if node.spec.signing == Signing::Fenced => {
+            return no("Fenced", "the node signs nothing, because spec.signing is Fenced");
+        }
+        SigningState::Fenced => {
+            return no("FenceLifting", "the node is still fenced; it was told to sign again");
         }
         SigningState::Allowed | SigningState::NotAValidator | SigningState::Unspecified => {}
     }
@@ -276,7 +350,10 @@ fn pod_trouble(pod: &Pod) -> Option<Reason> {
     let main = status.and_then(|status| status.container_statuses.as_ref()).unwrap_or(&empty);
     let named = |list: &'_ [ContainerStatus], name: &str| list.iter().find(|status| status.name == name).cloned();
 
-    for name in [pod::KEY_CONTAINER, pod::GENESIS_CONTAINER] {
+    let reset = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
+    let reset = reset.into_iter().flatten().find(|container| container.name == pod::RESET_CONTAINER);
+    let expected = [Some(pod::KEY_CONTAINER), reset.map(|_| pod::RESET_CONTAINER), Some(pod::GENESIS_CONTAINER)];
+    for name in expected.into_iter().flatten() {
         let Some(container) = named(init, name) else {
             return Some(Reason::new("PodPending", "the pod is waiting for its host and volume"));
         };
@@ -291,6 +368,7 @@ fn pod_trouble(pod: &Pod) -> Option<Reason> {
         if !done {
             return Some(match name {
                 pod::KEY_CONTAINER => Reason::new("KeyPending", "the node is making or finding its keys"),
+                pod::RESET_CONTAINER => Reason::new("ResettingDatabase", "the database is being set aside"),
                 _ => Reason::new("WaitingForGenesis", "the node waits for the genesis and its certificate"),
             });
         }

@@ -77,6 +77,57 @@ fn the_last_words_of_a_stopped_node_are_told() {
     assert!(ready_of(&observed_with(Some(unpulled), silent())).starts_with("False/ErrImagePull"));
 }
 
+fn told(node: &BizraNode, observed: &Observed, type_: &str) -> String {
+    let plan = plan(node, observed, &default_image()).unwrap();
+    let status = status(node, observed, &plan, None);
+    find(&status.conditions, type_).map_or("none".to_owned(), |told| format!("{}/{}", told.status, told.reason))
+}
+
+#[test]
+fn a_fence_is_told_only_by_the_node_itself_and_is_not_forgotten_when_it_does_not_answer() {
+    let mut fenced = node(0);
+    let mut word = says(SyncState::InSync, SigningState::Fenced);
+    if let Word::Status(said) = &mut word {
+        said.power = 1;
+    }
+    let mut observed = observed_with(Some(running()), word.clone());
+    assert_eq!(told(&fenced, &observed, condition::READY), "False/FenceLifting");
+    assert_eq!(told(&fenced, &observed, condition::FENCED), "none");
+    fenced.spec.signing = Signing::Fenced;
+    observed.config = Some(crate::controllers::fixtures::written(
+        &plan(&fenced, &observed, &default_image()).unwrap().steps[0].write,
+    ));
+    observed.word = says(SyncState::InSync, SigningState::Allowed);
+    assert_eq!(told(&fenced, &observed, condition::FENCED), "False/FencePending");
+    observed.word = Word::Unknown("no answer".to_owned());
+    assert_eq!(told(&fenced, &observed, condition::FENCED), "False/FencePending");
+    observed.word = word;
+    assert_eq!(told(&fenced, &observed, condition::FENCED), "True/Fenced");
+    assert_eq!(told(&fenced, &observed, condition::READY), "False/Fenced");
+    let settled = plan(&fenced, &observed, &default_image()).unwrap();
+    fenced.status = Some(status(&fenced, &observed, &settled, None));
+    observed.word = Word::Unknown("no answer".to_owned());
+    assert_eq!(told(&fenced, &observed, condition::FENCED), "True/Fenced");
+    observed.pod = None;
+    fenced.status = None;
+    assert_eq!(told(&fenced, &observed, condition::FENCED), "True/Fenced");
+}
+
+#[test]
+fn who_does_what_was_ordered_is_not_on_the_way_to_anything() {
+    let mut node = node(0);
+    node.spec.reconciliation = crate::api::Reconciliation::Paused;
+    let mut observed = observed_with(Some(running()), says(SyncState::CatchingUp, SigningState::Allowed));
+    assert_eq!(told(&node, &observed, condition::PAUSED), "True/Paused");
+    assert_eq!(told(&node, &observed, condition::RECONCILING), "False/Paused");
+    assert_eq!(told(&node, &observed, condition::READY), "False/CatchingUp");
+    node.spec.reconciliation = crate::api::Reconciliation::Active;
+    observed.network.as_mut().unwrap().spec.activity = crate::api::Activity::Hibernated;
+    assert_eq!(told(&node, &observed, condition::RECONCILING), "True/Hibernating");
+    observed.pod = None;
+    assert_eq!(told(&node, &observed, condition::RECONCILING), "False/Hibernated");
+}
+
 #[test]
 fn heights_alone_do_not_change_the_part_that_is_written_at_once() {
     let node = node(0);

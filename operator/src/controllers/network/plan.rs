@@ -12,7 +12,7 @@ use super::{
     roll::{self, Progress, Roll},
 };
 use crate::{
-    api::{BizraNode, DeletionPolicy, ImageSpec, Network, NetworkPolicyMode},
+    api::{Activity, BizraNode, DeletionPolicy, ImageSpec, Network, NetworkPolicyMode, Reconciliation},
     certificates,
     controllers::{
         ReconcileError,
@@ -59,6 +59,10 @@ pub struct Plan {
     pub validators: Vec<String>,
     /// The rolling change; none if nothing was decided.
     pub roll: Option<Roll>,
+    /// Why nothing is changed, if somebody has ordered that.
+    pub paused: Option<Reason>,
+    /// Why there are no pods, or soon will be none, if somebody has ordered that.
+    pub hibernated: Option<Reason>,
     /// Who signs and who is trusted.
     pub authorities: Decision,
 }
@@ -98,6 +102,8 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             ceremony,
             validators: wanted_names(network),
             roll: None,
+            paused: None,
+            hibernated: None,
             authorities: authorities::decide(network, observed),
         },
     };
@@ -105,6 +111,8 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
         planner.clean_up();
     } else {
         planner.run(default_image)?;
+        planner.hibernate();
+        planner.pause();
     }
     Ok(planner.plan)
 }
@@ -120,6 +128,32 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn write(&mut self, write: Write, event: Option<Reason>) {
         self.plan.steps.push(Step::Write(Box::new(write), event));
+    }
+
+    /// The pods are ended by the controllers of their nodes.
+    fn hibernate(&mut self) {
+        if self.network.spec.activity == Activity::Hibernated {
+            self.plan.hibernated = Some(match self.observed.pods.len() {
+                0 => Reason::new(
+                    "Hibernated",
+                    "there are no pods; volumes, keys and genesis are kept; set spec.activity to Running to go on",
+                ),
+                left => Reason::new("Hibernating", format!("{left} pods are ending")),
+            });
+        }
+    }
+
+    /// Everything was judged as ever, to be reported; nothing of it is done. What the status holds of a rolling change stays.
+    fn pause(&mut self) {
+        if self.network.spec.reconciliation == Reconciliation::Paused {
+            let message = format!(
+                "spec.reconciliation is Paused: the operator changes nothing of this network, and renews no certificate; changes that wait: {}",
+                self.plan.steps.len()
+            );
+            self.plan.paused = Some(Reason::new("Paused", message));
+            self.plan.steps.clear();
+            self.plan.roll = None;
+        }
     }
 
     fn has_finalizer(&self) -> bool {

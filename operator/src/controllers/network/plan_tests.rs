@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{
+    api::{core::v1::ConfigMap, networking::v1::NetworkPolicyPeer},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
 
 use super::*;
 use crate::{
@@ -190,12 +193,24 @@ fn an_applied_node_is_the_desired_one() {
 }
 
 #[test]
+fn a_paused_network_is_judged_and_nothing_is_changed_but_a_deletion_is_carried_out() {
+    let mut paused = network("demo-1");
+    paused.spec.reconciliation = Reconciliation::Paused;
+    let plan_ = plan_of(&paused, &network_observed());
+    assert_eq!((targets(&plan_), &plan_.roll), (Vec::new(), &None));
+    assert!(plan_.paused.unwrap().message.ends_with("changes that wait: 9"));
+    paused.metadata.finalizers = Some(vec![labels::DATA_FINALIZER.to_owned()]);
+    let plan_ = plan_of(&deleting(paused), &network_observed());
+    assert_eq!(targets(&plan_), ["patch Network default/demo"]);
+}
+
+#[test]
 fn a_policy_that_lets_more_through_is_written_again_and_one_that_is_not_wanted_goes() {
     let mut observed = world_after(9);
     let added = json!({"ports": [{"protocol": "TCP", "port": 7400}]});
     let spec = observed.policy.as_mut().and_then(|policy| policy.spec.as_mut()).unwrap();
     // Beside what the operator asks for, so that nothing it asks for is missing.
-    spec.ingress.as_mut().unwrap()[0].from.as_mut().unwrap()[0].namespace_selector = Some(Default::default());
+    spec.ingress.as_mut().unwrap()[0].from.as_mut().unwrap()[0].namespace_selector = Some(LabelSelector::default());
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["apply NetworkPolicy default/demo-nodes"]);
     let mut observed = world_after(9);
     let spec = observed.policy.as_mut().and_then(|policy| policy.spec.as_mut()).unwrap();
@@ -214,7 +229,7 @@ fn a_policy_that_lets_more_through_is_written_again_and_one_that_is_not_wanted_g
 #[test]
 fn a_peer_that_cannot_be_let_in_stalls_the_network_and_keeps_nothing_else_from_being_done() {
     let mut network = network("demo-1");
-    network.spec.network_policy.clients = Some(vec![Default::default()]);
+    network.spec.network_policy.clients = Some(vec![NetworkPolicyPeer::default()]);
     let plan = plan_of(&network, &network_observed());
     assert_eq!(plan.stalled.as_ref().map(|reason| reason.word.as_str()), Some("InvalidNetworkPolicyPeer"));
     assert_eq!(targets(&plan).len(), 9);

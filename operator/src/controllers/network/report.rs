@@ -112,6 +112,12 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     let (is_ready, reason) = readiness(plan, &validators, ready.len());
     conditions.set(condition::READY, Truth::from(is_ready), &reason);
     set_progress(&mut conditions, is_ready, &reason, plan, failure);
+    if let Some(paused) = &plan.paused {
+        conditions.set(condition::PAUSED, Truth::True, paused);
+    }
+    if let Some(hibernated) = &plan.hibernated {
+        conditions.set(condition::HIBERNATED, Truth::from(observed.pods.is_empty()), hibernated);
+    }
     set_quorum(&mut conditions, plan, ready_power, total_power);
     set_synced(&mut conditions, lag);
     set_up_to_date(&mut conditions, plan);
@@ -166,7 +172,7 @@ fn votes(status: Option<&BizraNodeStatus>, height: Option<i64>) -> bool {
 }
 
 fn readiness(plan: &Plan, validators: &[Validator<'_>], ready: usize) -> (bool, Reason) {
-    if let Some(reason) = plan.stalled.as_ref().or(plan.waiting.as_ref()) {
+    if let Some(reason) = plan.stalled.as_ref().or(plan.waiting.as_ref()).or(plan.hibernated.as_ref()) {
         return (false, reason.clone());
     }
     match &plan.ceremony {
@@ -196,17 +202,18 @@ fn set_progress(
     plan: &Plan,
     failure: Option<&ReconcileError>,
 ) {
-    match (failure, &plan.stalled) {
-        (Some(failure), _) => {
+    match (failure, &plan.stalled, order_obeyed(plan)) {
+        (Some(failure), _, _) => {
             conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
         }
-        (None, Some(_)) => {
+        (None, Some(_), _) => {
             conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
         }
-        (None, None) if ready && plan.steps.is_empty() => {
+        (None, None, Some(order)) => conditions.set(condition::RECONCILING, Truth::False, order),
+        (None, None, None) if ready && plan.steps.is_empty() => {
             conditions.set(condition::RECONCILING, Truth::False, &Reason::new("AsSpecified", "nothing is left to do"));
         }
-        (None, None) => conditions.set(condition::RECONCILING, Truth::from(!ready), reason),
+        (None, None, None) => conditions.set(condition::RECONCILING, Truth::from(!ready), reason),
     }
     match &plan.stalled {
         Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
@@ -214,9 +221,17 @@ fn set_progress(
     }
 }
 
+/// The order that keeps the network as it is, once nothing is left to do for it.
+fn order_obeyed(plan: &Plan) -> Option<&Reason> {
+    let asleep = plan.hibernated.as_ref().filter(|reason| reason.word == "Hibernated" && plan.steps.is_empty());
+    plan.paused.as_ref().or(asleep)
+}
+
 fn set_quorum(conditions: &mut Conditions<'_>, plan: &Plan, ready: u128, total: u128) {
     let (truth, reason) = if !matches!(plan.ceremony, Ceremony::Done { .. }) {
         (Truth::Unknown, Reason::new("NoGenesis", "there is no chain yet"))
+    } else if let Some(reason) = &plan.hibernated {
+        (Truth::Unknown, reason.clone())
     } else if ready * 3 > total * 2 {
         (Truth::True, Reason::new("QuorumInSync", format!("power {ready} of {total} is in sync and able to vote")))
     } else {
@@ -242,7 +257,10 @@ fn set_synced(conditions: &mut Conditions<'_>, lag: Option<i64>) {
 
 fn set_up_to_date(conditions: &mut Conditions<'_>, plan: &Plan) {
     let (truth, reason) = match plan.roll.as_ref().map(|roll| &roll.progress) {
-        None => (Truth::Unknown, Reason::new("NotDecided", "see the condition Ready")),
+        None => match &plan.paused {
+            Some(paused) => (Truth::Unknown, paused.clone()),
+            None => (Truth::Unknown, Reason::new("NotDecided", "see the condition Ready")),
+        },
         Some(Progress::Current) => {
             (Truth::True, Reason::new("RevisionCurrent", "every node was made from the present spec"))
         }

@@ -15,18 +15,22 @@ use kube::ResourceExt as _;
 
 use super::observe::Observed;
 use crate::{
-    api::{BizraNode, FailedRevision, Network, NetworkStatus, NodeTemplate, Permit, condition},
+    api::{
+        Activity, BizraNode, FailedRevision, Network, NetworkStatus, NodeTemplate, Permit, PermitPurpose, Repair,
+        RepairAction, condition,
+    },
     controllers::{
+        bizra_node::{heal::is_used, plan::purpose_of},
         conditions::{Reason, find},
         ownership::{Ownership, ownership},
-        quorum::{Census, Standing, Verdict},
+        quorum::{self, Census, QuorumLoss, Standing, Verdict},
     },
     kubernetes::shorten,
     resources::{labels, pod, revision},
 };
 
 /// A permit that is not used within this time is taken back. A drain of the node's host may be in the way.
-const PERMIT_SECONDS: i64 = 60;
+pub(in crate::controllers) const PERMIT_SECONDS: i64 = 60;
 /// Longest message of a failed revision, in bytes.
 const MESSAGE_MAX_BYTES: usize = 512;
 
@@ -99,13 +103,34 @@ impl Member<'_> {
     fn is_in_place(&self) -> bool {
         let takes_part = match self.standing {
             Standing::InSync => true,
-            // A full node has nothing to vote with.
-            Standing::NotVoting => self.node.status.as_ref().is_some_and(|status| {
-                find(&status.conditions, condition::READY).is_some_and(|ready| ready.status == "True")
-            }),
+            // A full node has nothing to vote with, and a fenced one in sync does all that it may. Of a pod that does not run
+            // yet, the status may be the former one's.
+            Standing::NotVoting => {
+                self.pod.is_some_and(quorum::container_runs)
+                    && self.node.status.as_ref().is_some_and(|status| {
+                        find(&status.conditions, condition::READY)
+                            .is_some_and(|ready| ready.status == "True" || ready.reason == "Fenced")
+                    })
+            }
             Standing::Unknown => false,
         };
         takes_part && self.pod_is_current() == Some(true)
+    }
+
+    /// The repair that its controller has decided on, and needs a permit for.
+    fn awaited_repair(&self) -> Option<&Repair> {
+        let repair = self.node.status.as_ref()?.repair.as_ref()?;
+        let pod = self.pod.filter(|pod| pod.metadata.deletion_timestamp.is_none())?;
+        (Some(&repair.pod_uid) == pod.uid().as_ref() && !quorum::is_full_node(self.node)).then_some(repair)
+    }
+
+    /// True from the moment its database is set aside until it is in sync again.
+    fn is_resyncing(&self) -> bool {
+        let repair = self.node.status.as_ref().and_then(|status| status.repair.as_ref());
+        let repair = repair.filter(|repair| repair.action == RepairAction::Resync);
+        repair.is_some_and(|repair| self.pod.is_none_or(|pod| is_used(repair, pod)))
+            && !quorum::is_full_node(self.node)
+            && !self.is_in_place()
     }
 
     fn last_seen(&self) -> String {
@@ -146,14 +171,34 @@ pub fn decide(
         roll.good = Some(roll.target.clone());
     }
     roll.failed = standing_failure(&old, &roll.target, &members);
+    if let Some(failed) = &mut roll.failed {
+        // If its last holder was given another template meanwhile, nobody can go back to it.
+        failed.rolled_back_to = failed.rolled_back_to.take().filter(|good| known.contains_key(good));
+    }
+    let names = super::validator_names(network, observed.genesis.as_ref());
+    if network.spec.activity == Activity::Hibernated {
+        // Nothing runs that could show whether the new template works.
+        hold_back(&mut roll, &names, &members, &known, None);
+        if !roll.held_back.is_empty() {
+            let message = format!("revision {} is rolled out when the network runs again", roll.target);
+            roll.progress = Progress::Waiting(Reason::new("Hibernated", message));
+        }
+        return Ok(roll);
+    }
     settle_permit(&mut roll, &old, &members, &known, observed.now);
+    if roll.permit.is_none() {
+        let deadline = i64::from(network.spec.update_deadline_seconds);
+        roll.permit = permit_repair(census, &members, observed.now, deadline);
+    }
     if roll.permit.is_none() {
         choose(&mut roll, network, census, &members, observed.now);
     }
     // What was granted just now is acted on when it is in the status.
     let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
-    let names = super::validator_names(network, observed.genesis.as_ref());
-    hold_back(&mut roll, &names, &members, &known, permit.as_ref(), census);
+    // If nobody votes, nothing can be broken: a first image with a typing error is corrected everywhere at once.
+    if census.anybody_votes() || roll.failed.is_some() {
+        hold_back(&mut roll, &names, &members, &known, permit.as_ref());
+    }
     if let Some(failed) = &roll.failed {
         roll.progress = Progress::Stalled(failure_reason(failed));
     }
@@ -204,11 +249,22 @@ fn settle_permit(
 ) {
     let Some(permit) = old.permit.clone() else { return };
     let Some(member) = members.iter().find(|member| member.name == permit.node) else { return };
+    if permit.purpose != PermitPurpose::Change {
+        roll.permit = settle_repair(member, permit, now);
+        return;
+    }
     let wanted = if member.is_ours { wanted_revision(roll, member) } else { member.assigned.clone() };
     if wanted != permit.revision || (member.assigned == permit.revision && member.is_in_place()) {
         return;
     }
-    let is_used = member.pod_uid() != permit.pod_uid
+    let is_another = member.pod_uid() != permit.pod_uid;
+    if is_another && member.pod_is_current() == Some(false) {
+        // Its pod was lost, and made anew from what there was before: that one needs a permit of its own.
+        return;
+    }
+    let is_made = member.assigned == permit.revision && member.pod_is_current() == Some(true);
+    let is_used = is_another
+        || is_made
         || member.pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
         || permit.pod_uid.is_empty();
     if now >= permit.expires_at.0 && !is_used {
@@ -235,6 +291,47 @@ fn settle_permit(
     }
 }
 
+/// Keeps the permit of a repair until the node is in sync again in another pod, has helped itself, or has had its time.
+fn settle_repair(member: &Member<'_>, permit: Permit, now: Timestamp) -> Option<Permit> {
+    let is_used =
+        member.pod_uid() != permit.pod_uid || member.pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+    let still_wanted = || member.awaited_repair().is_some_and(|repair| purpose_of(repair.action) == permit.purpose);
+    let stays = if is_used {
+        // One that awaits the next repair was not helped by this one.
+        !member.is_in_place() && member.awaited_repair().is_none() && now < permit.deadline_at.0
+    } else {
+        still_wanted() && now < permit.expires_at.0
+    };
+    stays.then_some(permit)
+}
+
+/// The next repair that may be carried out. A node is repaired before others are changed: it may be what they wait for.
+fn permit_repair(census: &Census, members: &[Member<'_>], now: Timestamp, deadline: i64) -> Option<Permit> {
+    let may = |member: &&Member<'_>, repair: &Repair| match repair.action {
+        RepairAction::Restart => census.may_go(&member.name) == Verdict::Safe,
+        RepairAction::Resync => {
+            // G4: one at a time, and what it had is held by others.
+            let height = member.node.status.as_ref().and_then(|status| status.height).unwrap_or(0);
+            let others = members.iter().filter(|other| other.name != member.name);
+            !others.into_iter().any(Member::is_resyncing)
+                && census.may_resync(&member.name, u64::try_from(height).unwrap_or(0)) == Verdict::Safe
+        }
+    };
+    let (member, repair) = members
+        .iter()
+        .filter_map(|member| Some((member, member.awaited_repair()?)))
+        .find(|(member, repair)| may(member, repair))?;
+    let expires_at = later(now, PERMIT_SECONDS);
+    Some(Permit {
+        purpose: purpose_of(repair.action),
+        node: member.name.clone(),
+        pod_uid: repair.pod_uid.clone(),
+        revision: member.assigned.clone(),
+        expires_at: Time(expires_at),
+        deadline_at: Time(later(expires_at, deadline)),
+    })
+}
+
 /// The revision one of our validators is to end with.
 fn wanted_revision(roll: &Roll, member: &Member<'_>) -> String {
     match &roll.failed {
@@ -246,23 +343,31 @@ fn wanted_revision(roll: &Roll, member: &Member<'_>) -> String {
 
 /// Picks the next node and asks whether it may go.
 fn choose(roll: &mut Roll, network: &Network, census: &Census, members: &[Member<'_>], now: Timestamp) {
+    // A revision that never worked is tried on one node. Whatever became of its permit, it gets another, so that the deadline
+    // runs, and until then nobody else gets that revision.
+    let unproven = roll.failed.is_none() && roll.good.as_ref().is_some_and(|good| *good != roll.target);
+    let on_trial =
+        |member: &Member<'_>| unproven && member.is_ours && member.assigned == roll.target && !member.is_in_place();
     let mut candidates: Vec<(&Member<'_>, String)> = members
         .iter()
         .filter_map(|member| {
             let wanted = if member.is_ours { wanted_revision(roll, member) } else { member.assigned.clone() };
             // What does not vote is replaced by its own controller, without a permit.
             let outdated = member.pod_is_current() == Some(false) && member.standing != Standing::NotVoting;
-            (member.assigned != wanted || outdated).then_some((member, wanted))
+            (member.assigned != wanted || outdated || on_trial(member)).then_some((member, wanted))
         })
         .collect();
+    if members.iter().any(on_trial) {
+        candidates.retain(|(member, _)| on_trial(member));
+    }
     // Those that do not work first; the order of the names otherwise.
     candidates.sort_by_key(|(member, _)| (member.standing, Reverse(member.is_ours)));
     let allowed = network.spec.allow_quorum_loss_for.as_deref();
     let mut obstacle = None;
     for (member, wanted) in candidates {
         let refusal = match census.may_go(&member.name) {
+            verdict if verdict.permits(QuorumLoss::of(allowed, &wanted)) => None,
             Verdict::Safe => None,
-            Verdict::NotNow(_) | Verdict::Never(_) if allowed == Some(&wanted) => None,
             Verdict::NotNow(reason) => Some(Progress::Waiting(reason)),
             Verdict::Never(Reason { word, message }) => {
                 let message = format!("{message}; set spec.allowQuorumLossFor to {wanted} to do it all the same");
@@ -277,6 +382,7 @@ fn choose(roll: &mut Roll, network: &Network, census: &Census, members: &[Member
                 format!("{} may be changed to revision {wanted}", member.name),
             ));
             roll.permit = Some(Permit {
+                purpose: PermitPurpose::Change,
                 node: member.name.clone(),
                 pod_uid: member.pod_uid(),
                 revision: wanted,
@@ -308,12 +414,7 @@ fn hold_back(
     members: &[Member<'_>],
     known: &BTreeMap<String, NodeTemplate>,
     permit: Option<&Permit>,
-    census: &Census,
 ) {
-    // If nobody votes, nothing can be broken: a first image with a typing error is corrected everywhere at once.
-    if !census.anybody_votes() && roll.failed.is_none() {
-        return;
-    }
     for member in members.iter().filter(|member| member.is_ours) {
         let revision = match permit {
             Some(permit) if permit.node == member.name => &permit.revision,
@@ -350,19 +451,27 @@ fn failure_reason(failed: &FailedRevision) -> Reason {
 pub fn news(old: &NetworkStatus, new: &NetworkStatus) -> Vec<Reason> {
     let mut news = Vec::new();
     if let Some(permit) = new.permit.as_ref().filter(|permit| old.permit.as_ref() != Some(permit)) {
-        let message = format!("{} may restart for revision {}", permit.node, permit.revision);
+        let message = format!("{} may restart for {}", permit.node, what_for(permit));
         news.push(Reason::new("PermitGranted", message));
     }
     if let Some(permit) = old.permit.as_ref().filter(|permit| new.permit.as_ref() != Some(permit)) {
         let failed = new.failed_revision.is_some() && old.failed_revision != new.failed_revision;
-        let Permit { node, revision, .. } = permit;
+        let (node, what) = (&permit.node, what_for(permit));
         news.push(if failed {
-            Reason::new("PermitFailed", format!("{node} did not come back in sync with revision {revision}"))
+            Reason::new("PermitFailed", format!("{node} did not come back in sync with {what}"))
         } else {
-            Reason::new("PermitReturned", format!("the permit of {node} for revision {revision} is returned"))
+            Reason::new("PermitReturned", format!("the permit of {node} for {what} is returned"))
         });
     }
     news
+}
+
+fn what_for(permit: &Permit) -> String {
+    match permit.purpose {
+        PermitPurpose::Change => format!("revision {}", permit.revision),
+        PermitPurpose::Restart => "a repair".to_owned(),
+        PermitPurpose::Resync => "a new database".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -209,16 +209,79 @@ fn a_permit_that_is_not_used_in_time_is_taken_back_and_is_no_failure() {
 }
 
 #[test]
+fn a_pod_that_was_lost_and_made_anew_from_what_was_before_gets_a_permit_of_its_own() {
+    let mut world = World::new();
+    world.image("next");
+    world.decide();
+    // Its controller has not seen the new template yet.
+    world.observed.pods[0].metadata.uid = Some("pod-0b".to_owned());
+    world.decide();
+    world.report(0, "next");
+    assert_eq!(world.decide().permit.map(|permit| permit.pod_uid).as_deref(), Some("pod-0b"));
+    assert_eq!(world.tags(), ["next", "dev", "dev", "dev"]);
+}
+
+#[test]
+fn a_revision_on_trial_is_taken_back_in_time_even_if_its_permit_was_lost() {
+    let mut world = World::new();
+    world.image("broken");
+    world.decide();
+    world.decide();
+    world.restart(0, "pod-0b");
+    world.observed.pods[0].status = None;
+    world.network.status.as_mut().unwrap().permit = None;
+    assert_eq!(world.decide().permit.map(|permit| permit.pod_uid).as_deref(), Some("pod-0b"));
+    world.later(PERMIT_SECONDS + 299);
+    assert!(world.decide().permit.is_some(), "there is nothing left to evict, so it is not returned unused");
+    world.later(1);
+    assert!(world.decide().failed.unwrap().rolled_back_to.is_some());
+}
+
+#[test]
+fn a_former_pod_that_was_ready_proves_nothing_of_the_one_that_is_to_start() {
+    let mut world = World::new();
+    let good = world.network.status.as_ref().unwrap().good_revision.clone();
+    world.image("broken");
+    world.decide();
+    world.decide();
+    world.restart(0, "pod-0b");
+    world.observed.pods[0].status = None;
+    let ready =
+        json!({"type": "Ready", "status": "True", "reason": "InSync", "message": "", "lastTransitionTime": now()});
+    world.observed.nodes[0].status.as_mut().unwrap().conditions = vec![serde_json::from_value(ready).unwrap()];
+    let roll = world.decide();
+    assert_eq!((roll.permit.map(|permit| permit.node).as_deref(), roll.good), (Some("demo-v0"), good));
+}
+
+#[test]
 fn a_quorum_is_given_up_only_for_the_revision_that_is_named() {
+    let mut world = World::new();
+    // Without the first, no quorum ever remains; without another one it does.
+    for ordinal in 0..4 {
+        let Some(Word::Status(said)) = world.observed.words.get_mut(&format!("demo-v{ordinal}")) else { panic!() };
+        (said.power, said.total_power) = (if ordinal == 0 { 2 } else { 1 }, 5);
+    }
+    world.image("next");
+    world.network.spec.allow_quorum_loss_for = Some("another".to_owned());
+    let roll = world.decide();
+    assert_eq!(roll.permit.map(|permit| permit.node).as_deref(), Some("demo-v1"));
+    world.network.status.as_mut().unwrap().permit = None;
+    world.observed.nodes.truncate(1);
+    let roll = world.decide();
+    assert_eq!(roll.permit, None);
+    world.network.spec.allow_quorum_loss_for = Some(roll.target);
+    assert_eq!(world.decide().permit.map(|permit| permit.node).as_deref(), Some("demo-v0"));
+}
+
+#[test]
+fn to_give_up_the_quorum_for_one_is_not_to_go_on_while_others_are_out_of_sync() {
     let mut world = World::new();
     world.image("next");
     world.silence(2);
     world.silence(3);
-    world.network.spec.allow_quorum_loss_for = Some("another".to_owned());
-    let roll = world.decide();
-    assert_eq!(roll.permit, None);
-    world.network.spec.allow_quorum_loss_for = Some(roll.target);
-    assert!(world.decide().permit.is_some());
+    let target = world.decide().target;
+    world.network.spec.allow_quorum_loss_for = Some(target);
+    assert_eq!(world.decide().permit, None);
 }
 
 #[test]
@@ -231,4 +294,153 @@ fn if_nobody_votes_everybody_is_changed_at_once() {
     world.decide();
     assert_eq!(world.tags(), ["fixed", "fixed", "fixed", "fixed"]);
     assert_eq!(now(), world.observed.now);
+}
+
+#[test]
+fn a_hibernated_network_keeps_its_templates_and_gives_no_permit() {
+    let mut world = World::new();
+    world.network.spec.activity = Activity::Hibernated;
+    world.observed.pods.clear();
+    world.observed.words.clear();
+    world.image("next");
+    for _ in 0..2 {
+        let roll = world.decide();
+        assert_eq!((roll.permit, roll.failed), (None, None));
+        assert!(matches!(roll.progress, Progress::Waiting(reason) if reason.word == "Hibernated"));
+        world.later(PERMIT_SECONDS + 1_000);
+    }
+    assert_eq!(world.tags(), ["dev", "dev", "dev", "dev"]);
+}
+
+/// The node's controller has decided to repair it; its container does not run if its database is damaged.
+fn await_repair(world: &mut World, ordinal: usize, action: &str) {
+    let cause = if action == "Resync" { "DatabaseCorrupt" } else { "Stuck" };
+    let uid = world.observed.pods[ordinal].metadata.uid.clone();
+    let status = world.observed.nodes[ordinal].status.as_mut().unwrap();
+    status.height = Some(7);
+    let repair =
+        json!({"cause": cause, "action": action, "podUid": uid, "orderedAt": "2026-01-01T00:00:00Z", "attempt": 1});
+    status.repair = Some(serde_json::from_value(repair).unwrap());
+    if action == "Resync" {
+        world.observed.pods[ordinal].status = None;
+    }
+    world.silence(ordinal);
+}
+
+fn heights(world: &mut World, height: u64) {
+    for word in world.observed.words.values_mut() {
+        if let Word::Status(said) = word {
+            said.finalized_height = height;
+        }
+    }
+}
+
+#[test]
+fn a_database_is_given_up_only_while_the_others_have_what_it_had_and_one_at_a_time() {
+    let mut world = World::new();
+    await_repair(&mut world, 1, "Resync");
+    heights(&mut world, 6);
+    assert_eq!(world.decide().permit, None, "nobody else is known to have its last block");
+    heights(&mut world, 7);
+    world.silence(3);
+    assert_eq!(world.decide().permit, None, "no quorum is in sync without it");
+    world.settle(3);
+    heights(&mut world, 7);
+    let permit = world.decide().permit.unwrap();
+    assert_eq!(
+        (permit.node.as_str(), permit.purpose, permit.pod_uid.as_str()),
+        ("demo-v1", PermitPurpose::Resync, "pod-1")
+    );
+
+    // It is out until the node is in sync again, and meanwhile nothing else is.
+    let replaced = permit.pod_uid.clone();
+    world.observed.pods[1].metadata.uid = Some("pod-1b".to_owned());
+    world.observed.pods[1].metadata.annotations.get_or_insert_default().insert(labels::REPAIR.to_owned(), replaced);
+    await_repair(&mut world, 2, "Resync");
+    for _ in 0..3 {
+        assert_eq!(world.decide().permit.as_ref(), Some(&permit));
+        world.later(PERMIT_SECONDS);
+    }
+    // Nor after its time, if it is not: one at a time.
+    world.later(10_000);
+    assert_eq!(world.decide().permit, None);
+    world.observed.pods[1].status = world.observed.pods[0].status.clone();
+    world.settle(1);
+    heights(&mut world, 7);
+    assert_eq!(world.decide().permit.map(|permit| permit.node).as_deref(), Some("demo-v2"));
+}
+
+#[test]
+fn a_repair_is_given_its_permit_before_a_change_and_returns_it_when_the_node_is_back() {
+    let mut world = World::new();
+    world.image("next");
+    await_repair(&mut world, 2, "Restart");
+    let permit = world.decide().permit.unwrap();
+    assert_eq!((permit.node.as_str(), permit.purpose), ("demo-v2", PermitPurpose::Restart));
+    assert_eq!(world.decide().permit.as_ref(), Some(&permit));
+    world.observed.pods[2].metadata.uid = Some("pod-2b".to_owned());
+    world.settle(2);
+    let next = world.decide().permit.unwrap();
+    assert_eq!((next.node.as_str(), next.purpose), ("demo-v0", PermitPurpose::Change));
+}
+
+#[test]
+fn a_repair_that_is_not_wanted_any_more_returns_its_permit() {
+    let mut world = World::new();
+    await_repair(&mut world, 2, "Restart");
+    assert!(world.decide().permit.is_some());
+    world.settle(2);
+    assert_eq!(world.decide().permit, None);
+}
+
+#[test]
+fn a_fenced_node_that_is_changed_is_back_when_it_is_in_sync_and_fenced_again() {
+    let mut world = World::new();
+    world.observed.nodes[3].spec.signing = crate::api::Signing::Fenced;
+    let fence = |world: &mut World, reason: &str| {
+        let Some(Word::Status(said)) = world.observed.words.get_mut("demo-v3") else { panic!() };
+        said.set_signing_state(SigningState::Fenced);
+        let ready = json!({"type": "Ready", "status": "False", "reason": reason, "message": "", "lastTransitionTime": now().to_string()});
+        world.observed.nodes[3].status.as_mut().unwrap().conditions = vec![serde_json::from_value(ready).unwrap()];
+    };
+    fence(&mut world, "Fenced");
+    world.image("next");
+    assert_eq!(world.decide().permit.map(|permit| permit.node).as_deref(), Some("demo-v3"));
+    world.decide();
+    assert_eq!(world.tags(), ["dev", "dev", "dev", "next"]);
+    world.restart(3, "pod-3b");
+    fence(&mut world, "CatchingUp");
+    assert_eq!(world.decide().permit.map(|permit| permit.node).as_deref(), Some("demo-v3"));
+    fence(&mut world, "Fenced");
+    let roll = world.decide();
+    assert_eq!((roll.permit, roll.failed), (None, None), "nobody else may go while one of four is fenced");
+    assert!(matches!(roll.progress, Progress::Waiting(reason) if reason.word == "WaitingForQuorum"));
+}
+
+#[test]
+fn a_permit_for_a_node_without_a_pod_is_not_for_one_that_was_made_from_the_former_template_meanwhile() {
+    let mut world = World::new();
+    let pod = world.observed.pods.remove(1);
+    world.silence(1);
+    world.image("next");
+    let permit = world.decide().permit.unwrap();
+    assert_eq!((permit.node.as_str(), permit.pod_uid.as_str()), ("demo-v1", ""));
+    world.decide();
+    world.observed.pods.insert(1, pod);
+    world.settle(1);
+    world.report(1, "next");
+    let next = world.decide().permit.unwrap();
+    assert_ne!(next.pod_uid, "", "each names the pod that may go, {next:?}");
+    assert_ne!(next, permit);
+}
+
+#[test]
+fn a_repair_that_did_not_help_makes_way_for_the_next_one() {
+    let mut world = World::new();
+    await_repair(&mut world, 2, "Restart");
+    assert_eq!(world.decide().permit.unwrap().pod_uid, "pod-2");
+    world.observed.pods[2].metadata.uid = Some("pod-2b".to_owned());
+    assert_eq!(world.decide().permit.unwrap().pod_uid, "pod-2");
+    await_repair(&mut world, 2, "Restart");
+    assert_eq!(world.decide().permit.unwrap().pod_uid, "pod-2b");
 }
