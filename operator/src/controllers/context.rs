@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -69,7 +70,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 /// How often an object that comes up for the first time reports where it is on its way.
-pub(super) const ON_THE_WAY: Duration = Duration::from_secs(2);
+pub(super) const ON_THE_WAY: Duration = Duration::from_secs(5);
 
 /// Statuses that are written a second, of all objects together, when nothing but polled numbers has changed. However many
 /// nodes there are, their chains' growth costs the API server no more than that.
@@ -152,9 +153,11 @@ impl Context {
 
     /// Executes one write and counts it.
     pub async fn write(&self, write: &Write) -> Result<WriteOutcome, WriteError> {
-        let result = execute(&self.client, write).await;
-        let debt = result.as_ref().map_or(Debt::Unknown, |done| done.debt.clone());
-        self.caches.owe(write.target(), debt);
+        let owe = |debt| self.caches.owe(write.target(), debt);
+        let result = settled(execute(&self.client, write), owe, |result| {
+            result.as_ref().map_or(Debt::Unknown, |done| done.debt.clone())
+        });
+        let result = result.await;
         let result = result.map(|done| done.outcome);
         let label = match &result {
             Ok(WriteOutcome::Written) => "written",
@@ -170,11 +173,46 @@ impl Context {
     /// Replaces an object's status. Its version goes along: a status of a spec that has changed since is not written.
     pub async fn write_status<K: Kept + Serialize>(&self, object: &K) -> Result<(), kube::Error> {
         let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        let result = api.replace_status(&object.name_any(), &PostParams::default(), object).await;
-        let version = result.as_ref().ok().and_then(kube::ResourceExt::resource_version);
-        let debt = version.map_or(Debt::Unknown, |version| Debt::Version { version, is_report: true });
-        K::cache(&self.caches).owe(key_of(object), debt);
-        result.map(drop)
+        let owe = |debt| K::cache(&self.caches).owe(key_of(object), debt);
+        let (name, parameters) = (object.name_any(), PostParams::default());
+        let result = settled(api.replace_status(&name, &parameters, object), owe, |result| {
+            let version = result.as_ref().ok().and_then(kube::ResourceExt::resource_version);
+            version.map_or(Debt::Unknown, |version| Debt::Version { version, is_report: true })
+        });
+        result.await.map(drop)
+    }
+}
+
+/// Awaits a write and notes what the caches owe then. Given up half-way, it may or may not have been done: nobody knows.
+async fn settled<T>(write: impl Future<Output = T>, owe: impl Fn(Debt), debt: impl FnOnce(&T) -> Debt) -> T {
+    struct Unsettled<F: Fn(Debt)> {
+        owe: F,
+        debt: Debt,
+    }
+    impl<F: Fn(Debt)> Drop for Unsettled<F> {
+        fn drop(&mut self) {
+            (self.owe)(self.debt.clone());
+        }
+    }
+    let mut unsettled = Unsettled { owe, debt: Debt::Unknown };
+    let result = write.await;
+    unsettled.debt = debt(&result);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_is_given_up_half_way_leaves_a_debt() {
+        let owed = Mutex::new(Vec::new());
+        let owe = |debt| owed.lock().unwrap_or_else(PoisonError::into_inner).push(debt);
+        let end = Debt::End { uid: "u".to_owned() };
+        let hanging = settled(std::future::pending::<()>(), owe, |()| end.clone());
+        assert!(tokio::time::timeout(Duration::from_millis(1), hanging).await.is_err());
+        settled(std::future::ready(()), owe, |()| end.clone()).await;
+        assert_eq!(owed.into_inner().unwrap_or_else(PoisonError::into_inner), [Debt::Unknown, end]);
     }
 }
 

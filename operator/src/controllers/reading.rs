@@ -52,11 +52,12 @@ pub(super) async fn one<K: Kept>(
         }
     }
     context.metrics.cache_reads.with_label_values(&["live"]).inc();
+    let before = cache.before();
     let mut live = get::<K>(&context.client, namespace, name, what).await?;
     if let Some(live) = &mut live {
         live.prune();
     }
-    cache.learn(&key, live.as_ref());
+    cache.learn(&key, live.as_ref(), before);
     Ok(live)
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Resource, ResourceExt as _};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Context,
@@ -91,7 +91,7 @@ impl Wakes for BizraNode {
         if change.new.is_none() {
             context.probes.forget(&key_of(node.as_ref()));
             context.forget(&node.uid().unwrap_or_default());
-        } else if !change.is_own_report {
+        } else if !change.is_own_report || orders_repair(change) {
             queues.node(&node.metadata, &node.name_any());
         }
         let told = |node: &Self| node.status.as_ref().map(without_numbers);
@@ -173,6 +173,12 @@ impl Wakes for PodDisruptionBudget {
             of_network(change, queues);
         }
     }
+}
+
+/// A repair is ordered in a status and carried out when it is read back: this report is news to its own node.
+fn orders_repair(change: &Change<BizraNode>) -> bool {
+    let repair = |node: &Option<Arc<BizraNode>>| node.as_ref()?.status.as_ref()?.repair.clone();
+    repair(&change.old) != repair(&change.new)
 }
 
 /// True if there is an object before and after, and they are the same by this comparison.

@@ -4,7 +4,8 @@
 //!
 //! 1. *Own writes are read.* Every write of this process leaves a debt here: the version it made, or the uid it ended. Until the
 //!    watch has paid it, the object is [`Answer::Behind`], and whoever reads asks the API server instead. A write whose outcome
-//!    is not known, or that somebody else was faster than, is such a debt too.
+//!    is not known, that was given up half-way, or that somebody else was faster than, is such a debt too. What the API server
+//!    answers pays only debts that are older than the question.
 //! 2. *Not here is not nowhere.* Watches select by label. An object that is not here may be there without the label, so what
 //!    would be overwritten is asked for before it is made. See [`Answer::Absent`].
 //! 3. *It never goes back.* A list from an API server that is itself behind replaces no object by an older one.
@@ -98,9 +99,21 @@ struct Inner<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
     /// Names by namespace and network.
     by_network: BTreeMap<ObjectKey, BTreeSet<String>>,
-    debts: HashMap<ObjectKey, Debt>,
+    debts: HashMap<ObjectKey, Owed>,
+    /// Own writes so far, of all objects.
+    writes: u64,
     absences: HashMap<ObjectKey, Instant>,
 }
+
+struct Owed {
+    debt: Debt,
+    /// The how manyth own write it was.
+    write: u64,
+}
+
+/// The own writes at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Before(u64);
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
@@ -108,6 +121,7 @@ impl<K> Default for Cache<K> {
             objects: BTreeMap::new(),
             by_network: BTreeMap::new(),
             debts: HashMap::new(),
+            writes: 0,
             absences: HashMap::new(),
         };
         Self { inner: Mutex::new(inner), progress: Notify::new() }
@@ -138,7 +152,7 @@ impl<K: Cached> Cache<K> {
         let waiting = async {
             loop {
                 let progress = self.progress.notified();
-                match self.inner().debts.get(key) {
+                match self.inner().debts.get(key).map(|owed| &owed.debt) {
                     None => return true,
                     Some(Debt::Unknown) => return false,
                     Some(_) => {}
@@ -166,7 +180,7 @@ impl<K: Cached> Cache<K> {
     pub fn behind(&self, namespace: &str) -> Vec<ObjectKey> {
         let inner = self.inner();
         let is_report = |debt: &Debt| matches!(debt, Debt::Version { is_report: true, .. });
-        let behind = inner.debts.iter().filter(|(key, debt)| key.0 == namespace && !is_report(debt));
+        let behind = inner.debts.iter().filter(|(key, owed)| key.0 == namespace && !is_report(&owed.debt));
         behind.map(|(key, _)| key.clone()).collect()
     }
 
@@ -184,25 +198,49 @@ impl<K: Cached> Cache<K> {
     pub fn owe(&self, key: ObjectKey, mut debt: Debt) {
         let mut inner = self.inner();
         inner.absences.remove(&key);
-        // A version that is not known to be the latest must not hide that nothing is known.
-        if inner.debts.get(&key) == Some(&Debt::Unknown) || is_paid(inner.objects.get(&key).map(Arc::as_ref), &debt) {
-            return;
-        }
-        if let (Some(Debt::Version { version: old, is_report: was_report }), Debt::Version { version, is_report }) =
-            (inner.debts.get(&key), &mut debt)
-        {
-            if is_at_least(old, version) {
+        inner.writes += 1;
+        let write = inner.writes;
+        let is_paid = is_paid(inner.objects.get(&key).map(Arc::as_ref), &debt);
+        match (inner.debts.get_mut(&key), &mut debt) {
+            // A version that is not known to be the latest must not hide that nothing is known.
+            (Some(owed), _) if owed.debt == Debt::Unknown => {
+                owed.write = write;
+                return;
+            }
+            (Some(Owed { debt: Debt::Version { version: old, .. }, .. }), Debt::Version { version, .. })
+                if is_at_least(old, version) =>
+            {
                 return;
             }
             // It stands for both writes now.
-            *is_report = *is_report && *was_report;
+            (Some(Owed { debt: Debt::Version { is_report: was_report, .. }, .. }), Debt::Version { is_report, .. }) => {
+                *is_report = *is_report && *was_report;
+            }
+            // Its beginning has still to be told, so that it is not here says nothing of its end.
+            (Some(_), Debt::End { .. }) => {
+                inner.debts.insert(key, Owed { debt, write });
+                return;
+            }
+            _ => {}
         }
-        inner.debts.insert(key, debt);
+        if !is_paid {
+            inner.debts.insert(key, Owed { debt, write });
+        }
     }
 
-    /// Notes what the API server has just said of an object.
-    pub fn learn(&self, key: &ObjectKey, live: Option<&K>) {
+    /// To be taken before the API server is asked for what is [learnt](Self::learn) then.
+    pub fn before(&self) -> Before {
+        Before(self.inner().writes)
+    }
+
+    /// Notes what the API server has said of an object. The question may have been answered before an own write that has
+    /// ended meanwhile; then nothing is learnt.
+    pub fn learn(&self, key: &ObjectKey, live: Option<&K>, before: Before) {
         let mut inner = self.inner();
+        if inner.debts.get(key).is_some_and(|owed| Before(owed.write) > before) {
+            return;
+        }
+        let write = inner.writes;
         inner.debts.remove(key);
         let cached = inner.objects.get(key).map(Arc::as_ref);
         let debt = match live {
@@ -221,7 +259,7 @@ impl<K: Cached> Cache<K> {
             }
         };
         if !is_paid(cached, &debt) {
-            inner.debts.insert(key.clone(), debt);
+            inner.debts.insert(key.clone(), Owed { debt, write });
         }
     }
 
@@ -258,14 +296,14 @@ impl<K: Cached> Inner<K> {
         let key = key_of(&object);
         let old = self.objects.get(&key).cloned();
         let version = object.resource_version().unwrap_or_default();
-        if let Some(known) = old.as_ref().filter(|known| known.uid() == object.uid())
+        if let Some(known) = &old
             && is_at_least(&known.resource_version().unwrap_or_default(), &version)
         {
             return None;
         }
         self.absences.remove(&key);
         let mut is_own_report = false;
-        if let Some(debt) = self.debts.get(&key) {
+        if let Some(Owed { debt, .. }) = self.debts.get(&key) {
             is_own_report = matches!(debt, Debt::Version { version: own, is_report: true } if *own == version);
             if is_paid(Some(&object), debt) {
                 self.debts.remove(&key);
@@ -289,7 +327,7 @@ impl<K: Cached> Inner<K> {
         if let Some(old) = &old {
             self.leave_network(key, old);
         }
-        let is_paid = match (self.debts.get(key), version) {
+        let is_paid = match (self.debts.get(key).map(|owed| &owed.debt), version) {
             (Some(Debt::End { .. }), _) => true,
             (Some(Debt::Version { version: own, .. }), Some(version)) => is_at_least(&version, own),
             _ => false,

@@ -63,3 +63,73 @@ pub async fn follow<K: Cached>(
 fn cannot_stream(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::{Context, Poll},
+    };
+
+    use futures::future::{BoxFuture, FutureExt as _};
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::client::Body;
+    use tonic::codegen::{
+        Service,
+        http::{Request, Response},
+    };
+
+    use super::*;
+    use crate::kubernetes::Answer;
+
+    /// Streams one list and then has no news for ever.
+    #[derive(Clone, Default)]
+    struct OneList(Arc<AtomicBool>);
+
+    const LIST: &str = concat!(
+        r#"{"type":"ADDED","object":{"metadata":{"name":"unreadable","namespace":"n","resourceVersion":"1"},"data":7}}"#,
+        "\n",
+        r#"{"type":"ADDED","object":{"metadata":{"name":"fine","namespace":"n","resourceVersion":"2"}}}"#,
+        "\n",
+        r#"{"type":"BOOKMARK","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"3","annotations":{"k8s.io/initial-events-end":"true"}}}}"#,
+        "\n",
+    );
+
+    impl Service<Request<Body>> for OneList {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            if self.0.swap(true, Ordering::Relaxed) {
+                return futures::future::pending().boxed();
+            }
+            let answer = Response::new(Body::from(LIST.as_bytes().to_vec()));
+            futures::future::ready(Ok(answer)).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_keeps_no_other_from_being_told() {
+        let cache = Cache::<ConfigMap>::default();
+        let listed = tokio::sync::Notify::new();
+        let client = Client::new(OneList::default(), "n");
+        tokio::select! {
+            () = follow(client, None, &cache, |_| {}, || listed.notify_one()) => {}
+            () = listed.notified() => {}
+        }
+        let key = |name: &str| ("n".to_owned(), name.to_owned());
+        assert!(matches!(cache.look(&key("fine")), Answer::Known(_)));
+        // Nothing is known of the other: it is asked for before anything is made of that.
+        assert_eq!(cache.look(&key("unreadable")), Answer::Absent);
+    }
+}

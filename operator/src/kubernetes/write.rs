@@ -157,6 +157,12 @@ impl Write {
         }
     }
 
+    /// True if it makes a volume larger.
+    pub fn grows_a_volume(&self) -> bool {
+        let Self::Merge { target, patch, .. } = self else { return false };
+        target.kind() == "PersistentVolumeClaim" && patch.pointer("/spec/resources/requests/storage").is_some()
+    }
+
     /// True if it takes something away.
     pub fn removes(&self) -> bool {
         matches!(self, Self::Delete { .. } | Self::Evict { .. })
@@ -292,7 +298,7 @@ pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError>
             Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
         }
         // Nothing else that is patched on a claim can be forbidden; its storage class allows no growth.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && grows_a_volume(write) => {
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && write.grows_a_volume() => {
             Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
         }
         // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
@@ -300,11 +306,6 @@ pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError>
         Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => superseded,
         Err(source) => Err(WriteError::Api { what: write.describe(), source }),
     }
-}
-
-fn grows_a_volume(write: &Write) -> bool {
-    let Write::Merge { target, patch, .. } = write else { return false };
-    target.kind() == "PersistentVolumeClaim" && patch.pointer("/spec/resources/requests/storage").is_some()
 }
 
 fn is_on_existing(write: &Write) -> bool {

@@ -252,13 +252,14 @@ fn kubeconfig(port: u16, token: &str) -> String {
     )
 }
 
-/// Starts a program that ends with this process, however that ends: the shell's standard input closes then.
+/// Starts a program that ends with this process, however that ends: the shell's standard input closes then. A key that interrupts
+/// them all must not end the shell before that.
 fn guarded(folder: &Path, name: &str, program: &Path, arguments: &[&str]) -> Child {
     assert!(program.exists(), "{} is missing; run `make test`, which builds it", program.display());
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
     Command::new("sh")
         .arg("-c")
-        .arg("log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill -9 $!; wait $!; rm -rf \"$folder\"")
+        .arg("trap '' INT TERM HUP; log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill -9 $!; wait $!; rm -rf \"$folder\"")
         .arg("sh")
         .arg(name)
         .arg(folder)

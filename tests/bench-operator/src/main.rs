@@ -21,12 +21,12 @@ mod report;
 mod run;
 mod volumes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde_json::json;
 
-use run::{Size, Subject};
+use run::{Outcome, Size, Subject};
 
 /// Measure the operator with many nodes.
 #[derive(Parser)]
@@ -55,7 +55,7 @@ struct Arguments {
     /// 200 nodes and short windows.
     #[arg(long)]
     quick: bool,
-    /// File for the results.
+    /// File for the results; the operators' log goes beside it.
     #[arg(long, value_name = "FILE", default_value = "target/bench/operator.json")]
     out: PathBuf,
 }
@@ -72,19 +72,24 @@ fn main() {
         moving: arguments.moving,
         ceiling: arguments.ceiling,
     };
-    let mut results = Vec::new();
-    for &nodes in &arguments.nodes {
-        results.push(run::measure(&Subject::Operator(arguments.operator.clone()), size(nodes)));
-        if let Some(peer) = &arguments.peer {
-            results.push(run::measure(&Subject::Peer(peer.clone()), size(nodes)));
-        }
-    }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let document = json!({ "cores": cores, "runs": results.iter().map(report::json).collect::<Vec<_>>() });
     if let Some(folder) = arguments.out.parent() {
         std::fs::create_dir_all(folder).expect("the folder of the results can be made");
     }
-    std::fs::write(&arguments.out, format!("{document:#}\n")).expect("the results can be written");
+    let log = arguments.out.with_extension("log");
+    std::fs::write(&log, "").expect("the operators' log can be written");
+    let mut results = Vec::new();
+    for &nodes in &arguments.nodes {
+        let peer = arguments.peer.clone().map(Subject::Peer);
+        for subject in [Subject::Operator(arguments.operator.clone())].into_iter().chain(peer) {
+            let Some(result) = run::measure(&subject, size(nodes), &log) else {
+                eprintln!("bench-operator: interrupted; everything it had started is gone");
+                std::process::exit(130);
+            };
+            results.push(result);
+            // After each, so that a later one that fails takes nothing along.
+            write_results(&arguments.out, &results);
+        }
+    }
     report::print(&results);
     println!("written to {}", arguments.out.display());
     let writes_at_rest = results.iter().filter(|result| result.is_ours).any(|result| result.rest.writes() > 0);
@@ -92,4 +97,10 @@ fn main() {
         eprintln!("bench-operator: the operator wrote at rest");
         std::process::exit(1);
     }
+}
+
+fn write_results(file: &Path, results: &[Outcome]) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let document = json!({ "cores": cores, "runs": results.iter().map(report::json).collect::<Vec<_>>() });
+    std::fs::write(file, format!("{document:#}\n")).expect("the results can be written");
 }

@@ -1,7 +1,7 @@
 //! One operator with one number of nodes, on a cluster of its own: ramp, rest, growing chains, restart.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     audit::{self, Audit, OPERATOR_USER, PEER_USER, Requests},
@@ -91,15 +92,28 @@ pub(crate) struct Outcome {
     pub(crate) recovered_seconds: f64,
 }
 
-/// Measures.
-pub(crate) fn measure(subject: &Subject, size: Size) -> Outcome {
+/// Measures; none if it was interrupted. What it starts is gone when it returns.
+pub(crate) fn measure(subject: &Subject, size: Size, log: &Path) -> Option<Outcome> {
     let additions = Additions { tokens: vec![(PEER_TOKEN, PEER_USER)], api_server: Some(audit::arguments) };
     let cluster = Cluster::start(&additions);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async { Bench::new(&cluster, subject, size).run().await });
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = Bench::new(&cluster, subject, size, log).run() => Some(outcome),
+            () = interruption() => None,
+        }
+    });
     drop(runtime);
     cluster.stop();
     outcome
+}
+
+async fn interruption() {
+    let mut terminated = signal(SignalKind::terminate()).unwrap();
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 struct Bench<'a> {
@@ -111,10 +125,11 @@ struct Bench<'a> {
     kubelet: Arc<Kubelet>,
     audit: Audit,
     kubeconfig: PathBuf,
+    log: &'a Path,
 }
 
 impl<'a> Bench<'a> {
-    fn new(cluster: &'a Cluster, subject: &'a Subject, size: Size) -> Self {
+    fn new(cluster: &'a Cluster, subject: &'a Subject, size: Size, log: &'a Path) -> Self {
         let (token, user) = match subject {
             Subject::Operator(_) => (OPERATOR_TOKEN, OPERATOR_USER),
             Subject::Peer(_) => (PEER_TOKEN, PEER_USER),
@@ -124,7 +139,7 @@ impl<'a> Bench<'a> {
         let (admin, nodes) = (cluster.admin(), Nodes::new());
         let kubelet = Kubelet::start(admin.clone(), Arc::clone(&nodes));
         let audit = Audit::of(user, cluster.folder());
-        Self { cluster, subject, size, admin, nodes, kubelet, audit, kubeconfig }
+        Self { cluster, subject, size, admin, nodes, kubelet, audit, kubeconfig, log }
     }
 
     fn is_ours(&self) -> bool {
@@ -212,10 +227,9 @@ impl<'a> Bench<'a> {
     }
 
     fn start(&self) -> Operator {
-        let log = std::env::temp_dir().join("bizra-bench-operator.log");
         match self.subject {
-            Subject::Operator(program) => Operator::start(program, &self.kubeconfig, &log),
-            Subject::Peer(program) => Operator::start_peer(program, &self.kubeconfig, &log),
+            Subject::Operator(program) => Operator::start(program, &self.kubeconfig, self.log),
+            Subject::Peer(program) => Operator::start_peer(program, &self.kubeconfig, self.log),
         }
     }
 

@@ -23,7 +23,7 @@ const UNASKED: Duration = Duration::from_secs(5);
 pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = node.uid().unwrap_or_default();
     let mut looked = look(&context, Source::Cache, &node).await?;
-    if looked.as_ref().is_some_and(|(_, _, plan)| plan.needs_live_reads()) {
+    if looked.as_ref().is_some_and(|(node, _, plan)| plan.needs_live_reads(node)) {
         looked = look(&context, Source::Live, &node).await?;
     }
     let Some((node, observed, plan)) = looked else {

@@ -18,7 +18,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Reason, Truth, announcements, find, is_step, is_true},
         key_report::KeyReading,
     },
     kubernetes::WriteError,
@@ -42,9 +42,12 @@ pub async fn report(
     if !changed && (old == new || !context.numbers_are_due(&uid)) {
         return Ok(ready);
     }
-    // On the way up there is much news of little worth; what somebody has to act on is told at once.
-    let is_stalled = is_true(&new.conditions, condition::STALLED);
-    let is_on_the_way = old.version.is_none() && !old.conditions.is_empty() && !ready && !is_stalled;
+    // On the way up there is much news of little worth; whatever is out of the ordinary is told at once.
+    let is_on_the_way = old.version.is_none()
+        && !old.conditions.is_empty()
+        && is_step(find(&new.conditions, condition::READY))
+        && !is_true(&new.conditions, condition::STALLED)
+        && old.repair == new.repair;
     if changed && is_on_the_way && !context.may_report_on_the_way(&uid) {
         return Ok(false);
     }
