@@ -221,3 +221,33 @@ fn node_of(metadata: &ObjectMeta) -> Option<String> {
     };
     pod::label(metadata, labels::NODE).map(str::to_owned).or_else(by_owner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+    use crate::controllers::fixtures;
+
+    #[test]
+    fn a_report_that_orders_a_repair_is_news_to_its_own_node_and_another_is_not() {
+        let reported = |height: i64, repair: bool| {
+            let mut node = fixtures::node(0);
+            let mut status = json!({"observedGeneration": 1, "height": height});
+            if repair {
+                status["repair"] = json!({
+                    "cause": "Stuck", "action": "Restart", "podUid": "pod-0", "orderedAt": "2026-01-01T00:00:00Z",
+                    "attempt": 1,
+                });
+            }
+            node.status = Some(serde_json::from_value(status).unwrap());
+            Some(Arc::new(node))
+        };
+        let change = |old, new| Change { old, new, is_own_report: true };
+        assert!(orders_repair(&change(reported(1, false), reported(1, true))));
+        assert!(orders_repair(&change(reported(1, true), reported(2, false))));
+        assert!(!orders_repair(&change(reported(1, true), reported(2, true))));
+        assert!(!orders_repair(&change(reported(1, false), reported(2, false))));
+    }
+}
