@@ -136,13 +136,11 @@ fn details(outcome: &Outcome) {
         ramp.reconciles / outcome.ready_seconds,
         ramp.cpu_seconds * 1000.0 / ramp.writes().max(1) as f64,
     );
-    if outcome.is_ours {
-        println!(
-            "  99 of 100 reconciliations took at most {:.0} ms of a node, {:.0} ms of a network",
-            outcome.node_p99 * 1000.0,
-            outcome.network_p99 * 1000.0
-        );
-    }
+    println!(
+        "  99 of 100 reconciliations took at most {:.0} ms of a node, {:.0} ms of its owner",
+        outcome.node_p99 * 1000.0,
+        outcome.network_p99 * 1000.0
+    );
     println!(
         "  at rest for {:.0} s: {} writes ({} renewals of the lease aside), {} reads, {:.3} cores, {:.0} questions to nodes a second",
         rest.seconds,

@@ -178,11 +178,15 @@ impl<'a> Bench<'a> {
         tokio::time::sleep(SETTLE).await;
         let ramp = self.stretch(&operator, &before);
         let metrics = operator.metrics();
-        let p99 = |kind: &str| {
-            let label = format!("kind=\"{kind}\"");
-            metrics.quantile("bizra_operator_reconcile_seconds", &[&label], 0.99)
+        let p99 = |kind: &str, controller: &str| {
+            let (name, label) = if self.is_ours() {
+                ("bizra_operator_reconcile_seconds", format!("kind=\"{kind}\""))
+            } else {
+                ("controller_runtime_reconcile_time_seconds", format!("controller=\"{controller}\""))
+            };
+            metrics.quantile(name, &[&label], 0.99)
         };
-        let (node_p99, network_p99) = (p99("BizraNode"), p99("Network"));
+        let (node_p99, network_p99) = (p99("BizraNode", "member"), p99("Network", "fleet"));
 
         eprintln!("{word}, {nodes} nodes: at rest");
         let before = self.mark(&operator);
