@@ -171,9 +171,8 @@ fn what_is_made_after_the_genesis_needs_no_second_write_for_it() {
 
 #[test]
 fn what_cannot_be_taken_back_is_looked_at_live() {
-    let needs = |node: &BizraNode, observed: &Observed| {
-        plan(node, observed, &default_image()).unwrap().needs_live_reads(node)
-    };
+    let needs =
+        |node: &BizraNode, observed: &Observed| plan(node, observed, &default_image()).unwrap().needs_live_reads(node);
     let mut observed = node_observed();
     assert!(needs(&node(0), &observed), "a volume");
     observed.claim = Some(claim_of(0));
@@ -182,9 +181,8 @@ fn what_cannot_be_taken_back_is_looked_at_live() {
     let repair = json!({
         "cause": "DatabaseCorrupt", "action": "Resync", "podUid": "pod-0", "orderedAt": "2026-01-01T00:00:00Z", "attempt": 1,
     });
-    let mut status = crate::api::BizraNodeStatus::default();
-    status.repair = Some(serde_json::from_value(repair).unwrap());
-    repaired.status = Some(status);
+    let repair = Some(serde_json::from_value(repair).unwrap());
+    repaired.status = Some(crate::api::BizraNodeStatus { repair, ..Default::default() });
     assert!(needs(&repaired, &observed), "a pod that may set its database aside");
 
     let mut observed = settled();
