@@ -72,6 +72,10 @@ sim-planted: setup ## Plant bugs into the core one by one; the simulator must fi
 	@tests/step.sh build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted
 	@$(BIN)/bizra-planted
 
+.PHONY: mutants
+mutants: setup ## Change core and signing record in one place at a time; their quick tests must notice (an hour and more); FILTER=regex takes some
+	@tests/mutants.sh $(if $(FILTER),'$(FILTER)')
+
 .PHONY: fuzz
 fuzz: setup ## Fuzz every decoder for SECONDS=60 each; TARGET=name fuzzes one
 	@SECONDS_EACH=$(or $(SECONDS),60) TARGET=$(TARGET) tests/fuzz/fuzz.sh

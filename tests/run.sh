@@ -9,8 +9,14 @@ started=$SECONDS
 
 # counted NAME COMMAND...: runs a step and adds up the tests its output reports; a step without such lines is one test.
 counted() {
-    local name=$1 status=0 ok bad log=$root/target/log/$1.log
+    local status=0
     tests/step.sh "$@" || status=1
+    count "$1" "$status"
+}
+
+# count NAME STATUS: the same for a step that has ended.
+count() {
+    local status=$2 ok bad log=$root/target/log/$1.log
     ok=$(sed -nE 's/^test result: .* ([0-9]+) passed; .*/\1/p; s/^ok +[^ ]+\t.*/1/p' "$log" 2>/dev/null | awk '{s += $1} END {print s + 0}')
     bad=$(sed -nE 's/^test result: .* ([0-9]+) failed; .*/\1/p; s/^FAIL\t.*/1/p' "$log" 2>/dev/null | awk '{s += $1} END {print s + 0}')
     if [[ $((ok + bad)) -eq 0 ]]; then
@@ -30,12 +36,17 @@ bin=${CARGO_TARGET_DIR:-$root/target}/release
 
 # Every build names the whole workspace: a package alone would choose other features of what all share, and compile it again.
 counted lint tests/lint.sh
-counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 tests/step.sh build cargo build --release --locked --workspace --bins || failed=$((failed + 1))
+tests/step.sh build-tests cargo test --release --locked --workspace --exclude bizra-e2e --no-run || failed=$((failed + 1))
+
+# The simulator needs processors and nothing else, and many of the other tests wait: it takes what they leave.
+nice -n 19 tests/step.sh simulation setpriv --pdeathsig TERM "$bin/bizra-sim" \
+    --seeds "${SIM_SEEDS:-1400}" --require-views 1000000 --require-faults 100000 &
+simulation=$!
+trap 'kill "$simulation" 2>/dev/null' EXIT
+
+counted unit cargo test --release --locked --workspace --exclude bizra-e2e
 counted faults-node "$bin/bizra-faults" run --node "$bin/bizra-node" --kills 16 --cuts 5 --flips 24
-counted simulation "$bin/bizra-sim" \
-    --seeds "${SIM_SEEDS:-1400}" --require-views 1000000 --require-faults 100000
-sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 # The rest of the bugs, and the slow ones, are for `make sim-planted`.
 tests/step.sh build-planted cargo build --release --locked --workspace --features bizra-simulator/planted --bin bizra-planted || failed=$((failed + 1))
 counted planted "$bin/bizra-planted" \
@@ -47,6 +58,9 @@ sed -nE 's/^(found .*)/planted: \1/p' target/log/planted.log
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
 counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'
 counted e2e tests/e2e/test.sh
+wait "$simulation"
+count simulation $?
+sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 
 echo "total: $((SECONDS - started)) s; logs in $root/target/log"
 echo "$passed passed, $failed failed"

@@ -10,6 +10,10 @@ use bizra_simulator::{LIVENESS_BOUND, Trace};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 
+/// A simulated network allocates all the time, small and short-lived.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Deterministic simulation of the consensus core and driver under faults.
 #[derive(Debug, Parser)]
 #[command(name = "bizra-sim", version)]

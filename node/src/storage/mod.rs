@@ -77,8 +77,13 @@ impl Family {
         let mut options = Options::default();
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         options.set_write_buffer_size(32 << 20);
+        // A flush may have to wait for a processor (see `open`); writes, and so votes, do not wait for it.
+        options.set_max_write_buffer_number(4);
         let mut table = rocksdb::BlockBasedOptions::default();
         table.set_block_cache(cache);
+        // Otherwise every table that is open holds its own, outside of any bound, and memory grows with the database.
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         match self {
             Self::Accounts | Self::Transactions => {
                 // Keys are public keys and hashes, written in no order, and several a transaction: a hash table takes

@@ -1,10 +1,7 @@
 //! A validator is fenced and let go by its configuration file while it runs; killed in between, it stays fenced.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod common;
-
-use common::devnet::Devnet;
-use common::patience::wait;
+use crate::common::devnet::Devnet;
+use crate::common::patience::wait;
 
 const FENCED: usize = 3;
 

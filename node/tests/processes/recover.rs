@@ -1,21 +1,18 @@
 //! Half of the validators are destroyed with their volumes, and owners restart the chain: real processes, real disks, and
 //! the commands of `docs/runbooks/mass-loss.md`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod common;
 
 use std::fs;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::common::devnet::Devnet;
+use crate::common::patience::wait;
+use crate::common::process::{self, Process, command, run};
 use bizra_node::configuration::Configuration;
 use bizra_node::identity::{Authority, SignerFolder};
 use bizra_node::recovery;
 use bizra_simplex::types::Epoch;
-use common::devnet::Devnet;
-use common::patience::wait;
-use common::process::{command, run};
 use serde_json::Value;
 
 /// What a node says is final: height and hash.
@@ -109,8 +106,7 @@ impl Recovery<'_> {
     }
 
     fn hash(&self, document: &str) -> String {
-        let shown =
-            common::process::json(&["recover", "show", "--document", &self.path(document), "--genesis", &self.genesis]);
+        let shown = process::json(&["recover", "show", "--document", &self.path(document), "--genesis", &self.genesis]);
         shown["hash"].as_str().unwrap().to_owned()
     }
 
@@ -270,7 +266,7 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
     let (document, trust) = (devnet.path("restart.json"), devnet.path("trust.json"));
     for _ in 0..2 {
         let arguments = [&light[..], &["--restart", &document, "--trust", &trust]].concat();
-        let verified = common::process::json(&arguments);
+        let verified = process::json(&arguments);
         assert!(
             verified["epoch"].as_u64().unwrap() > epoch && verified["height"].as_u64().unwrap() >= end,
             "{verified}"
@@ -281,7 +277,7 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
     devnet.kill(2);
     let log = devnet.path("old-v2/test.log");
     let mut old = command(&["run", "--config", &devnet.path("old-v2/node.toml")]);
-    let old = common::process::Process::logged(&mut old, &log);
+    let old = Process::logged(&mut old, &log);
     wait("a refusal", || devnet.log(0).contains("genesis or last restart").then_some(()));
     let went_on = devnet.wait_height(0, end + 5);
     devnet.wait_height(3, went_on);
@@ -294,7 +290,7 @@ fn owners_restart_a_chain_of_which_half_the_validators_are_destroyed() {
     (0..4).for_each(|node| devnet.stop(node));
     for node in 0..4 {
         let (data, genesis) = (devnet.path(&format!("v{node}")), devnet.path("genesis.json"));
-        let report = common::process::json(&["verify", "--data-dir", &data, "--genesis", &genesis]);
+        let report = process::json(&["verify", "--data-dir", &data, "--genesis", &genesis]);
         assert!(report["blocks"].as_u64().unwrap() >= went_on, "{report}");
     }
 }

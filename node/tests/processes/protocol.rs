@@ -1,8 +1,8 @@
 //! A network whose rules change while it runs, and a validator that contradicts itself in it: real nodes, real disks.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-mod common;
-
+use crate::common::devnet::Devnet;
+use crate::common::patience::{PATIENCE, wait};
+use crate::common::process::Process;
 use bizra_driver::PublicKey;
 use bizra_node::block::BlockStore;
 use bizra_node::consensus::Ended;
@@ -13,9 +13,6 @@ use bizra_node::storage::Database;
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_simplex::types::{Digest, Epoch, Signature, ValidatorIndex, View};
 use bizra_simplex::{Block, Protocol, SignedVote, Vote, VoteKind};
-use common::devnet::Devnet;
-use common::patience::{PATIENCE, wait};
-use common::process::Process;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

@@ -1,11 +1,11 @@
 //! A light client of a real network: over several epochs with changing validators, with a transaction proven from the
 //! genesis alone, and with nodes in front of it that lie.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod common;
 
 use std::time::Duration;
 
+use crate::common::devnet::Devnet;
+use crate::common::patience::wait;
+use crate::common::process::{self, Process};
 use bizra_driver::light::{Headers, Link};
 use bizra_node::identity::SignerFolder;
 use bizra_node::light::{Fault, LightClient, LightClientError, Source, Trust, shortest_unbonding};
@@ -13,9 +13,6 @@ use bizra_node::transaction::TransactionId;
 use bizra_proto::v1;
 use bizra_proto::v1::ledger_client::LedgerClient;
 use bizra_proto::v1::ledger_server::{Ledger, LedgerServer};
-use common::devnet::Devnet;
-use common::patience::wait;
-use common::process::{self, Process};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};

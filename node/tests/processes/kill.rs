@@ -1,13 +1,10 @@
 //! A whole network of processes: load, a killed validator, and every database checked afterwards.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod common;
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::devnet::Devnet;
-use common::process;
+use crate::common::devnet::Devnet;
+use crate::common::process;
 
 /// All events of a node's blocks up to a height, as server-sent events.
 fn events(devnet: &Devnet, node: usize, height: u64) -> String {

@@ -1,14 +1,11 @@
 //! A node that cannot or must not run stops with its own exit code and says why, and nothing it holds is changed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod common;
 
 use std::io::Write as _;
 use std::net::TcpListener;
 
+use crate::common::devnet::Devnet;
+use crate::common::process::run as run_command;
 use bizra_proto::exit::{ExitReason, Termination};
-use common::devnet::Devnet;
-use common::process::run as run_command;
 
 /// Runs the node until it stops by itself; its exit reason and termination message.
 fn run(devnet: &Devnet) -> Termination {

@@ -1,16 +1,13 @@
 //! Who a node is, is what it proves, not what it is called; and peers come with the configuration file, without a restart.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::common::devnet::Devnet;
+use crate::common::patience::wait;
 use bizra_node::configuration::Configuration;
 use bizra_node::identity::{Authority, SignerFolder};
-use common::devnet::Devnet;
-use common::patience::wait;
 
 /// The fourth validator runs under another name than the genesis gives it, as one that joined later has none there.
 const RENAMED: &str = "newcomer";

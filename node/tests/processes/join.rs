@@ -1,14 +1,11 @@
 //! A validator that lost its database joins again at a snapshot from its peers, which have forgotten the beginning of the
 //! chain: real processes, real disks, killed in the middle of it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
-
-mod common;
 
 use std::fs;
 
-use common::devnet::Devnet;
-use common::patience::wait;
-use common::process;
+use crate::common::devnet::Devnet;
+use crate::common::patience::wait;
+use crate::common::process;
 
 /// Short epochs, enough accounts for a snapshot of several chunks, peers that prune and serve slowly.
 fn start() -> Devnet {
