@@ -200,6 +200,13 @@ async fn settled<T>(write: impl Future<Output = T>, owe: impl Fn(Debt), debt: im
     result
 }
 
+/// Spreads waits by up to a fifth, so that many objects do not come back at once.
+pub(super) fn jittered(wait: Duration, uid: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    wait + wait / 5 * u32::try_from(hasher.finish() % 100).unwrap_or(0) / 100
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,11 +221,4 @@ mod tests {
         settled(std::future::ready(()), owe, |()| end.clone()).await;
         assert_eq!(owed.into_inner().unwrap_or_else(PoisonError::into_inner), [Debt::Unknown, end]);
     }
-}
-
-/// Spreads waits by up to a fifth, so that many objects do not come back at once.
-pub(super) fn jittered(wait: Duration, uid: &str) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    uid.hash(&mut hasher);
-    wait + wait / 5 * u32::try_from(hasher.finish() % 100).unwrap_or(0) / 100
 }
