@@ -3,6 +3,7 @@
 mod bizra_node;
 mod modes;
 mod network;
+mod node_pool;
 mod node_template;
 mod schema;
 
@@ -15,6 +16,7 @@ pub use network::{
     NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus, ServiceSpec,
     ServiceType, ValidatorCounts,
 };
+pub use node_pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use node_template::{
     AutoGrowSpec, HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
 };

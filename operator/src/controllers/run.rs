@@ -24,9 +24,9 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::{Context, ReconcileError, bizra_node, network};
+use super::{Context, ReconcileError, bizra_node, network, node_pool};
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, NodePool},
     probe::NodeKey,
     resources::{labels, pod},
 };
@@ -65,8 +65,9 @@ pub async fn run(
         let context = Arc::clone(&context);
         let stop = stop.clone();
         controllers.push(tokio::spawn(async move {
-            future::join(
+            future::join3(
                 run_networks(Arc::clone(&context), namespace.as_deref(), stop.clone()),
+                run_pools(Arc::clone(&context), namespace.as_deref(), stop.clone()),
                 run_nodes(context, namespace.as_deref(), receiver, stop),
             )
             .await;
@@ -127,6 +128,31 @@ async fn run_networks(
         .watches(api::<PartialObjectMeta<Pod>>(client, namespace), ours(), move |object| named(&object))
         .graceful_shutdown_on(stop)
         .run(|network, context| measured("Network", network, context, network::reconcile), failed, Arc::clone(&context))
+        .for_each(|_| future::ready(()))
+        .await;
+}
+
+async fn run_pools(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let client = &context.client;
+    let controller = Controller::new(api::<NodePool>(client, namespace), watcher::Config::default())
+        .with_config(configuration(&context));
+    let pools = controller.store();
+    controller
+        .owns(api::<BizraNode>(client, namespace), watcher::Config::default())
+        .watches(api::<PartialObjectMeta<Network>>(client, namespace), watcher::Config::default(), move |network| {
+            let (namespace, name) = (network.metadata.namespace.as_deref(), network.metadata.name.as_deref());
+            let follows = |pool: &Arc<NodePool>| {
+                pool.metadata.namespace.as_deref() == namespace && Some(pool.spec.network_ref.name.as_str()) == name
+            };
+            let following = pools.state().into_iter().filter(follows);
+            following.map(|pool| ObjectRef::from_obj(pool.as_ref())).collect::<Vec<_>>()
+        })
+        .graceful_shutdown_on(stop)
+        .run(|pool, context| measured("NodePool", pool, context, node_pool::reconcile), failed, Arc::clone(&context))
         .for_each(|_| future::ready(()))
         .await;
 }

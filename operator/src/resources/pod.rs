@@ -87,6 +87,9 @@ pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, se
     let mut all_labels = template.pod.labels.clone();
     all_labels.extend(labels::of_node(network, name));
     all_labels.insert(labels::COMPONENT.to_owned(), inputs.component.label().to_owned());
+    if let Some(pool) = label(&owner.metadata, labels::POOL) {
+        all_labels.insert(labels::POOL.to_owned(), pool.to_owned());
+    }
     let mut annotations = template.pod.annotations.clone();
     annotations.insert(labels::VOLUME_ID.to_owned(), inputs.volume_id.to_owned());
     annotations.insert(labels::REVISION.to_owned(), revision);

@@ -15,6 +15,7 @@ mod healing;
 mod lease;
 mod modes;
 mod policy;
+mod pool;
 mod retention;
 mod roll;
 mod rotation;
