@@ -55,4 +55,7 @@ pub mod condition {
     pub const FENCED: &str = "Fenced";
     /// The network has no pods, because it was told so. Only there while that is so.
     pub const HIBERNATED: &str = "Hibernated";
+    /// One host or one zone runs validators with a third of the power: without it no block is finalised. Only there while
+    /// that is so.
+    pub const POWER_CONCENTRATED: &str = "PowerConcentrated";
 }

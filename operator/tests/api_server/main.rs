@@ -14,6 +14,7 @@ mod dropout;
 mod healing;
 mod lease;
 mod modes;
+mod placement;
 mod policy;
 mod pool;
 mod retention;
