@@ -122,6 +122,13 @@ bench-peer: build ## Measure ours next to CometBFT, both stock and tuned (15 min
 	@tests/step.sh build-peer tests/peer/build.sh
 	@$(BIN)/bizra-bench --node $(BIN)/bizra-node peer --programs "$$(tests/peer/build.sh)" $(if $(QUICK),--quick)
 
+.PHONY: bench-operator
+bench-operator: setup ## Measure the operator with 1,000 and 5,000 nodes beside a Go operator of the same shape (half an hour; QUICK=1: 200 nodes, 4 minutes); JSON in target/bench/operator.json
+	@tests/step.sh build-bench-operator cargo build --release --locked --workspace --bin bizra-operator --bin bizra-bench-operator
+	@tests/step.sh build-bench-peer tests/bench-operator/peer/build.sh
+	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) $(BIN)/bizra-bench-operator --operator $(BIN)/bizra-operator \
+		--peer "$$(tests/bench-operator/peer/build.sh)" $(if $(QUICK),--quick)
+
 .PHONY: cluster-up
 cluster-up: ## Start the embedded five-node Kubernetes (nothing to do with KUBECONFIG set)
 	@tests/e2e/cluster.sh up
@@ -145,7 +152,7 @@ generate: setup ## Write all generated files: CRDs in crds/ and in the chart
 .PHONY: fmt
 fmt: ## Format the code
 	@cargo fmt --all
-	@gofmt -w tests/e2e/cluster tests/peer
+	@gofmt -w tests/e2e/cluster tests/peer tests/bench-operator/peer
 
 .PHONY: lint
 lint: setup ## Check format, lints and licences

@@ -11,7 +11,7 @@ check() {
 
 check format cargo fmt --all --check
 check clippy cargo clippy --release --locked --workspace --all-targets -- --deny warnings
-check gofmt bash -c 'test -z "$(gofmt -l tests/e2e/cluster tests/peer | tee /dev/stderr)"'
+check gofmt bash -c 'test -z "$(gofmt -l tests/e2e/cluster tests/peer tests/bench-operator/peer | tee /dev/stderr)"'
 
 deny=$cache/tools/bin/cargo-deny
 if [[ ! -x $deny ]]; then

@@ -9,6 +9,7 @@ pub mod api;
 pub mod certificates;
 pub mod controllers;
 pub mod kubernetes;
+mod memo;
 pub mod metrics;
 pub mod operator;
 pub mod probe;

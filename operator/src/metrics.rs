@@ -1,6 +1,9 @@
 //! Metrics of the operator. Labels never hold names of objects.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    exponential_buckets,
+};
 
 /// All metrics.
 #[derive(Clone)]
@@ -10,6 +13,16 @@ pub struct Metrics {
     pub reconciliations: IntCounterVec,
     /// Their duration in seconds, by kind.
     pub reconcile_seconds: HistogramVec,
+    /// How long objects were due before a worker took them, in seconds, by kind.
+    pub queue_seconds: HistogramVec,
+    /// Objects that are due and wait for a worker, by kind.
+    pub queue_depth: IntGaugeVec,
+    /// Objects in the caches, by kind.
+    pub cached_objects: IntGaugeVec,
+    /// Reads of controllers: answered by a cache, or by the API server.
+    pub cache_reads: IntCounterVec,
+    /// Requests to the API server by verb, resource and result.
+    pub api_calls: IntCounterVec,
     /// Writes by verb and result.
     pub writes: IntCounterVec,
     /// Questions to nodes by result.
@@ -35,7 +48,36 @@ impl Metrics {
             )?,
             reconcile_seconds: register(
                 &registry,
-                HistogramVec::new(HistogramOpts::new("reconcile_seconds", "Time of a reconciliation."), &["kind"])?,
+                HistogramVec::new(seconds("reconcile_seconds", "Time of a reconciliation.")?, &["kind"])?,
+            )?,
+            queue_seconds: register(
+                &registry,
+                HistogramVec::new(
+                    seconds("queue_seconds", "Time an object was due before a worker took it.")?,
+                    &["kind"],
+                )?,
+            )?,
+            queue_depth: register(
+                &registry,
+                IntGaugeVec::new(Opts::new("queue_depth", "Objects that are due and wait for a worker."), &["kind"])?,
+            )?,
+            cached_objects: register(
+                &registry,
+                IntGaugeVec::new(Opts::new("cached_objects", "Objects in the caches."), &["kind"])?,
+            )?,
+            cache_reads: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("reads_total", "Reads of controllers, by who answered: a cache, or the API server."),
+                    &["source"],
+                )?,
+            )?,
+            api_calls: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("api_calls_total", "Requests to the API server."),
+                    &["verb", "resource", "result"],
+                )?,
             )?,
             writes: register(
                 &registry,
@@ -69,6 +111,11 @@ impl Metrics {
         families.extend(prometheus::gather());
         TextEncoder::new().encode_to_string(&families)
     }
+}
+
+/// A histogram from half a millisecond to half a minute.
+fn seconds(name: &str, help: &str) -> Result<HistogramOpts, prometheus::Error> {
+    Ok(HistogramOpts::new(name, help).buckets(exponential_buckets(0.0005, 2.0, 17)?))
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     controllers::{self, Context, RunError, Settings},
-    kubernetes::Announcer,
+    kubernetes::{Announcer, counted},
     metrics::Metrics,
     probe::{PollSettings, Probes, poll_forever},
 };
@@ -26,6 +26,7 @@ pub async fn operate(
     metrics: Metrics,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
+    let client = counted(client, metrics.api_calls.clone());
     let freshness = (polling.interval + polling.timeout).saturating_mul(ROUNDS_AN_ANSWER_COUNTS);
     let probes = Arc::new(Probes::new(freshness.max(Duration::from_secs(1))));
     let (sender, receiver) = mpsc::channel(CHANGES_MAX);

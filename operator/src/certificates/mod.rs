@@ -17,7 +17,7 @@ use rcgen::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::resources::names;
+use crate::{memo::Memo, resources::names};
 
 /// Validity of the operator's client certificate, which lives in memory only.
 const CLIENT_VALIDITY: Duration = Duration::from_hours(24);
@@ -173,9 +173,18 @@ impl NodeNames<'_> {
 /// True if a node needs a (new) certificate: it has none, has another key, two thirds of its validity are over, or it
 /// is valid for longer than it now should be. A request that cannot be read needs none: there is nothing to sign.
 pub fn needs_issue(current: Option<&CertificateFacts>, request: &str, validity: Duration, now: u64) -> bool {
-    let Ok(request) = CertificateSigningRequestParams::from_pem(request) else { return false };
+    let Ok(key) = requested_key(request) else { return false };
     let Some(facts) = current else { return true };
-    facts.public_key != request.public_key.der_bytes() || is_due(facts, validity, now)
+    facts.public_key != key || is_due(facts, validity, now)
+}
+
+/// The key a request asks to have certified, proven by its signature.
+fn requested_key(request: &str) -> Result<Vec<u8>, rcgen::Error> {
+    static READ: Memo<Vec<u8>> = Memo::new(16_384);
+    READ.result(&[request.as_bytes()], || {
+        let request = CertificateSigningRequestParams::from_pem(request)?;
+        Ok(request.public_key.der_bytes().to_vec())
+    })
 }
 
 /// True if two thirds of a certificate's validity are over, or it is valid for longer than it now should be.

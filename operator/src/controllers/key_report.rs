@@ -3,7 +3,13 @@
 use bizra_proto::ceremony::{KeyReport, verify_possession};
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::resources::{labels, pod};
+use crate::{
+    memo::Memo,
+    resources::{labels, pod},
+};
+
+/// Proofs that hold.
+static PROVEN: Memo<()> = Memo::new(16_384);
 
 /// What a pod's status says of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +40,10 @@ pub fn read(pod: &Pod, volume_id: &str, chain_id: &str) -> KeyReading {
         .and_then(|terminated| terminated.message.as_deref());
     let Some(message) = message else { return KeyReading::Absent };
     match serde_json::from_str::<KeyReport>(message) {
-        Ok(report) => match verify_possession(&report.public_key, &report.proof_of_possession, chain_id) {
-            Ok(_) => KeyReading::Reported(Box::new(report)),
+        Ok(report) => match PROVEN.result(&[chain_id.as_bytes(), message.as_bytes()], || {
+            verify_possession(&report.public_key, &report.proof_of_possession, chain_id).map(drop)
+        }) {
+            Ok(()) => KeyReading::Reported(Box::new(report)),
             Err(error) => KeyReading::Invalid(error.to_string()),
         },
         Err(error) => KeyReading::Invalid(format!("the key report cannot be read: {error}")),

@@ -1,6 +1,7 @@
 //! The controllers. Each has a folder with the same four files: observe, plan, act, report.
 
 pub mod bizra_node;
+pub mod caches;
 pub mod conditions;
 mod context;
 #[cfg(test)]
@@ -14,14 +15,37 @@ mod model;
 pub mod network;
 pub mod node_pool;
 pub mod ownership;
+mod queue;
 pub mod quorum;
 mod reading;
 mod run;
+mod wake;
 
 pub use context::{Context, Settings};
+pub use reading::Source;
 pub use run::{RunError, is_installed, run};
 
+use std::time::Duration;
+
 use crate::kubernetes::WriteError;
+
+/// When an object is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    again: Option<Duration>,
+}
+
+impl Action {
+    /// After this time, or sooner if something happens.
+    pub fn requeue(wait: Duration) -> Self {
+        Self { again: Some(wait) }
+    }
+
+    /// When something happens.
+    pub fn await_change() -> Self {
+        Self { again: None }
+    }
+}
 
 /// Why a reconciliation failed. It is tried again, later and later.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +70,7 @@ pub enum ReconcileError {
     Certificate(#[from] crate::certificates::CertificateError),
     /// It took too long; the API server may hang.
     #[error("no end after {} s; the API server may be overloaded", .0.as_secs())]
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
     /// The status could not be written.
     #[error("failed to write the status: {0}")]
     Report(#[source] kube::Error),

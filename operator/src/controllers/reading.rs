@@ -1,14 +1,104 @@
-//! Live reads. Plans are made from what the API server says now, never from a cache that may be behind; watches only
-//! tell when to look.
+//! How controllers read. A plan is made from caches as long as what it does can be taken back; what cannot (a genesis, a permit,
+//! an eviction, a deletion, a new volume) is planned again from live reads before it is done. Whatever the source, no read misses a
+//! write of this process: where a cache does, the API server is asked.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
 use kube::{Api, Client, Resource, api::ListParams};
 
-use super::ReconcileError;
+use super::{Context, ReconcileError, caches::Kept};
+use crate::{
+    kubernetes::{Answer, key_of},
+    resources::labels,
+};
+
+/// How long a read waits for a watch to tell of an own write before it asks the API server.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From what watches have told, where that is enough.
+    Cache,
+    /// From the API server.
+    Live,
+}
 
 /// Reads one object.
+pub(super) async fn one<K: Kept>(
+    context: &Context,
+    source: Source,
+    namespace: &str,
+    name: &str,
+    what: &'static str,
+) -> Result<Option<K>, ReconcileError> {
+    let cache = K::cache(&context.caches);
+    let key = (namespace.to_owned(), name.to_owned());
+    if source == Source::Cache {
+        let mut answer = cache.look(&key);
+        if matches!(answer, Answer::Behind) && cache.catch_up(&key, PATIENCE).await {
+            answer = cache.look(&key);
+        }
+        let found = match answer {
+            Answer::Known(object) => Some(Some(K::clone(&object))),
+            Answer::Gone => Some(None),
+            Answer::Absent if K::IS_CREATE_ONLY => Some(None),
+            Answer::Absent | Answer::Behind => None,
+        };
+        if let Some(found) = found {
+            context.metrics.cache_reads.with_label_values(&["cached"]).inc();
+            return Ok(found);
+        }
+    }
+    context.metrics.cache_reads.with_label_values(&["live"]).inc();
+    let before = cache.before();
+    let mut live = get::<K>(&context.client, namespace, name, what).await?;
+    if let Some(live) = &mut live {
+        live.prune();
+    }
+    cache.learn(&key, live.as_ref(), before);
+    Ok(live)
+}
+
+/// Reads all objects of a network.
+pub(super) async fn of_network<K: Kept>(
+    context: &Context,
+    source: Source,
+    namespace: &str,
+    network: &str,
+    what: &'static str,
+) -> Result<Vec<K>, ReconcileError> {
+    let cache = K::cache(&context.caches);
+    if source == Source::Cache {
+        context.metrics.cache_reads.with_label_values(&["cached"]).inc();
+        let mut objects: Vec<K> = cache.of_network(namespace, network).iter().map(|object| K::clone(object)).collect();
+        // What this process has written is read one by one, if the watch has not told of it in time.
+        for key in cache.behind(namespace) {
+            let told = objects.iter().position(|object| key_of(object) == key);
+            let now = one::<K>(context, source, namespace, &key.1, what).await?;
+            let now = now.filter(|object| object.network() == Some(network));
+            match (told, now) {
+                (Some(place), Some(now)) => objects[place] = now,
+                (Some(place), None) => drop(objects.remove(place)),
+                (None, Some(now)) => objects.push(now),
+                (None, None) => {}
+            }
+        }
+        objects.sort_by_key(kube::ResourceExt::name_any);
+        return Ok(objects);
+    }
+    context.metrics.cache_reads.with_label_values(&["live"]).inc();
+    let selector = if K::SELECTOR.is_empty() { String::new() } else { format!("{}={network}", labels::NETWORK) };
+    let mut objects = list::<K>(&context.client, namespace, &selector, what).await?;
+    objects.retain_mut(|object| {
+        object.prune();
+        object.network() == Some(network)
+    });
+    Ok(objects)
+}
+
+/// Reads one object live.
 pub(super) async fn get<K>(
     client: &Client,
     namespace: &str,
@@ -24,7 +114,7 @@ where
         .map_err(|source| ReconcileError::Observe { what, source })
 }
 
-/// Reads all objects of a namespace, in one consistent list.
+/// Reads all objects of a namespace live, in one consistent list.
 pub(super) async fn list_all<K>(client: &Client, namespace: &str, what: &'static str) -> Result<Vec<K>, ReconcileError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
@@ -32,7 +122,7 @@ where
     list(client, namespace, "", what).await
 }
 
-/// Reads all objects with these labels, in one consistent list.
+/// Reads all objects with these labels live, in one consistent list.
 pub(super) async fn list<K>(
     client: &Client,
     namespace: &str,

@@ -11,7 +11,10 @@ use kube::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::compare::covers;
+use super::{
+    cache::{Debt, ObjectKey},
+    compare::covers,
+};
 use crate::resources::{labels, short_hash};
 
 /// Where an object is.
@@ -45,6 +48,11 @@ impl Target {
     /// Name of the object.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Namespace and name.
+    pub fn key(&self) -> ObjectKey {
+        (self.namespace.clone(), self.name.clone())
     }
 
     fn api(&self, client: &Client) -> Api<DynamicObject> {
@@ -141,6 +149,25 @@ impl Write {
         }
     }
 
+    /// What is written.
+    pub fn target(&self) -> &Target {
+        match self {
+            Self::Apply(manifest) | Self::Create(manifest) => &manifest.target,
+            Self::Merge { target, .. } | Self::Delete { target, .. } | Self::Evict { target, .. } => target,
+        }
+    }
+
+    /// True if it makes a volume larger.
+    pub fn grows_a_volume(&self) -> bool {
+        let Self::Merge { target, patch, .. } = self else { return false };
+        target.kind() == "PersistentVolumeClaim" && patch.pointer("/spec/resources/requests/storage").is_some()
+    }
+
+    /// True if it takes something away.
+    pub fn removes(&self) -> bool {
+        matches!(self, Self::Delete { .. } | Self::Evict { .. })
+    }
+
     /// Deletes `object` as it was observed.
     pub fn delete<K: Resource<DynamicType = ()>>(object: &K) -> Self {
         Self::Delete {
@@ -183,6 +210,15 @@ pub enum WriteOutcome {
     Refused,
 }
 
+/// How a write ended, and what a cache has to have seen before it is planned from again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// How it ended.
+    pub outcome: WriteOutcome,
+    /// What the cache of its kind owes.
+    pub debt: Debt,
+}
+
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -197,19 +233,23 @@ pub enum WriteError {
     },
 }
 
-/// Executes one write.
-pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, WriteError> {
+/// Executes one write. After a failure nobody knows what the object is like: the caches owe [`Debt::Unknown`].
+pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError> {
+    let written = |object: DynamicObject| match object.metadata.resource_version {
+        Some(version) => Debt::Version { version, is_report: false },
+        None => Debt::Unknown,
+    };
     let result = match write {
         Write::Apply(manifest) => {
             let parameters = PatchParams::apply(labels::MANAGER).force();
             let api = manifest.target.api(client);
-            api.patch(&manifest.target.name, &parameters, &Patch::Apply(&manifest.body)).await.map(drop)
+            api.patch(&manifest.target.name, &parameters, &Patch::Apply(&manifest.body)).await.map(written)
         }
         Write::Create(manifest) => {
             let object: DynamicObject = serde_json::from_value(manifest.body.clone())
                 .map_err(|error| WriteError::Api { what: write.describe(), source: kube::Error::SerdeError(error) })?;
             let parameters = PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
-            manifest.target.api(client).create(&parameters, &object).await.map(drop)
+            manifest.target.api(client).create(&parameters, &object).await.map(written)
         }
         Write::Merge { target, patch, uid, resource_version } => {
             let mut patch = patch.clone();
@@ -218,7 +258,7 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
                 patch["metadata"]["resourceVersion"] = json!(version);
             }
             let parameters = PatchParams { field_manager: Some(labels::MANAGER.to_owned()), ..PatchParams::default() };
-            target.api(client).patch(&target.name, &parameters, &Patch::Merge(&patch)).await.map(drop)
+            target.api(client).patch(&target.name, &parameters, &Patch::Merge(&patch)).await.map(written)
         }
         Write::Delete { target, uid, resource_version } => {
             let parameters = DeleteParams {
@@ -229,7 +269,7 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
                 }),
                 ..DeleteParams::default()
             };
-            target.api(client).delete(&target.name, &parameters).await.map(drop)
+            target.api(client).delete(&target.name, &parameters).await.map(|_| Debt::End { uid: uid.clone() })
         }
         Write::Evict { target, uid, resource_version } => {
             let mut preconditions = json!({"uid": uid});
@@ -246,29 +286,26 @@ pub async fn execute(client: &Client, write: &Write) -> Result<WriteOutcome, Wri
             let pods: Api<Pod> = Api::namespaced(client.clone(), &target.namespace);
             let parameters = PostParams::default();
             let evicted = pods.create_subresource::<Value, Value>("eviction", &target.name, &parameters, &eviction);
-            evicted.await.map(drop)
+            evicted.await.map(|_| Debt::End { uid: uid.clone() })
         }
     };
+    // Whoever was faster: what the object is like now has to be read.
+    let superseded = Ok(Done { outcome: WriteOutcome::Superseded, debt: Debt::Unknown });
     match result {
-        Ok(()) => Ok(WriteOutcome::Written),
+        Ok(debt) => Ok(Done { outcome: WriteOutcome::Written, debt }),
         // 429 may also be an overloaded API server; either way the eviction is tried again later.
         Err(kube::Error::Api(status)) if status.code == 429 && matches!(write, Write::Evict { .. }) => {
-            Ok(WriteOutcome::Refused)
+            Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
         }
         // Nothing else that is patched on a claim can be forbidden; its storage class allows no growth.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && grows_a_volume(write) => {
-            Ok(WriteOutcome::Refused)
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && write.grows_a_volume() => {
+            Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
         }
         // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(WriteOutcome::Superseded),
-        Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => Ok(WriteOutcome::Superseded),
+        Err(kube::Error::Api(status)) if status.code == 409 => superseded,
+        Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => superseded,
         Err(source) => Err(WriteError::Api { what: write.describe(), source }),
     }
-}
-
-fn grows_a_volume(write: &Write) -> bool {
-    let Write::Merge { target, patch, .. } = write else { return false };
-    target.kind() == "PersistentVolumeClaim" && patch.pointer("/spec/resources/requests/storage").is_some()
 }
 
 fn is_on_existing(write: &Write) -> bool {

@@ -18,6 +18,16 @@ use tonic::transport::Channel;
 
 use crate::certificates::Trust;
 
+/// Questions a second, of all nodes together. With more nodes than that times the interval each is asked less often, and its
+/// answer counts for longer: what a node does not say itself, its pod's status does.
+const QUESTIONS_PER_SECOND: usize = 250;
+
+/// Connections that are kept. Nodes beyond are connected to for each question.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Rounds of questions that an answer counts for, when there are more nodes than can be asked within the interval.
+const ROUNDS_AN_ANSWER_COUNTS: u32 = 4;
+
 /// How long a node has that is asked right before another one is taken down.
 const ASK_NOW_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -73,10 +83,16 @@ struct Progress {
     chunks: u64,
 }
 
+/// Whom a network's nodes and the operator believe, and what all connections to them share.
+struct Trusted {
+    trust: Trust,
+    tls: client::SharedTls,
+}
+
 /// All nodes being asked, and what they said. Bounded by the number of `BizraNode`s.
 pub struct Probes {
     entries: Mutex<BTreeMap<NodeKey, Entry>>,
-    trusts: Mutex<BTreeMap<String, Arc<Trust>>>,
+    trusts: Mutex<BTreeMap<String, Arc<Trusted>>>,
     /// An answer older than this does not count.
     freshness: Duration,
     newcomer: Notify,
@@ -117,7 +133,9 @@ impl Probes {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         match entries.get(key) {
             Some(entry) if entry.target.pod_uid == pod_uid => {
-                if entry.asked_at.unwrap_or(entry.known_since).elapsed() > self.freshness {
+                let round = Duration::from_secs((entries.len() / QUESTIONS_PER_SECOND) as u64);
+                let freshness = self.freshness.max(round * ROUNDS_AN_ANSWER_COUNTS);
+                if entry.asked_at.unwrap_or(entry.known_since).elapsed() > freshness {
                     Word::Unknown("there is no recent answer".to_owned())
                 } else {
                     entry.word.clone()
@@ -142,8 +160,7 @@ impl Probes {
 
     /// Asks the node in this pod now. A pod that is not known has not been asked.
     pub async fn ask_now(&self, key: &NodeKey, pod_uid: &str) -> Word {
-        let question = self.questions(Which::All).into_iter().find(|question| question.key == *key);
-        match question.filter(|question| question.target.pod_uid == pod_uid) {
+        match self.question(key).filter(|question| question.target.pod_uid == pod_uid) {
             Some(question) => poller::put(&question, ASK_NOW_PATIENCE).await.0,
             None => Word::Unasked,
         }
@@ -153,10 +170,11 @@ impl Probes {
     /// of the operator a node may well be met before its network.
     pub fn trust(&self, network_uid: &str, trust: Trust) {
         let mut trusts = self.trusts.lock().unwrap_or_else(PoisonError::into_inner);
-        if trusts.get(network_uid).is_some_and(|known| **known == trust) {
+        if trusts.get(network_uid).is_some_and(|known| known.trust == trust) {
             return;
         }
-        trusts.insert(network_uid.to_owned(), Arc::new(trust));
+        let trusted = Trusted { trust, tls: client::SharedTls::default() };
+        trusts.insert(network_uid.to_owned(), Arc::new(trusted));
         drop(trusts);
         // Connections show and believe certificates of the time they were made.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +189,7 @@ impl Probes {
         self.trusts.lock().unwrap_or_else(PoisonError::into_inner).remove(network_uid);
     }
 
-    fn trust_of(&self, network_uid: &str) -> Option<Arc<Trust>> {
+    fn trusted(&self, network_uid: &str) -> Option<Arc<Trusted>> {
         self.trusts.lock().unwrap_or_else(PoisonError::into_inner).get(network_uid).cloned()
     }
 
@@ -180,17 +198,37 @@ impl Probes {
         self.newcomer.notified().await;
     }
 
-    fn questions(&self, which: Which) -> Vec<Question> {
+    fn question(&self, key: &NodeKey) -> Option<Question> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .iter()
-            .filter(|(_, entry)| which == Which::All || entry.asked_at.is_none())
-            .filter_map(|(key, entry)| {
-                let trust = self.trust_of(&entry.target.network_uid)?;
-                let (target, connection) = (entry.target.clone(), entry.connection.clone());
-                Some(Question { key: key.clone(), target, trust, connection })
-            })
-            .collect()
+        self.question_to(key, entries.get(key)?, Keep::No)
+    }
+
+    fn question_to(&self, key: &NodeKey, entry: &Entry, keep: Keep) -> Option<Question> {
+        let trusted = self.trusted(&entry.target.network_uid)?;
+        let (target, connection) = (entry.target.clone(), entry.connection.clone());
+        Some(Question { key: key.clone(), target, trusted, connection, keep })
+    }
+
+    /// Nodes that have never been asked, and at most `others_max` of those that were asked longer ago than `interval`, the
+    /// longest first.
+    fn questions(&self, interval: Duration, others_max: usize) -> Vec<Question> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due: Vec<(Instant, usize, &NodeKey, &Entry)> = Vec::new();
+        let mut newcomers = Vec::new();
+        for (place, (key, entry)) in entries.iter().enumerate() {
+            match entry.asked_at {
+                None => newcomers.push((entry.known_since, place, key, entry)),
+                Some(at) if at.elapsed() >= interval => due.push((at, place, key, entry)),
+                Some(_) => {}
+            }
+        }
+        due.sort_unstable_by_key(|(at, ..)| *at);
+        due.truncate(others_max);
+        let chosen = newcomers.into_iter().chain(due);
+        let questions = chosen.filter_map(|(_, place, key, entry)| {
+            self.question_to(key, entry, if place < CONNECTIONS_MAX { Keep::Yes } else { Keep::No })
+        });
+        questions.collect()
     }
 
     /// Keeps an answer; true if something changed that a controller should look at.
@@ -217,15 +255,16 @@ impl Probes {
 struct Question {
     key: NodeKey,
     target: ProbeTarget,
-    trust: Arc<Trust>,
+    trusted: Arc<Trusted>,
     connection: Option<Connection>,
+    keep: Keep,
 }
 
-/// Which nodes to ask.
+/// Whether a connection is kept for the next question.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    All,
-    Newcomers,
+enum Keep {
+    Yes,
+    No,
 }
 
 /// The part of an answer that is worth waking a controller for. Heights are not.
@@ -283,11 +322,35 @@ mod tests {
         let probes = Probes::new(Duration::from_mins(1));
         let key = ("default".to_owned(), "demo-v0".to_owned());
         probes.ask(key.clone(), target("pod-1"));
-        assert!(probes.questions(Which::All).is_empty());
+        assert!(probes.questions(Duration::ZERO, 10).is_empty());
         assert_eq!(probes.latest(&key, "pod-1"), Word::Unasked);
+        probes.trust("n", trust());
+        assert_eq!(probes.questions(Duration::ZERO, 0).len(), 1);
+    }
+
+    fn trust() -> Trust {
         let authority = Authority::generate("default", "n", 1, Duration::from_mins(1), 0).unwrap();
-        probes.trust("n", Trust { roots: vec![authority.certificate.clone()], client: authority });
-        assert_eq!(probes.questions(Which::Newcomers).len(), 1);
+        Trust { roots: vec![authority.certificate.clone()], client: authority }
+    }
+
+    #[test]
+    fn who_was_asked_longest_ago_is_asked_first_and_newcomers_do_not_wait() {
+        let probes = Probes::new(Duration::from_mins(1));
+        probes.trust("n", trust());
+        let key = |name: &str| ("default".to_owned(), name.to_owned());
+        for name in ["a", "b", "c"] {
+            probes.ask(key(name), target("pod-1"));
+        }
+        for name in ["c", "a"] {
+            probes.record(&key(name), &target("pod-1"), status(1), None);
+        }
+        let asked = |interval, others_max| {
+            let questions = probes.questions(interval, others_max);
+            questions.into_iter().map(|question| question.key.1).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(Duration::ZERO, 1), ["b", "c"]);
+        assert_eq!(asked(Duration::ZERO, 9), ["b", "c", "a"]);
+        assert_eq!(asked(Duration::from_mins(1), 9), ["b"]);
     }
 
     #[test]

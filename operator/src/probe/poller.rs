@@ -1,4 +1,4 @@
-//! Asks all nodes, again and again, some at a time.
+//! Asks all nodes, again and again, some at a time and never more than so many a second.
 
 use std::{
     sync::Arc,
@@ -9,12 +9,15 @@ use futures::{StreamExt, stream};
 use prometheus::IntCounterVec;
 use tokio::sync::mpsc;
 
-use super::{Connection, NodeKey, Probes, Question, Which, Word, client};
+use super::{Connection, Keep, NodeKey, Probes, QUESTIONS_PER_SECOND, Question, Word, client};
+
+/// Longest time between two looks at who is to be asked.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How nodes are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct PollSettings {
-    /// Time between two rounds.
+    /// Time between two questions to a node.
     pub interval: Duration,
     /// Time a node has to answer.
     pub timeout: Duration,
@@ -29,20 +32,25 @@ pub async fn poll_forever(
     answers: IntCounterVec,
     changed: mpsc::Sender<NodeKey>,
 ) {
-    let mut rounds = tokio::time::interval(settings.interval);
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let look = LOOK_INTERVAL.min(settings.interval);
+    let others_max = QUESTIONS_PER_SECOND * look.as_millis().max(1) as usize / 1000;
+    let mut looks = tokio::time::interval(look);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let which = tokio::select! {
-            _ = rounds.tick() => Which::All,
-            () = probes.newcomer() => Which::Newcomers,
+        let others_max = tokio::select! {
+            _ = looks.tick() => others_max.max(1),
+            () = probes.newcomer() => 0,
         };
-        stream::iter(probes.questions(which))
+        // Who will be due before the next look is due now.
+        let interval = settings.interval.saturating_sub(look / 2);
+        stream::iter(probes.questions(interval, others_max))
             .for_each_concurrent(settings.concurrency, |question| {
                 let (probes, answers, changed) = (&probes, &answers, &changed);
                 async move {
                     let (word, connection) = put(&question, settings.timeout).await;
                     let result = if matches!(word, Word::Status(_)) { "answered" } else { "silent" };
                     answers.with_label_values(&[result]).inc();
+                    let connection = connection.filter(|_| question.keep == Keep::Yes);
                     if probes.record(&question.key, &question.target, word, connection) {
                         // A full queue means the controllers are behind; they will come by anyway.
                         let _ = changed.try_send(question.key);
@@ -58,7 +66,13 @@ pub(super) async fn put(question: &Question, timeout: Duration) -> (Word, Option
     let known = question.connection.clone().filter(|connection| now < connection.renew_at);
     let connection = match known {
         Some(connection) => connection,
-        None => match client::connect(&question.key.1, &question.target, &question.trust, now) {
+        None => match client::connect(
+            &question.key.1,
+            &question.target,
+            &question.trusted.trust,
+            &question.trusted.tls,
+            now,
+        ) {
             Ok(connection) => connection,
             Err(error) => return (Word::Unknown(error.to_string()), None),
         },

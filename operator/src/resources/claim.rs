@@ -41,6 +41,14 @@ pub fn claim(
     }
 }
 
+/// Notes on a claim which genesis its data belongs to.
+pub fn set_genesis(claim: &mut PersistentVolumeClaim, hash: &str) {
+    let metadata = &mut claim.metadata;
+    let label = labels::genesis_label(hash).to_owned();
+    metadata.labels.get_or_insert_default().insert(labels::GENESIS_HASH.to_owned(), label);
+    metadata.annotations.get_or_insert_default().insert(labels::GENESIS_HASH.to_owned(), hash.to_owned());
+}
+
 /// True if the claim was bound to a volume that is not there any more.
 pub fn is_lost(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost")

@@ -4,7 +4,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,21 +27,31 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 const ADMIN_TOKEN: &str = "admin";
-const OPERATOR_TOKEN: &str = "operator";
+pub(crate) const OPERATOR_TOKEN: &str = "operator";
 pub(crate) const OPERATOR_NAMESPACE: &str = "bizra-system";
 
 /// The running programs. They end when this process does: each is a child of a shell that waits for its standard input
 /// to close.
 pub(crate) struct Cluster {
     port: u16,
+    folder: PathBuf,
     guards: Vec<Child>,
+}
+
+/// What a cluster has besides what the tests need.
+#[derive(Default)]
+pub(crate) struct Additions {
+    /// Tokens and whose they are; they may do nothing unless somebody binds them a role.
+    pub tokens: Vec<(&'static str, &'static str)>,
+    /// Writes what it needs into the cluster's folder and returns more arguments for the API server.
+    pub api_server: Option<fn(&Path) -> Vec<String>>,
 }
 
 static CLUSTER: OnceLock<Cluster> = OnceLock::new();
 
 /// The cluster, started by the first test that asks.
 pub(crate) fn cluster() -> &'static Cluster {
-    CLUSTER.get_or_init(|| std::thread::spawn(Cluster::start).join().unwrap())
+    CLUSTER.get_or_init(|| std::thread::spawn(|| Cluster::start(&Additions::default())).join().unwrap())
 }
 
 impl Cluster {
@@ -50,6 +63,24 @@ impl Cluster {
     /// A client with exactly the operator's rights.
     pub(crate) fn operator(&self) -> Client {
         Client::try_from(self.config(OPERATOR_TOKEN)).unwrap()
+    }
+
+    /// Where the logs are; it goes when the cluster does.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Text of a kubeconfig for the holder of this token.
+    pub(crate) fn kubeconfig(&self, token: &str) -> String {
+        kubeconfig(self.port, token)
+    }
+
+    /// Ends the programs and waits until they are gone.
+    pub(crate) fn stop(self) {
+        for mut guard in self.guards {
+            drop(guard.stdin.take());
+            guard.wait().unwrap();
+        }
     }
 
     /// A client with exactly the rights of this service account.
@@ -69,23 +100,29 @@ impl Cluster {
         config
     }
 
-    fn start() -> Self {
+    /// Starts a cluster of its own. Must not be called from within an async runtime.
+    pub(crate) fn start(additions: &Additions) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
         let binaries = PathBuf::from(std::env::var_os("BIZRA_CLUSTER_BIN").expect(
             "BIZRA_CLUSTER_BIN must name the folder with `etcd` and `kubeplane`; run `make test`, which builds them",
         ));
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("api-server-{}", std::process::id()));
+        let parent = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let number = STARTED.fetch_add(1, Ordering::SeqCst);
+        let folder = parent.join(format!("api-server-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let (etcd, etcd_peer, port) = (free_port(), free_port(), free_port());
 
         let service = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:bizra-operator");
-        let tokens = format!(
+        let mut tokens = format!(
             "{ADMIN_TOKEN},admin,admin,\"system:masters\"\n{OPERATOR_TOKEN},{service},{service},\"system:serviceaccounts\"\n"
         );
+        let more = additions.tokens.iter();
+        tokens.extend(more.map(|(token, user)| format!("{token},{user},{user},\"system:serviceaccounts\"\n")));
         std::fs::write(folder.join("tokens.csv"), tokens).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         std::fs::write(folder.join("service-account.key"), key.serialize_pem()).unwrap();
         std::fs::write(folder.join("service-account.pub"), key.public_key_pem()).unwrap();
-        std::fs::write(folder.join("kubeconfig"), kubeconfig(port)).unwrap();
+        std::fs::write(folder.join("kubeconfig"), kubeconfig(port, ADMIN_TOKEN)).unwrap();
 
         let mut guards = vec![guarded(
             &folder,
@@ -102,31 +139,30 @@ impl Cluster {
             ],
         )];
         let kubeplane = binaries.join("kubeplane");
-        guards.push(guarded(
-            &folder,
-            "kube-apiserver",
-            &kubeplane,
-            &[
-                "kube-apiserver",
-                &format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
-                &format!("--secure-port={port}"),
-                &format!("--cert-dir={}", folder.display()),
-                "--service-cluster-ip-range=10.0.0.0/16",
-                &format!("--token-auth-file={}/tokens.csv", folder.display()),
-                "--authorization-mode=RBAC",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                &format!("--service-account-key-file={}/service-account.pub", folder.display()),
-                &format!("--service-account-signing-key-file={}/service-account.key", folder.display()),
-                // There is nobody who would make the default service accounts.
-                "--disable-admission-plugins=ServiceAccount",
-                "--endpoint-reconciler-type=none",
-            ],
-        ));
-        let mut cluster = Self { port, guards };
+        let mut arguments = vec![
+            "kube-apiserver".to_owned(),
+            format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--cert-dir={}", folder.display()),
+            "--service-cluster-ip-range=10.0.0.0/16".to_owned(),
+            format!("--token-auth-file={}/tokens.csv", folder.display()),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}/service-account.pub", folder.display()),
+            format!("--service-account-signing-key-file={}/service-account.key", folder.display()),
+            // There is nobody who would make the default service accounts.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+        ];
+        arguments.extend(additions.api_server.map(|more| more(&folder)).unwrap_or_default());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        guards.push(guarded(&folder, "kube-apiserver", &kubeplane, &arguments));
+        let mut cluster = Self { port, folder, guards };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(cluster.prepare(&folder));
+        runtime.block_on(cluster.prepare());
+        let folder = cluster.folder.clone();
         cluster.guards.push(guarded(
             &folder,
             "kube-controller-manager",
@@ -146,7 +182,8 @@ impl Cluster {
     }
 
     /// Waits for the API server and installs what `config/default` installs, except the Deployment.
-    async fn prepare(&self, folder: &Path) {
+    async fn prepare(&self) {
+        let folder = &self.folder;
         let client = self.admin();
         let started = Instant::now();
         while client.apiserver_version().await.is_err() {
@@ -186,8 +223,9 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/default/rbac.yaml");
-        for document in std::fs::read_to_string(rules).unwrap().split("---\n") {
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+        let rules = folders.map(|folder| folder.join("config/default/rbac.yaml")).find(|file| file.exists());
+        for document in std::fs::read_to_string(rules.unwrap()).unwrap().split("---\n") {
             let value: serde_json::Value = serde_yaml_ng::from_str(document).unwrap();
             match value["kind"].as_str().unwrap() {
                 "ClusterRole" => create::<ClusterRole>(&Api::all(client.clone()), &value).await,
@@ -209,19 +247,20 @@ where
     api.create(&PostParams::default(), &serde_json::from_value(value.clone()).unwrap()).await.unwrap();
 }
 
-fn kubeconfig(port: u16) -> String {
+fn kubeconfig(port: u16, token: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: test\ncontexts: [{{name: test, context: {{cluster: test, user: test}}}}]\nclusters: [{{name: test, cluster: {{server: \"https://127.0.0.1:{port}\", insecure-skip-tls-verify: true}}}}]\nusers: [{{name: test, user: {{token: {ADMIN_TOKEN}}}}}]\n"
+        "apiVersion: v1\nkind: Config\ncurrent-context: test\ncontexts: [{{name: test, context: {{cluster: test, user: test}}}}]\nclusters: [{{name: test, cluster: {{server: \"https://127.0.0.1:{port}\", insecure-skip-tls-verify: true}}}}]\nusers: [{{name: test, user: {{token: {token}}}}}]\n"
     )
 }
 
-/// Starts a program that ends with this process, however that ends: the shell's standard input closes then.
+/// Starts a program that ends with this process, however that ends: the shell's standard input closes then. A key that interrupts
+/// them all must not end the shell before that.
 fn guarded(folder: &Path, name: &str, program: &Path, arguments: &[&str]) -> Child {
     assert!(program.exists(), "{} is missing; run `make test`, which builds it", program.display());
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
     Command::new("sh")
         .arg("-c")
-        .arg("log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill -9 $!; wait $!; rm -rf \"$folder\"")
+        .arg("trap '' INT TERM HUP; log=$1; folder=$2; shift 2; \"$@\" </dev/null & cat >/dev/null; kill -9 $!; wait $!; rm -rf \"$folder\"")
         .arg("sh")
         .arg(name)
         .arg(folder)

@@ -65,7 +65,7 @@ impl Service<Request<Body>> for Counted {
         if ledger.crashed.load(Ordering::SeqCst) {
             return Box::pin(async move { Err(dead()) });
         }
-        let counts = request.method() != Method::GET && !request.uri().path().ends_with("/events");
+        let counts = request.method() != Method::GET && !request.uri().path().contains("/events");
         let mut last = false;
         if counts {
             let what = format!("{} {}", request.method(), request.uri().path());

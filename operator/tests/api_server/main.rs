@@ -3,6 +3,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// Shared with tests/bench-operator, which uses more of it.
+#[allow(dead_code)]
 mod cluster;
 mod crash;
 mod kubelet;

@@ -48,12 +48,12 @@ async fn an_eviction_hits_the_pod_it_was_meant_for_and_no_later_one_of_its_name(
     let mut former = pod.clone();
     former.metadata.uid = Some("0a77b7c6-0000-4000-8000-000000000000".to_owned());
     let client = cluster().operator();
-    assert_eq!(execute(&client, &Write::evict(&former)).await.unwrap(), WriteOutcome::Superseded);
+    assert_eq!(execute(&client, &Write::evict(&former)).await.unwrap().outcome, WriteOutcome::Superseded);
     let mut earlier = pod.clone();
     earlier.metadata.resource_version = Some("1".to_owned());
-    assert_eq!(execute(&client, &Write::evict_unchanged(&earlier)).await.unwrap(), WriteOutcome::Superseded);
+    assert_eq!(execute(&client, &Write::evict_unchanged(&earlier)).await.unwrap().outcome, WriteOutcome::Superseded);
     assert_eq!(pods.get("a").await.unwrap().uid(), pod.uid());
-    assert_eq!(execute(&client, &Write::evict(&pod)).await.unwrap(), WriteOutcome::Written);
+    assert_eq!(execute(&client, &Write::evict(&pod)).await.unwrap().outcome, WriteOutcome::Written);
     assert!(pods.get_opt("a").await.unwrap().is_none());
 }
 

@@ -8,9 +8,9 @@ pub mod report;
 
 use std::{sync::Arc, time::Duration};
 
-use kube::{Resource as _, ResourceExt as _, runtime::controller::Action};
+use kube::{Resource as _, ResourceExt as _};
 
-use super::{Context, ReconcileError};
+use super::{Action, Context, ReconcileError, Source};
 use crate::{api::BizraNode, probe::Word};
 
 /// How soon a node is looked at again that is not as it should be.
@@ -22,8 +22,11 @@ const UNASKED: Duration = Duration::from_secs(5);
 /// One reconciliation.
 pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = node.uid().unwrap_or_default();
-    // What the watch delivered may be old; the plan is made from what is there now.
-    let Some(node) = observe::node(&context, &node).await? else {
+    let mut looked = look(&context, Source::Cache, &node).await?;
+    if looked.as_ref().is_some_and(|(node, _, plan)| plan.needs_live_reads(node)) {
+        looked = look(&context, Source::Live, &node).await?;
+    }
+    let Some((node, observed, plan)) = looked else {
         let key = (node.namespace().unwrap_or_default(), node.name_any());
         context.probes.forget(&key);
         context.forget(&uid);
@@ -32,8 +35,6 @@ pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Ac
     if node.meta().deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let observed = observe::observe(&context, &node).await?;
-    let plan = plan::plan(&node, &observed, &context.settings.default_image)?;
     let outcome = act::act(&context, &node, &plan.steps).await;
     if outcome.is_ok() {
         act::evict(&context, &node, &plan).await?;
@@ -46,10 +47,25 @@ pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Ac
     let ready = report::report(&context, &node, &observed, &plan, outcome.as_ref()).await?;
     outcome?;
     context.succeeded(&uid);
+    if context.take_more_to_report(&uid) {
+        return Ok(Action::requeue(super::context::ON_THE_WAY));
+    }
     let patience = Duration::try_from(context.settings.healing.stuck_after).unwrap_or(SOON);
     // Of a repair something is left to do after the node is ready: to forget it.
     let settled = ready && plan.healing.repair.is_none();
     let interval = context.settings.status_interval;
     let wait = if settled { interval } else { SOON.min(interval).min(patience) };
     Ok(Action::requeue(super::context::jittered(wait, &uid)))
+}
+
+/// The node, what there is of it and what is to be done; none if it is gone or another one.
+async fn look(
+    context: &Context,
+    source: Source,
+    node: &BizraNode,
+) -> Result<Option<(BizraNode, observe::Observed, plan::Plan)>, ReconcileError> {
+    let Some(node) = observe::node(context, source, node).await? else { return Ok(None) };
+    let observed = observe::observe(context, source, &node).await?;
+    let plan = plan::plan(&node, &observed, &context.settings.default_image)?;
+    Ok(Some((node, observed, plan)))
 }

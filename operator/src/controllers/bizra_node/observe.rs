@@ -1,4 +1,4 @@
-//! What there is: live reads, and the node's own latest word.
+//! What there is, and the node's own latest word.
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
@@ -9,7 +9,10 @@ use kube::ResourceExt as _;
 use super::heal::HealingLimits;
 use crate::{
     api::{BizraNode, Network},
-    controllers::{Context, ReconcileError, reading},
+    controllers::{
+        Context, ReconcileError,
+        reading::{self, Source},
+    },
     probe::{ProbeTarget, Word},
     resources::{names, pod},
 };
@@ -42,25 +45,25 @@ pub struct Observed {
 }
 
 /// The node as it is now; none if it is gone or another one.
-pub async fn node(context: &Context, node: &BizraNode) -> Result<Option<BizraNode>, ReconcileError> {
+pub async fn node(context: &Context, source: Source, node: &BizraNode) -> Result<Option<BizraNode>, ReconcileError> {
     let namespace = node.namespace().unwrap_or_default();
-    let live: Option<BizraNode> = reading::get(&context.client, &namespace, &node.name_any(), "the BizraNode").await?;
+    let live: Option<BizraNode> = reading::one(context, source, &namespace, &node.name_any(), "the BizraNode").await?;
     Ok(live.filter(|live| live.uid() == node.uid()))
 }
 
 /// Reads everything.
-pub async fn observe(context: &Context, node: &BizraNode) -> Result<Observed, ReconcileError> {
-    let client = &context.client;
+pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Result<Observed, ReconcileError> {
     let namespace = node.namespace().unwrap_or_default();
     let name = node.name_any();
     let network_name = &node.spec.network_ref.name;
 
-    let network: Option<Network> = reading::get(client, &namespace, network_name, "the Network").await?;
-    let claim = reading::get(client, &namespace, &names::claim(&name), "the volume claim").await?;
-    let config = reading::get(client, &namespace, &names::config(&name), "the configuration").await?;
-    let genesis = reading::get(client, &namespace, &names::genesis(network_name), "the genesis").await?;
-    let certificates = reading::get(client, &namespace, &names::certificates(network_name), "the certificates").await?;
-    let pod: Option<Pod> = reading::get(client, &namespace, &name, "the pod").await?;
+    let network: Option<Network> = reading::one(context, source, &namespace, network_name, "the Network").await?;
+    let claim = reading::one(context, source, &namespace, &names::claim(&name), "the volume claim").await?;
+    let config = reading::one(context, source, &namespace, &names::config(&name), "the configuration").await?;
+    let genesis = reading::one(context, source, &namespace, &names::genesis(network_name), "the genesis").await?;
+    let certificates = names::certificates(network_name);
+    let certificates = reading::one(context, source, &namespace, &certificates, "the certificates").await?;
+    let pod: Option<Pod> = reading::one(context, source, &namespace, &name, "the pod").await?;
 
     let key = (namespace, name);
     let (mut idle, last_height) = (SignedDuration::ZERO, context.probes.last_height(&key));

@@ -14,7 +14,7 @@ use crate::{
         ReconcileError,
         conditions::Reason,
         key_report::{self, KeyReading},
-        network::{genesis_of, validator_names},
+        network::{genesis_of, parse_genesis, validator_names},
         ownership::{Ownership, ownership},
         quorum::{self, Standing},
     },
@@ -91,6 +91,22 @@ pub struct Plan {
     pub genesis_hash: Option<String>,
     /// True if the node is meant to validate and its key is not in the genesis.
     pub key_not_in_genesis: bool,
+}
+
+impl Plan {
+    /// True if something in it cannot be taken back: a pod goes; a volume is made, which outlives its node, or grown, which
+    /// never shrinks; a repair is ordered, or a pod is made that may carry one out on its database.
+    pub fn needs_live_reads(&self, node: &BizraNode) -> bool {
+        let known = node.status.as_ref().and_then(|status| status.repair.as_ref());
+        let is_of_volume = |write: &Write| match write {
+            Write::Create(manifest) => manifest.target.kind() == "PersistentVolumeClaim",
+            write => write.grows_a_volume(),
+        };
+        self.steps.iter().any(|step| step.write.removes() || is_of_volume(&step.write))
+            || self.eviction.as_ref().is_some_and(|(_, leave)| *leave != Leave::Missing)
+            || self.healing.repair.as_ref() != known
+            || (known.is_some() && !self.steps.is_empty())
+    }
 }
 
 /// Makes the plan.
@@ -245,7 +261,7 @@ impl Planner<'_> {
     fn compare_key_with_genesis(&mut self) {
         let KeyReading::Reported(report) = &self.plan.key else { return };
         let genesis = self.observed.genesis.as_ref().and_then(file);
-        let Some(Ok(genesis)) = genesis.map(|file| bizra_proto::ceremony::Genesis::parse(file.as_bytes())) else {
+        let Some(Ok(genesis)) = genesis.map(parse_genesis) else {
             return;
         };
         let listed = genesis.validators.iter().any(|validator| validator.public_key == report.public_key);
@@ -261,10 +277,16 @@ impl Planner<'_> {
                 self.stall("NetworkMissing", format!("there is no Network {network}, and the volume is gone"));
                 return Ok(None);
             }
-            let claim = claim::claim(&self.name, &self.namespace, &network, chain_id, storage);
-            let event = Reason::new("VolumeClaimCreated", format!("created volume claim {}", names::claim(&self.name)));
+            let mut claim = claim::claim(&self.name, &self.namespace, &network, chain_id, storage);
+            if let Some(hash) = &self.plan.genesis_hash {
+                claim::set_genesis(&mut claim, hash);
+            }
+            // The first volume is told of with the pod; that there is another, empty one is news.
+            let had_volume = self.node.status.as_ref().is_some_and(|status| status.volume_id.is_some());
+            let message = format!("created volume claim {}; its volume is a new one", names::claim(&self.name));
+            let event = had_volume.then(|| Reason::new("VolumeClaimCreated", message));
             // The uid of the new claim goes into everything else, so the rest has to wait for it.
-            self.step(Write::Create(Manifest::of(&claim)?), Some(event));
+            self.step(Write::Create(Manifest::of(&claim)?), event);
             self.wait("VolumePending", "the volume claim is being created");
             return Ok(None);
         };
@@ -494,8 +516,13 @@ impl Planner<'_> {
             self.plan.obstacle = Some(Obstacle::Stalled(trouble));
         }
         let Some(existing) = &self.observed.pod else {
-            let event = Reason::new("PodCreated", format!("created pod {name}"));
-            self.step(Write::Create(Manifest::of(&desired)?), Some(event));
+            let mut desired = desired;
+            if let Some(documents) = self.documents() {
+                let annotations = desired.metadata.annotations.get_or_insert_default();
+                annotations.insert(labels::DOCUMENTS.to_owned(), documents);
+            }
+            let message = format!("created pod {name} on volume claim {}", names::claim(&name));
+            self.step(Write::Create(Manifest::of(&desired)?), Some(Reason::new("PodCreated", message)));
             return Ok(());
         };
         let revision = |pod| pod::annotation(pod, labels::REVISION);
@@ -602,10 +629,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Hash of what this node reads from the network's `ConfigMap`s; none while there is nothing.
+    /// Hash of what this node reads from the network's `ConfigMap`s; none while it lacks what it waits for: it needs its
+    /// certificate as well as the genesis, so one look is enough for both.
     fn documents(&self) -> Option<String> {
         let own = config_map::certificate_key(&self.name);
         let certificates = self.observed.certificates.as_ref().and_then(|certificates| certificates.data.as_ref());
+        let is_waiting = !certificates.is_some_and(|certificates| certificates.contains_key(&own));
         let certificates = [own.as_str(), config_map::AUTHORITY, config_map::OPERATOR_AUTHORITY]
             .into_iter()
             .filter_map(|key| certificates?.get(key));
@@ -614,6 +643,9 @@ impl Planner<'_> {
         // otherwise look before there is something to see.
         let config = self.observed.config.as_ref().and_then(|config| config.data.as_ref()?.get(config_map::FILE));
         let fence = config.filter(|file| config_map::is_fenced(file)).map(|_| "fenced");
+        if is_waiting && fence.is_none() {
+            return None;
+        }
         let parts: Vec<&str> = genesis.into_iter().chain(certificates.map(String::as_str)).chain(fence).collect();
         (!parts.is_empty()).then(|| short_hash(parts.join("\0").as_bytes()))
     }

@@ -144,8 +144,57 @@ fn new_documents_touch_the_pod() {
     let mut observed = settled();
     let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
     observed.genesis = Some(genesis_map(&reports));
+    // Once for genesis and certificate: it waits for both.
+    let planned = targets(&plan_of(&observed));
+    assert_eq!(planned, ["patch PersistentVolumeClaim default/demo-v0-data"]);
+    let certificate = [(config_map::certificate_key("demo-v0"), "certificate".to_owned())];
+    observed.certificates = Some(ConfigMap { data: Some(certificate.into()), ..ConfigMap::default() });
     let planned = targets(&plan_of(&observed));
     assert_eq!(planned, ["patch PersistentVolumeClaim default/demo-v0-data", "patch Pod default/demo-v0"]);
+}
+
+#[test]
+fn what_is_made_after_the_genesis_needs_no_second_write_for_it() {
+    let mut observed = node_observed();
+    let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
+    observed.genesis = Some(genesis_map(&reports));
+    let certificate = [(config_map::certificate_key("demo-v0"), "certificate".to_owned())];
+    observed.certificates = Some(ConfigMap { data: Some(certificate.into()), ..ConfigMap::default() });
+    let mut claim: PersistentVolumeClaim = written(&plan_of(&observed).steps[0].write);
+    claim.metadata.uid = Some("volume-0".to_owned());
+    observed.claim = Some(claim);
+    let plan = plan_of(&observed);
+    observed.config = Some(written(&plan.steps[0].write));
+    observed.pod = Some(written(&plan.steps[1].write));
+    assert_eq!(targets(&plan_of(&observed)), Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_looked_at_live() {
+    let needs =
+        |node: &BizraNode, observed: &Observed| plan(node, observed, &default_image()).unwrap().needs_live_reads(node);
+    let mut observed = node_observed();
+    assert!(needs(&node(0), &observed), "a volume");
+    observed.claim = Some(claim_of(0));
+    assert!(!needs(&node(0), &observed), "a configuration and a pod");
+    let mut repaired = node(0);
+    let repair = json!({
+        "cause": "DatabaseCorrupt", "action": "Resync", "podUid": "pod-0", "orderedAt": "2026-01-01T00:00:00Z", "attempt": 1,
+    });
+    let repair = Some(serde_json::from_value(repair).unwrap());
+    repaired.status = Some(crate::api::BizraNodeStatus { repair, ..Default::default() });
+    assert!(needs(&repaired, &observed), "a pod that may set its database aside");
+
+    let mut observed = settled();
+    assert!(!needs(&node(0), &observed));
+    assert!(needs(&changed_node(), &observed), "an eviction that needs no permit");
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(running_status()).unwrap());
+    assert!(!needs(&changed_node(), &observed), "an eviction that has no permit");
+    let bound = json!({"phase": "Bound", "capacity": {"storage": "10Gi"}});
+    observed.claim.as_mut().unwrap().status = Some(serde_json::from_value(bound).unwrap());
+    let mut growing = node(0);
+    growing.spec.template.storage.size = "20Gi".to_owned();
+    assert!(needs(&growing, &observed), "a volume that grows");
 }
 
 #[test]

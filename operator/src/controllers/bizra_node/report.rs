@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
     jiff::Timestamp,
 };
-use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
+use kube::{Resource as _, ResourceExt as _};
 
 use super::{
     observe::Observed,
@@ -18,7 +18,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Reason, Truth, announcements, find, is_step, is_true},
         key_report::KeyReading,
     },
     kubernetes::WriteError,
@@ -42,7 +42,15 @@ pub async fn report(
     if !changed && (old == new || !context.numbers_are_due(&uid)) {
         return Ok(ready);
     }
-    let api: Api<BizraNode> = Api::namespaced(context.client.clone(), &node.namespace().unwrap_or_default());
+    // On the way up there is much news of little worth; whatever is out of the ordinary is told at once.
+    let is_on_the_way = old.version.is_none()
+        && !old.conditions.is_empty()
+        && is_step(find(&new.conditions, condition::READY))
+        && !is_true(&new.conditions, condition::STALLED)
+        && old.repair == new.repair;
+    if changed && is_on_the_way && !context.may_report_on_the_way(&uid) {
+        return Ok(false);
+    }
     let mut written = node.clone();
     let news = announcements(&old.conditions, &new.conditions);
     let trouble =
@@ -50,8 +58,8 @@ pub async fn report(
     let begun = trouble(&new).filter(|reason| trouble(&old).as_ref() != Some(reason));
     written.status = Some(new);
     // The observed resourceVersion goes along: a status of a spec that has changed since is not written.
-    match api.replace_status(&node.name_any(), &PostParams::default(), &written).await {
-        Ok(_) => {
+    match context.write_status(&written).await {
+        Ok(()) => {
             context.reported(&uid);
             if let Some(reason) = begun {
                 context.metrics.troubles.with_label_values(&[reason.as_str()]).inc();
@@ -66,8 +74,8 @@ pub async fn report(
     }
 }
 
-/// The part of a status that is written at once when it changes.
-fn without_numbers(status: &BizraNodeStatus) -> BizraNodeStatus {
+/// The part of a status that is written at once when it changes, and wakes others.
+pub(in crate::controllers) fn without_numbers(status: &BizraNodeStatus) -> BizraNodeStatus {
     BizraNodeStatus { height: None, lag: None, last_voted_height: None, peers: None, volume: None, ..status.clone() }
 }
 

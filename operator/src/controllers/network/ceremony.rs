@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use bizra_proto::ceremony::{Genesis, GenesisAccount, GenesisValidator, KeyReport};
+use bizra_proto::ceremony::{CeremonyError, Genesis, GenesisAccount, GenesisValidator, KeyReport};
 use bizra_proto::parameters::Parameters;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
@@ -17,6 +17,7 @@ use crate::{
         conditions::Reason,
         key_report::{self, KeyReading},
     },
+    memo::Memo,
     resources::{genesis, labels, names, pod},
 };
 
@@ -55,13 +56,19 @@ pub fn wanted_names(network: &Network) -> Vec<String> {
     (0..network.spec.validators).map(|ordinal| names::validator(&name, ordinal)).collect()
 }
 
+/// Reads and checks a genesis file.
+pub fn parse(file: &str) -> Result<Genesis, CeremonyError> {
+    static CHECKED: Memo<Genesis> = Memo::new(1024);
+    CHECKED.result(&[file.as_bytes()], || Genesis::parse(file.as_bytes()))
+}
+
 /// The genesis in a `ConfigMap` and its hash, if it is this network's.
 pub fn genesis_of(network: &Network, config_map: &ConfigMap) -> Result<(Genesis, String), Reason> {
     let name = config_map.name_any();
     let Some(file) = config_map.data.as_ref().and_then(|data| data.get(genesis::FILE)) else {
         return Err(Reason::new("InvalidGenesis", format!("ConfigMap {name} has no {}; restore it", genesis::FILE)));
     };
-    let genesis = Genesis::parse(file.as_bytes()).map_err(|error| {
+    let genesis = parse(file).map_err(|error| {
         Reason::new("InvalidGenesis", format!("the genesis in ConfigMap {name} is not valid: {error}; restore it"))
     })?;
     let other = |what: String| {

@@ -12,11 +12,11 @@ mod sweep;
 
 use std::{sync::Arc, time::Duration};
 
-pub use ceremony::{genesis_of, validator_names};
-use kube::{ResourceExt as _, runtime::controller::Action};
+pub use ceremony::{genesis_of, parse as parse_genesis, validator_names};
+use kube::ResourceExt as _;
 pub use sweep::sweep_authorities;
 
-use super::{Context, ReconcileError};
+use super::{Action, Context, ReconcileError, Source};
 use crate::api::Network;
 
 /// How soon a network is looked at again while a permit is out or an authority is being replaced.
@@ -28,13 +28,15 @@ const SOON: Duration = Duration::from_secs(15);
 /// One reconciliation.
 pub async fn reconcile(network: Arc<Network>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = network.uid().unwrap_or_default();
-    let Some(network) = observe::network(&context, &network).await? else {
+    let mut looked = look(&context, Source::Cache, &network).await?;
+    if looked.as_ref().is_some_and(|(network, _, plan)| plan.needs_live_reads(network)) {
+        looked = look(&context, Source::Live, &network).await?;
+    }
+    let Some((network, observed, plan)) = looked else {
         context.probes.distrust(&uid);
         context.forget(&uid);
         return Ok(Action::await_change());
     };
-    let observed = observe::observe(&context, &network).await?;
-    let plan = plan::plan(&network, &observed, &context.settings.default_image)?;
     if let Some(trust) = plan.authorities.trust() {
         context.probes.trust(&uid, trust);
     }
@@ -58,4 +60,16 @@ pub async fn reconcile(network: Arc<Network>, context: Arc<Context>) -> Result<A
     let now = u64::try_from(observed.now.as_second()).unwrap_or(0);
     let due = plan.authorities.due_at.and_then(|due| due.checked_sub(now)).map(Duration::from_secs);
     Ok(Action::requeue(due.map_or(wait, |due| wait.min(due))))
+}
+
+/// The network, what there is of it and what is to be done; none if it is gone or another one.
+async fn look(
+    context: &Context,
+    source: Source,
+    network: &Network,
+) -> Result<Option<(Network, observe::Observed, plan::Plan)>, ReconcileError> {
+    let Some(network) = observe::network(context, source, network).await? else { return Ok(None) };
+    let observed = observe::observe(context, source, &network).await?;
+    let plan = plan::plan(&network, &observed, &context.settings.default_image)?;
+    Ok(Some((network, observed, plan)))
 }

@@ -1,4 +1,4 @@
-//! What there is of a network: live reads.
+//! What there is of a network.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,15 @@ use k8s_openapi::{
     },
     jiff::Timestamp,
 };
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::ResourceExt as _;
 
 use super::authorities::Kept;
 use crate::{
     api::{BizraNode, Network},
-    controllers::{Context, ReconcileError, reading},
+    controllers::{
+        Context, ReconcileError, caches,
+        reading::{self, Source},
+    },
     probe::Word,
     resources::{labels, names},
 };
@@ -52,32 +55,27 @@ pub struct Observed {
 }
 
 /// The network as it is now; none if it is gone or another one.
-pub async fn network(context: &Context, network: &Network) -> Result<Option<Network>, ReconcileError> {
+pub async fn network(context: &Context, source: Source, network: &Network) -> Result<Option<Network>, ReconcileError> {
     let namespace = network.namespace().unwrap_or_default();
-    let live: Option<Network> = reading::get(&context.client, &namespace, &network.name_any(), "the Network").await?;
+    let live: Option<Network> = reading::one(context, source, &namespace, &network.name_any(), "the Network").await?;
     Ok(live.filter(|live| live.uid() == network.uid()))
 }
 
 /// Reads everything.
-pub async fn observe(context: &Context, network: &Network) -> Result<Observed, ReconcileError> {
-    let client = &context.client;
+pub async fn observe(context: &Context, source: Source, network: &Network) -> Result<Observed, ReconcileError> {
     let namespace = network.namespace().unwrap_or_default();
     let name = network.name_any();
-    let selector = format!("{}={name}", labels::NETWORK);
 
-    let wanted: Vec<String> = (0..network.spec.validators).map(|ordinal| names::validator(&name, ordinal)).collect();
-    let nodes: Vec<BizraNode> = Api::namespaced(client.clone(), &namespace)
-        .list(&ListParams::default())
-        .await
-        .map_err(|source| ReconcileError::Observe { what: "the BizraNodes", source })?
-        .items
-        .into_iter()
-        .filter(|node: &BizraNode| node.spec.network_ref.name == name || wanted.contains(&node.name_any()))
-        .collect();
+    let mut nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, &name, "the BizraNodes").await?;
+    for wanted in (0..network.spec.validators).map(|ordinal| names::validator(&name, ordinal)) {
+        if nodes.iter().all(|node| node.name_any() != wanted) {
+            nodes.extend(reading::one(context, source, &namespace, &wanted, "the BizraNodes").await?);
+        }
+    }
 
     // Claims first: a pod of the list then names a claim that was there before it was read.
-    let claims = reading::list(client, &namespace, &selector, "the volume claims").await?;
-    let pods = reading::list(client, &namespace, &selector, "the pods").await?;
+    let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
+    let pods = reading::of_network(context, source, &namespace, &name, "the pods").await?;
     let words = pods
         .iter()
         .map(|pod: &Pod| {
@@ -87,10 +85,11 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
         })
         .collect();
     let selector = format!("{}={}", labels::NETWORK_UID, network.uid().unwrap_or_default());
-    let secrets: Vec<Secret> =
-        reading::list(client, &context.settings.operator_namespace, &selector, "the certificate authorities").await?;
+    let own = &context.settings.operator_namespace;
+    let secrets: Vec<Secret> = reading::list(&context.client, own, &selector, "the certificate authorities").await?;
     let authorities = secrets.into_iter().filter_map(|secret| Kept::read(secret).transpose());
     let authorities = authorities.collect::<Result<Vec<_>, _>>()?;
+    let one = (context, source, namespace.as_str());
     Ok(Observed {
         now: Timestamp::now(),
         operator_namespace: context.settings.operator_namespace.clone(),
@@ -98,12 +97,20 @@ pub async fn observe(context: &Context, network: &Network) -> Result<Observed, R
         pods,
         words,
         claims,
-        genesis: reading::get(client, &namespace, &names::genesis(&name), "the genesis").await?,
-        certificates: reading::get(client, &namespace, &names::certificates(&name), "the certificates").await?,
-        nodes_service: reading::get(client, &namespace, &names::nodes_service(&name), "the Services").await?,
-        api_service: reading::get(client, &namespace, &names::api_service(&name), "the Services").await?,
-        budget: reading::get(client, &namespace, &names::disruption_budget(&name), "the disruption budget").await?,
-        policy: reading::get(client, &namespace, &names::network_policy(&name), "the network policy").await?,
+        genesis: named(one, &names::genesis(&name), "the genesis").await?,
+        certificates: named(one, &names::certificates(&name), "the certificates").await?,
+        nodes_service: named(one, &names::nodes_service(&name), "the Services").await?,
+        api_service: named(one, &names::api_service(&name), "the Services").await?,
+        budget: named(one, &names::disruption_budget(&name), "the disruption budget").await?,
+        policy: named(one, &names::network_policy(&name), "the network policy").await?,
         authorities,
     })
+}
+
+async fn named<K: caches::Kept>(
+    (context, source, namespace): (&Context, Source, &str),
+    name: &str,
+    what: &'static str,
+) -> Result<Option<K>, ReconcileError> {
+    reading::one(context, source, namespace, name, what).await
 }

@@ -70,6 +70,25 @@ pub struct Plan {
     pub concentration: Option<Reason>,
 }
 
+impl Plan {
+    /// True if something in it cannot be taken back: a genesis, what a node is to be, a permit and what becomes of it, a
+    /// deletion; or if people would be told to act.
+    pub fn needs_live_reads(&self, network: &Network) -> bool {
+        let cannot_be_taken_back = |step: &Step| match step {
+            Step::Write(write, _) => write.removes() || write.target().kind() == "BizraNode",
+            Step::CreateAuthority { .. } => true,
+            Step::IssueCertificates { .. } => false,
+        };
+        let status = network.status.as_ref();
+        let roll = self.roll.as_ref();
+        network.metadata.deletion_timestamp.is_some()
+            || matches!(self.ceremony, Ceremony::Compose(_) | Ceremony::Stalled(_))
+            || self.steps.iter().any(cannot_be_taken_back)
+            || roll.and_then(|roll| roll.permit.as_ref()) != status.and_then(|status| status.permit.as_ref())
+            || roll.and_then(|roll| roll.failed.as_ref()) != status.and_then(|status| status.failed_revision.as_ref())
+    }
+}
+
 /// Makes the plan.
 pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -> Result<Plan, ReconcileError> {
     let now_milliseconds = u64::try_from(observed.now.as_millisecond()).unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
+use kube::{Resource as _, ResourceExt as _};
 
 use super::{
     authorities::Stage,
@@ -43,12 +43,11 @@ pub async fn report(
     if !changed && (old == new || !context.numbers_are_due(&uid)) {
         return Ok(ready);
     }
-    let api: Api<Network> = Api::namespaced(context.client.clone(), &network.namespace().unwrap_or_default());
     let mut written = network.clone();
     let news = announcements(&old.conditions, &new.conditions);
     written.status = Some(new);
-    match api.replace_status(&network.name_any(), &PostParams::default(), &written).await {
-        Ok(_) => {
+    match context.write_status(&written).await {
+        Ok(()) => {
             context.reported(&uid);
             let steps = roll::news(&old, written.status.as_ref().unwrap_or(&old)).into_iter().map(Announcement::normal);
             for announcement in news.into_iter().chain(steps) {

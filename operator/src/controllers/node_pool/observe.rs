@@ -1,4 +1,4 @@
-//! What there is of a pool: live reads, and what its nodes say of themselves.
+//! What there is of a pool, and what its nodes say of themselves.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use kube::ResourceExt as _;
 use crate::{
     api::{BizraNode, Network, NodePool},
     controllers::{
-        Context, ReconcileError,
+        Context, ReconcileError, Source,
         ownership::{Ownership, ownership},
         reading,
     },
     probe::Word,
-    resources::{labels, names},
+    resources::{labels, names, pod},
 };
 
 /// All a plan is made from.
@@ -33,26 +33,32 @@ pub struct Observed {
 }
 
 /// The pool as it is now; none if it is gone or another one.
-pub async fn pool(context: &Context, pool: &NodePool) -> Result<Option<NodePool>, ReconcileError> {
+pub async fn pool(context: &Context, source: Source, pool: &NodePool) -> Result<Option<NodePool>, ReconcileError> {
     let namespace = pool.namespace().unwrap_or_default();
-    let live: Option<NodePool> = reading::get(&context.client, &namespace, &pool.name_any(), "the NodePool").await?;
+    let live: Option<NodePool> = reading::one(context, source, &namespace, &pool.name_any(), "the NodePool").await?;
     Ok(live.filter(|live| live.uid() == pool.uid()))
 }
 
 /// Reads everything.
-pub async fn observe(context: &Context, pool: &NodePool) -> Result<Observed, ReconcileError> {
-    let (client, namespace) = (&context.client, pool.namespace().unwrap_or_default());
-    let network: Option<Network> = reading::get(client, &namespace, &pool.spec.network_ref.name, "the Network").await?;
-    let wanted = names::pool_nodes(&pool.name_any(), pool.spec.replicas);
+pub async fn observe(context: &Context, source: Source, pool: &NodePool) -> Result<Observed, ReconcileError> {
+    let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
+    let of = &pool.spec.network_ref.name;
+    let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
+    let wanted = names::pool_nodes(&name, pool.spec.replicas);
     let matters = |node: &BizraNode| {
         let is_of_network =
             || network.as_ref().is_some_and(|network| ownership(&node.metadata, network) == Ownership::Ours);
         ownership(&node.metadata, pool) == Ownership::Ours || wanted.contains(&node.name_any()) || is_of_network()
     };
-    let nodes = reading::list_all::<BizraNode>(client, &namespace, "the BizraNodes").await?;
-    let nodes = nodes.into_iter().filter(matters).collect();
-    let selector = labels::pool_selector(&pool.name_any());
-    let pods: Vec<Pod> = reading::list(client, &namespace, &selector, "the pods").await?;
+    let mut nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
+    nodes.retain(matters);
+    for name in &wanted {
+        if nodes.iter().all(|node| node.name_any() != *name) {
+            nodes.extend(reading::one(context, source, &namespace, name, "the BizraNodes").await?);
+        }
+    }
+    let mut pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
+    pods.retain(|pod| pod::label(&pod.metadata, labels::POOL) == Some(&name));
     let words = pods
         .iter()
         .map(|pod| {

@@ -52,6 +52,13 @@ pub struct Plan {
     pub revision: Option<String>,
 }
 
+impl Plan {
+    /// True if something would be made, changed or removed, or if people would be told to act.
+    pub fn needs_live_reads(&self) -> bool {
+        !self.steps.is_empty() || self.stalled.is_some()
+    }
+}
+
 /// Makes the plan.
 pub fn plan(pool: &NodePool, observed: &Observed, default_image: &ImageSpec) -> Result<Plan, ReconcileError> {
     let mut planner = Planner {

@@ -1,6 +1,6 @@
 //! What to say of a pool: a pure function of spec, observation and outcome, written last and only if it changed.
 
-use kube::{Api, Resource as _, ResourceExt as _, api::PostParams};
+use kube::{Resource as _, ResourceExt as _};
 
 use super::{observe::Observed, plan::Plan};
 use crate::{
@@ -28,13 +28,11 @@ pub async fn report(
     if old == new {
         return Ok(ready);
     }
-    let api: Api<NodePool> = Api::namespaced(context.client.clone(), &pool.namespace().unwrap_or_default());
     let mut written = pool.clone();
     let news = announcements(&old.conditions, &new.conditions);
     written.status = Some(new);
-    // The observed resourceVersion goes along: a status of a spec that has changed since is not written.
-    match api.replace_status(&pool.name_any(), &PostParams::default(), &written).await {
-        Ok(_) => {
+    match context.write_status(&written).await {
+        Ok(()) => {
             for announcement in news {
                 context.announcer.announce(pool.object_ref(&()), announcement);
             }
