@@ -48,7 +48,7 @@ fn status_of(kind: &str, object: &Value) -> String {
 
 #[test]
 fn what_the_operator_has_not_seen_is_progressing() {
-    for kind in ["network", "bizranode"] {
+    for kind in ["network", "nodepool", "bizranode"] {
         assert_eq!(status_of(kind, &json!({"metadata": {"generation": 1}})), "Progressing");
         // The default of the definition.
         let fresh = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}});
@@ -62,7 +62,7 @@ fn what_the_operator_has_not_seen_is_progressing() {
 
 #[test]
 fn ready_is_healthy_and_stalled_is_degraded_with_the_message() {
-    for kind in ["network", "bizranode"] {
+    for kind in ["network", "nodepool", "bizranode"] {
         let ready = object(2, Some(9), &[("Ready", "True", "InSync"), ("Stalled", "False", "NotStalled")]);
         assert_eq!(status_of(kind, &ready), "Healthy");
         let stalled = object(2, None, &[("Ready", "False", "NameTaken"), ("Stalled", "True", "NameTaken")]);
@@ -93,9 +93,14 @@ fn a_node_that_stopped_by_itself_is_degraded() {
 #[test]
 fn what_was_told_to_stand_still_is_suspended_unless_something_is_wrong() {
     let not_ready = ("Ready", "False", "ValidatorsNotReady");
-    for (kind, order) in
-        [("network", "Paused"), ("network", "Hibernated"), ("bizranode", "Paused"), ("bizranode", "Fenced")]
-    {
+    for (kind, order) in [
+        ("network", "Paused"),
+        ("network", "Hibernated"),
+        ("nodepool", "Paused"),
+        ("nodepool", "Hibernated"),
+        ("bizranode", "Paused"),
+        ("bizranode", "Fenced"),
+    ] {
         assert_eq!(
             status_of(kind, &object(2, Some(7), &[not_ready, (order, "True", order)])),
             "Suspended",

@@ -3,6 +3,7 @@
 mod bizra_node;
 mod modes;
 mod network;
+mod node_pool;
 mod node_template;
 mod schema;
 
@@ -15,6 +16,7 @@ pub use network::{
     NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus, ServiceSpec,
     ServiceType, ValidatorCounts,
 };
+pub use node_pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use node_template::{
     AutoGrowSpec, HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
 };
@@ -53,4 +55,7 @@ pub mod condition {
     pub const FENCED: &str = "Fenced";
     /// The network has no pods, because it was told so. Only there while that is so.
     pub const HIBERNATED: &str = "Hibernated";
+    /// One host or one zone runs validators with a third of the power: without it no block is finalised. Only there while
+    /// that is so.
+    pub const POWER_CONCENTRATED: &str = "PowerConcentrated";
 }

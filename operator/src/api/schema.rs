@@ -11,7 +11,7 @@ use kube::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{BizraNode, Network, bizra_node, network};
+use super::{BizraNode, Network, NodePool, bizra_node, network, node_pool};
 
 /// Bound of every list that states none.
 const MAX_ITEMS: u64 = 64;
@@ -20,7 +20,7 @@ const MAX_LENGTH: u64 = 1024;
 
 /// The definitions of all kinds, as installed.
 pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    Ok(vec![definition::<Network>()?, definition::<BizraNode>()?])
+    Ok(vec![definition::<Network>()?, definition::<BizraNode>()?, definition::<NodePool>()?])
 }
 
 /// Runs the CEL rules for a new object.
@@ -49,7 +49,11 @@ fn run_rules<K: CustomResourceExt + Serialize>(object: &K, old: Option<&K>) -> R
 fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut definition = serde_json::to_value(K::crd())?;
     let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
-    let columns = if kind == "Network" { network::COLUMNS } else { bizra_node::COLUMNS };
+    let columns = match kind.as_str() {
+        "Network" => network::COLUMNS,
+        "NodePool" => node_pool::COLUMNS,
+        _ => bizra_node::COLUMNS,
+    };
     definition["spec"]["versions"][0]["additionalPrinterColumns"] =
         columns.iter().map(|(name, type_, path)| json!({"name": name, "type": type_, "jsonPath": path})).collect();
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
@@ -76,7 +80,12 @@ fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_
 
 /// Names become host names and parts of other names.
 fn name_rules(kind: &str) -> Value {
-    let longest = if kind == "Network" { 40 } else { 63 };
+    let longest = match kind {
+        "Network" => 40,
+        // Room for the ordinal.
+        "NodePool" => 59,
+        _ => 63,
+    };
     let mut rules = json!([
         {
             "rule": format!("size(self.metadata.name) <= {longest}"),
@@ -87,7 +96,7 @@ fn name_rules(kind: &str) -> Value {
             "message": format!("a {kind}'s name becomes a host name: it starts with a letter and has only a-z, 0-9 and '-'; choose another one"),
         },
     ]);
-    if let (false, Some(rules)) = (kind == "Network", rules.as_array_mut()) {
+    if let (true, Some(rules)) = (kind == "BizraNode", rules.as_array_mut()) {
         rules.push(json!({
             "rule": "!(self.metadata.name in ['ca', 'operator-ca'])",
             "message": "the certificates of authorities are called so; choose another name",

@@ -65,6 +65,59 @@ fn what_a_chain_is_made_of_cannot_change_and_volumes_only_grow() {
     assert_eq!(refusal(validate_update(&grown, &old)), "");
 }
 
+fn pool(name: &str, spec: &Value) -> NodePool {
+    let mut whole = json!({"networkRef": {"name": "demo"}});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let pool = json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "NodePool", "metadata": {"name": name}, "spec": whole,
+    });
+    serde_json::from_value(pool).unwrap()
+}
+
+#[test]
+fn unsound_pools_are_refused_with_a_sentence() {
+    let longest = "a".repeat(59);
+    for (name, spec) in [("a", json!({"replicas": 0})), (longest.as_str(), json!({"replicas": 100})), ("ca", json!({}))]
+    {
+        assert_eq!(refusal(validate(&pool(name, &spec))), "", "{name} {spec}");
+    }
+    let too_long = "a".repeat(60);
+    for (name, spec, sentence) in [
+        ("a", json!({"replicas": -1}), "set spec.replicas to 0 or more"),
+        ("a", json!({"replicas": 101}), "create another NodePool"),
+        ("a", json!({"maxUnavailable": 0}), "set spec.maxUnavailable to 1 or more"),
+        ("a", json!({"image": {"tag": "1", "digest": "sha256:00"}}), "not by both"),
+        (&too_long, json!({}), "choose a shorter one"),
+        ("1st", json!({}), "starts with a letter"),
+    ] {
+        let told = refusal(validate(&pool(name, &spec)));
+        assert!(told.contains(sentence), "{name} {spec}: {told}");
+    }
+    let old = pool("a", &json!({"storage": {"size": "2Gi"}}));
+    for (spec, sentence) in [
+        (json!({"networkRef": {"name": "other"}}), "create a new NodePool"),
+        (json!({"storage": {"size": "1Gi"}}), "a volume cannot shrink"),
+    ] {
+        let told = refusal(validate_update(&pool("a", &spec), &old));
+        assert!(told.contains(sentence), "{spec}: {told}");
+    }
+}
+
+#[test]
+fn a_pool_has_a_scale_that_autoscalers_can_use_and_a_network_has_none() {
+    for definition in definitions().unwrap() {
+        let kind = definition.spec.names.kind.clone();
+        let scale = definition.spec.versions[0].subresources.as_ref().and_then(|all| all.scale.clone());
+        let paths = scale.map(|scale| {
+            (scale.spec_replicas_path, scale.status_replicas_path, scale.label_selector_path.unwrap_or_default())
+        });
+        let expected = (".spec.replicas", ".status.replicas", ".status.selector");
+        let expected =
+            (kind == "NodePool").then(|| (expected.0.to_owned(), expected.1.to_owned(), expected.2.to_owned()));
+        assert_eq!(paths, expected, "{kind}");
+    }
+}
+
 /// Every schema below `schema`, with its path.
 fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     visit(path, schema);

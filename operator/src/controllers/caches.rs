@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt as _;
 
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, NodePool},
     kubernetes::{Cache, Cached, Debt, Target},
     resources::{labels, pod},
 };
@@ -26,6 +26,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub struct Caches {
     /// Networks.
     pub networks: Cache<Network>,
+    /// Pools.
+    pub pools: Cache<NodePool>,
     /// Nodes.
     pub nodes: Cache<BizraNode>,
     /// Pods of networks.
@@ -48,6 +50,7 @@ impl Caches {
         let key = target.key();
         match target.kind() {
             "Network" => self.networks.owe(key, debt),
+            "NodePool" => self.pools.owe(key, debt),
             "BizraNode" => self.nodes.owe(key, debt),
             "Pod" => self.pods.owe(key, debt),
             "PersistentVolumeClaim" => self.claims.owe(key, debt),
@@ -83,6 +86,7 @@ macro_rules! kept {
 }
 
 kept!(Network, networks, false);
+kept!(NodePool, pools, false);
 kept!(BizraNode, nodes, false);
 kept!(Pod, pods, true);
 kept!(PersistentVolumeClaim, claims, true);
@@ -126,6 +130,18 @@ impl Cached for Network {
 
     fn network(&self) -> Option<&str> {
         self.metadata.name.as_deref()
+    }
+
+    fn prune(&mut self) {
+        prune_metadata(self);
+    }
+}
+
+impl Cached for NodePool {
+    const SELECTOR: &'static str = "";
+
+    fn network(&self) -> Option<&str> {
+        Some(&self.spec.network_ref.name)
     }
 
     fn prune(&mut self) {

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use super::{
     bizra_node,
     network::{self, authorities::Kept},
+    node_pool,
 };
 use crate::{
-    api::{BizraNode, ImageSpec, Network, StorageSpec},
+    api::{BizraNode, ImageSpec, Network, NodePool, NodePoolSpec, Reconciliation, StorageSpec},
     kubernetes::{Manifest, Write},
     probe::Word,
     resources::{claim, labels, names, node as node_builder, pod},
@@ -141,6 +142,62 @@ pub(super) fn network_observed() -> network::observe::Observed {
         policy: None,
         authorities: Vec::new(),
     }
+}
+
+/// A pool of network `demo` with this in its spec.
+pub(super) fn pool(spec: &Value) -> NodePool {
+    let mut whole = json!({"networkRef": {"name": "demo"}});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    serde_json::from_value(json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "NodePool",
+        "metadata": {"name": "readers", "namespace": "default", "uid": "pool-1", "resourceVersion": "1", "generation": 1},
+        "spec": whole,
+    }))
+    .unwrap()
+}
+
+/// The pool's world with these nodes, all in sync with what they were given.
+pub(super) fn pool_observed(pool: &NodePool, ordinals: std::ops::Range<i32>) -> node_pool::observe::Observed {
+    let mut observed = node_pool::observe::Observed {
+        now: now(),
+        network: Some(network("demo-1")),
+        nodes: Vec::new(),
+        pods: Vec::new(),
+        words: std::collections::BTreeMap::new(),
+    };
+    let larger = NodePool {
+        spec: NodePoolSpec { replicas: ordinals.end, reconciliation: Reconciliation::Active, ..pool.spec.clone() },
+        ..pool.clone()
+    };
+    for step in node_pool::plan::plan(&larger, &observed, &default_image()).unwrap().steps {
+        let mut node: BizraNode = written(&step.write);
+        if ordinals.contains(&names::ordinal("readers", node.metadata.name.as_deref().unwrap()).unwrap()) {
+            node.metadata.uid = node.metadata.name.clone();
+            node.metadata.resource_version = Some("1".to_owned());
+            node.metadata.generation = Some(1);
+            observed.nodes.push(node);
+        }
+    }
+    for ordinal in ordinals {
+        come_in_sync(&mut observed, &format!("readers-{ordinal}"));
+    }
+    observed
+}
+
+/// The pool's node runs what it was given, is in sync, and has no power.
+pub(super) fn come_in_sync(observed: &mut node_pool::observe::Observed, name: &str) {
+    let node = observed.nodes.iter_mut().find(|node| node.metadata.name.as_deref() == Some(name)).unwrap();
+    let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "InSync", "message": "", "lastTransitionTime": Time(now())});
+    let status = json!({
+        "observedGeneration": node.metadata.generation, "power": "0", "conditions": [condition("Ready"), condition("UpToDate")],
+    });
+    node.status = Some(serde_json::from_value(status).unwrap());
+    observed.pods.retain(|pod| pod.metadata.name.as_deref() != Some(name));
+    let pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("pod-of-{name}")},
+        "status": {"phase": "Running", "containerStatuses": [container("node", &json!({"running": {}}))]},
+    });
+    observed.pods.push(serde_json::from_value(pod).unwrap());
 }
 
 pub(super) fn now() -> Timestamp {

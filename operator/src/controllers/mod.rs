@@ -13,6 +13,7 @@ pub mod key_report;
 #[allow(clippy::unwrap_used, clippy::panic, clippy::trivially_copy_pass_by_ref, clippy::cast_possible_wrap)]
 mod model;
 pub mod network;
+pub mod node_pool;
 pub mod ownership;
 mod queue;
 pub mod quorum;

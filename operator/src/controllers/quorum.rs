@@ -156,6 +156,16 @@ impl Census {
         self.voters.iter().find(|voter| voter.name == name).map_or(Standing::Unknown, |voter| voter.standing)
     }
 
+    /// Every node that has power, and how much.
+    pub fn powers(&self) -> impl Iterator<Item = (&str, u128)> {
+        self.voters.iter().filter(|voter| voter.power > 0).map(|voter| (voter.name.as_str(), voter.power))
+    }
+
+    /// Power of the whole validator set.
+    pub fn total(&self) -> u128 {
+        self.total
+    }
+
     /// Whether any node may vote.
     pub fn anybody_votes(&self) -> bool {
         self.voters.iter().any(|voter| voter.standing != Standing::NotVoting && voter.power > 0)

@@ -25,12 +25,12 @@ use tokio::{
 use super::{
     Action, Context, ReconcileError, bizra_node,
     caches::Kept,
-    network,
+    network, node_pool,
     queue::Queue,
     wake::{Queues, Wakes},
 };
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, NodePool},
     kubernetes::follow,
     probe::NodeKey,
 };
@@ -73,6 +73,7 @@ pub async fn run(
     };
     for namespace in namespaces {
         watch::<Network>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
+        watch::<NodePool>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<BizraNode>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<Pod>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<PersistentVolumeClaim>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
@@ -121,13 +122,17 @@ fn watch<K: Wakes>(
 async fn work_until(context: &Arc<Context>, queues: &Arc<Queues>, stop: &Stop) -> Result<(), RunError> {
     let mut workers = JoinSet::new();
     for _ in 0..context.settings.concurrency {
-        let (of_networks, of_nodes) = (Arc::clone(queues), Arc::clone(queues));
+        let (of_networks, of_pools, of_nodes) = (Arc::clone(queues), Arc::clone(queues), Arc::clone(queues));
         let (context, stop) = (Arc::clone(context), stop.clone());
         let (and_context, and_stop) = (Arc::clone(&context), stop.clone());
+        let (pool_context, pool_stop) = (Arc::clone(&context), stop.clone());
         let networks = async move { work("Network", &of_networks.networks, &context, stop, network::reconcile).await };
         let nodes =
             async move { work("BizraNode", &of_nodes.nodes, &and_context, and_stop, bizra_node::reconcile).await };
+        let pools =
+            async move { work("NodePool", &of_pools.pools, &pool_context, pool_stop, node_pool::reconcile).await };
         workers.spawn(Box::pin(networks));
+        workers.spawn(Box::pin(pools));
         workers.spawn(Box::pin(nodes));
     }
     while let Some(ended) = workers.join_next().await {
@@ -219,8 +224,10 @@ async fn gauge(context: &Context, queues: &Queues) {
     let (metrics, caches) = (&context.metrics, &context.caches);
     loop {
         set(&metrics.queue_depth, "Network", queues.networks.depth());
+        set(&metrics.queue_depth, "NodePool", queues.pools.depth());
         set(&metrics.queue_depth, "BizraNode", queues.nodes.depth());
         set(&metrics.cached_objects, "Network", caches.networks.len());
+        set(&metrics.cached_objects, "NodePool", caches.pools.len());
         set(&metrics.cached_objects, "BizraNode", caches.nodes.len());
         set(&metrics.cached_objects, "Pod", caches.pods.len());
         set(&metrics.cached_objects, "PersistentVolumeClaim", caches.claims.len());

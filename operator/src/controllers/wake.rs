@@ -18,7 +18,7 @@ use super::{
     queue::{Key, Queue},
 };
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, NodePool},
     kubernetes::{Change, key_of},
     resources::{config_map, labels, names, pod},
 };
@@ -32,6 +32,7 @@ const NETWORK_DELAY: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub(super) struct Queues {
     pub(super) networks: Queue,
+    pub(super) pools: Queue,
     pub(super) nodes: Queue,
 }
 
@@ -48,6 +49,16 @@ impl Queues {
     fn network(&self, metadata: &ObjectMeta, name: Option<&str>) {
         if let Some(name) = name {
             self.networks.wake((metadata.namespace.clone().unwrap_or_default(), name.to_owned()), NETWORK_DELAY);
+        }
+    }
+
+    fn pool(&self, metadata: &ObjectMeta, name: &str) {
+        self.pools.wake((metadata.namespace.clone().unwrap_or_default(), name.to_owned()), NETWORK_DELAY);
+    }
+
+    fn pools_of(&self, context: &Context, metadata: &ObjectMeta, network: &str) {
+        for pool in context.caches.pools.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
+            self.pool(metadata, &pool.name_any());
         }
     }
 
@@ -81,6 +92,18 @@ impl Wakes for Network {
         };
         if !compares(change, is_same) {
             queues.nodes_of(context, &network.metadata, &network.name_any());
+            queues.pools_of(context, &network.metadata, &network.name_any());
+        }
+    }
+}
+
+impl Wakes for NodePool {
+    fn wake(change: &Change<Self>, context: &Context, queues: &Queues) {
+        let Some(pool) = change.new.as_ref().or(change.old.as_ref()) else { return };
+        if change.new.is_none() {
+            context.forget(&pool.uid().unwrap_or_default());
+        } else if !change.is_own_report {
+            queues.pool(&pool.metadata, &pool.name_any());
         }
     }
 }
@@ -100,6 +123,9 @@ impl Wakes for BizraNode {
         };
         if !compares(change, is_same) {
             queues.network(&node.metadata, Some(&node.spec.network_ref.name));
+            for pool in change.old.iter().chain(&change.new).filter_map(|node| owner_of::<NodePool>(&node.metadata)) {
+                queues.pool(&node.metadata, pool);
+            }
         }
     }
 }
@@ -215,11 +241,13 @@ fn of_network<K: Kept>(change: &Change<K>, queues: &Queues) {
 
 /// By label; if somebody has taken that, by owner.
 fn node_of(metadata: &ObjectMeta) -> Option<String> {
-    let by_owner = || {
-        let mut owners = metadata.owner_references.iter().flatten();
-        owners.find(|owner| owner.kind == BizraNode::kind(&())).map(|owner| owner.name.clone())
-    };
-    pod::label(metadata, labels::NODE).map(str::to_owned).or_else(by_owner)
+    pod::label(metadata, labels::NODE).or_else(|| owner_of::<BizraNode>(metadata)).map(str::to_owned)
+}
+
+/// Name of the owner of this kind.
+fn owner_of<K: Resource<DynamicType = ()>>(metadata: &ObjectMeta) -> Option<&str> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owners.find(|owner| owner.kind == K::kind(&())).map(|owner| owner.name.as_str())
 }
 
 #[cfg(test)]

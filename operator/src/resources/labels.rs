@@ -24,6 +24,8 @@ pub const AUTHORITY_GENERATION: &str = "bizra.io/authority-generation";
 pub const ROTATION: &str = "bizra.io/rotation";
 /// Name of the `BizraNode`.
 pub const NODE: &str = "bizra.io/node";
+/// Name of the `NodePool`.
+pub const POOL: &str = "bizra.io/pool";
 /// Chain a volume or genesis belongs to.
 pub const CHAIN_ID: &str = "bizra.io/chain-id";
 /// First half of the genesis hash (a label holds at most 63 characters); the annotation of this name has all of it.
@@ -83,6 +85,11 @@ pub fn of_node(network: &str, node: &str) -> BTreeMap<String, String> {
 /// Labels that select the pods of a network.
 pub fn selector(network: &str) -> BTreeMap<String, String> {
     [(NAME, NODE_NAME_VALUE), (NETWORK, network)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Selects the pods of a pool, as the API server reads it.
+pub fn pool_selector(pool: &str) -> String {
+    format!("{POOL}={pool}")
 }
 
 /// The part of a genesis hash that fits a label.

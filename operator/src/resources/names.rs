@@ -7,6 +7,16 @@ pub fn validator(network: &str, ordinal: i32) -> String {
     format!("{network}-v{ordinal}")
 }
 
+/// The nodes of a pool of this size, in order.
+pub fn pool_nodes(pool: &str, replicas: i32) -> Vec<String> {
+    (0..replicas).map(|ordinal| format!("{pool}-{ordinal}")).collect()
+}
+
+/// The ordinal of a pool's node; none if the name is not one a pool gives.
+pub fn ordinal(pool: &str, node: &str) -> Option<i32> {
+    node.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
+}
+
 /// The volume claim of a node.
 pub fn claim(node: &str) -> String {
     format!("{node}-data")

@@ -1,10 +1,12 @@
-//! The `BizraNode`s a Network controls, and images.
+//! The `BizraNode`s that Networks and pools control, and images.
 
-use kube::api::ObjectMeta;
+use std::collections::BTreeMap;
+
+use kube::{Resource, api::ObjectMeta};
 
 use super::{controlled_by, labels, revision};
 use crate::api::{
-    BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference, NodeTemplate, Reconciliation, Signing,
+    BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference, NodePool, NodeTemplate, Reconciliation, Signing,
 };
 
 /// A genesis validator of a network.
@@ -17,6 +19,31 @@ pub fn validator(
 ) -> Result<BizraNode, serde_json::Error> {
     let mut all_labels = labels::of_node(network_name, name);
     all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::Validator.label().to_owned());
+    controlled(network, all_labels, NetworkReference { name: network_name.to_owned() }, (namespace, name), template)
+}
+
+/// A full node of a pool.
+pub fn member(
+    pool: &NodePool,
+    pool_name: &str,
+    namespace: &str,
+    name: &str,
+    template: NodeTemplate,
+) -> Result<BizraNode, serde_json::Error> {
+    let network_ref = pool.spec.network_ref.clone();
+    let mut all_labels = labels::of_node(&network_ref.name, name);
+    all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::FullNode.label().to_owned());
+    all_labels.insert(labels::POOL.to_owned(), pool_name.to_owned());
+    controlled(pool, all_labels, network_ref, (namespace, name), template)
+}
+
+fn controlled<K: Resource<DynamicType = ()>>(
+    owner: &K,
+    all_labels: BTreeMap<String, String>,
+    network_ref: NetworkReference,
+    (namespace, name): (&str, &str),
+    template: NodeTemplate,
+) -> Result<BizraNode, serde_json::Error> {
     let revision = revision::of_template(&template)?;
     Ok(BizraNode {
         metadata: ObjectMeta {
@@ -24,11 +51,11 @@ pub fn validator(
             namespace: Some(namespace.to_owned()),
             labels: Some(all_labels),
             annotations: Some([(labels::TEMPLATE_REVISION.to_owned(), revision)].into()),
-            owner_references: Some(vec![controlled_by(network)]),
+            owner_references: Some(vec![controlled_by(owner)]),
             ..ObjectMeta::default()
         },
         spec: BizraNodeSpec {
-            network_ref: NetworkReference { name: network_name.to_owned() },
+            network_ref,
             // Defaults are left out of what is applied: whoever orders otherwise for one node keeps the say.
             reconciliation: Reconciliation::default(),
             signing: Signing::default(),

@@ -6,8 +6,8 @@ use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction,
         LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodAffinityTerm, PodAntiAffinity,
-        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
-        VolumeMount, WeightedPodAffinityTerm,
+        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Toleration,
+        TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -35,6 +35,9 @@ pub const RESET_CONTAINER: &str = "reset";
 pub const GENESIS_CONTAINER: &str = "genesis";
 /// The node itself.
 pub const NODE_CONTAINER: &str = "node";
+
+/// Label that names a host's zone. Kubernetes copies it to the pods of the host from version 1.35 on.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// User and group of every process; owns the volume.
 const USER: i64 = 65532;
@@ -87,6 +90,9 @@ pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, se
     let mut all_labels = template.pod.labels.clone();
     all_labels.extend(labels::of_node(network, name));
     all_labels.insert(labels::COMPONENT.to_owned(), inputs.component.label().to_owned());
+    if let Some(pool) = label(&owner.metadata, labels::POOL) {
+        all_labels.insert(labels::POOL.to_owned(), pool.to_owned());
+    }
     let mut annotations = template.pod.annotations.clone();
     annotations.insert(labels::VOLUME_ID.to_owned(), inputs.volume_id.to_owned());
     annotations.insert(labels::REVISION.to_owned(), revision);
@@ -228,6 +234,7 @@ fn pod_spec(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> PodSpec {
         node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
         tolerations: Some(tolerations(&template.tolerations)),
         affinity: Some(affinity(template.affinity.clone(), template.host_spread, network, inputs.component)),
+        topology_spread_constraints: Some(vec![spread_over_zones(network, inputs.component)]),
         priority_class_name: template.priority_class_name.clone(),
         ..PodSpec::default()
     }
@@ -330,12 +337,28 @@ fn tolerations(wanted: &[Toleration]) -> Vec<Toleration> {
     stay.into_iter().chain(wanted.iter().cloned()).collect()
 }
 
-/// Validators of a network keep off each other's hosts; other nodes keep off each other's.
-fn affinity(wanted: Option<Affinity>, spread: HostSpread, network: &str, component: labels::Component) -> Affinity {
+/// Selects the nodes of a network that were made for the same.
+fn alike(network: &str, component: labels::Component) -> LabelSelector {
     let mut match_labels = labels::selector(network);
     match_labels.insert(labels::COMPONENT.to_owned(), component.label().to_owned());
+    LabelSelector { match_labels: Some(match_labels), ..LabelSelector::default() }
+}
+
+/// As evenly as can be, and never at the price of a pod that finds no host.
+fn spread_over_zones(network: &str, component: labels::Component) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: ZONE.to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(alike(network, component)),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+/// Validators of a network keep off each other's hosts; other nodes keep off each other's.
+fn affinity(wanted: Option<Affinity>, spread: HostSpread, network: &str, component: labels::Component) -> Affinity {
     let term = PodAffinityTerm {
-        label_selector: Some(LabelSelector { match_labels: Some(match_labels), ..LabelSelector::default() }),
+        label_selector: Some(alike(network, component)),
         topology_key: "kubernetes.io/hostname".to_owned(),
         ..PodAffinityTerm::default()
     };

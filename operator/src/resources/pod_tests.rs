@@ -55,6 +55,10 @@ fn kubernetes_does_not_move_a_node_and_hosts_are_not_shared() {
     let apart = &pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
     assert_eq!(apart["topologyKey"], json!("kubernetes.io/hostname"));
     assert_eq!(apart["labelSelector"]["matchLabels"][labels::NETWORK], json!("demo"));
+    let zones = &pod["spec"]["topologySpreadConstraints"][0];
+    assert_eq!(zones["topologyKey"], json!("topology.kubernetes.io/zone"));
+    assert_eq!(zones["whenUnsatisfiable"], json!("ScheduleAnyway"), "a zone too few keeps no pod from running");
+    assert_eq!(zones["labelSelector"], apart["labelSelector"]);
     let soft = built(NodeTemplate { host_spread: HostSpread::Preferred, ..NodeTemplate::default() });
     let apart = &soft["spec"]["affinity"]["podAntiAffinity"];
     assert!(apart["requiredDuringSchedulingIgnoredDuringExecution"].is_null());
@@ -102,7 +106,7 @@ fn the_containers_run_what_the_node_offers() {
 #[test]
 fn a_new_operator_does_not_change_the_revision_of_an_unchanged_node() {
     let pod = built(NodeTemplate::default());
-    assert_eq!(pod["metadata"]["annotations"][labels::REVISION], json!("ef2e207245b60673"));
+    assert_eq!(pod["metadata"]["annotations"][labels::REVISION], json!("a042e0cd532e0c78"));
 }
 
 #[test]

@@ -174,7 +174,8 @@ impl Cluster {
                 "--bind-address=127.0.0.1",
                 &format!("--secure-port={}", free_port()),
                 &format!("--cert-dir={}", folder.display()),
-                "--controllers=garbage-collector-controller,namespace-controller,persistentvolumeclaim-protection-controller,disruption-controller",
+                "--controllers=garbage-collector-controller,namespace-controller,persistentvolumeclaim-protection-controller,disruption-controller,horizontal-pod-autoscaler-controller",
+                "--horizontal-pod-autoscaler-sync-period=1s",
             ],
         ));
         cluster

@@ -1,8 +1,10 @@
 //! Bad input is refused by the API server itself, with a sentence that says what to do.
 
-use bizra_operator::api::Network;
+use bizra_operator::api::{Network, NodePool};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::{
-    api::{Patch, PatchParams},
+    Api,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
     core::params::ValidationDirective,
 };
 use serde_json::json;
@@ -86,6 +88,35 @@ async fn what_a_chain_is_made_of_cannot_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_pool_is_refused_with_a_sentence_that_says_what_to_do() {
+    let scenario = Scenario::new("validation-pool").await;
+    let pools = scenario.api::<NodePool>();
+    let create = |name: String, spec: serde_json::Value| {
+        let pool = json!({
+            "apiVersion": "bizra.io/v1alpha1", "kind": "NodePool", "metadata": {"name": &name}, "spec": spec,
+        });
+        let pools = pools.clone();
+        async move { pools.patch(&name, &PatchParams::apply("test"), &Patch::Apply(pool)).await }
+    };
+    let spec = |field: &str, value: i32| json!({"networkRef": {"name": "demo"}, field: value});
+    for (name, spec, sentence) in [
+        ("bad".to_owned(), spec("replicas", -1), "set spec.replicas to 0 or more"),
+        ("bad".to_owned(), spec("replicas", 101), "set spec.replicas to 100 or less, or create another NodePool"),
+        ("bad".to_owned(), spec("maxUnavailable", 0), "set spec.maxUnavailable to 1 or more"),
+        ("bad".to_owned(), json!({"networkRef": {"name": ""}}), "spec.networkRef.name"),
+        ("a".repeat(60), spec("replicas", 1), "choose a shorter one"),
+    ] {
+        let refused = create(name, spec.clone()).await.expect_err("accepted").to_string();
+        assert!(refused.contains(sentence), "{spec}: {refused}");
+    }
+    let created = create("readers".to_owned(), json!({"networkRef": {"name": "demo"}})).await.unwrap();
+    assert_eq!((created.spec.replicas, created.spec.max_unavailable), (1, 1), "the defaults come from the schema");
+    let moved = Patch::Merge(json!({"spec": {"networkRef": {"name": "other"}}}));
+    let refused = pools.patch("readers", &PatchParams::default(), &moved).await.expect_err("accepted").to_string();
+    assert!(refused.contains("set spec.networkRef.name back, or create a new NodePool"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_samples_are_accepted_under_strict_validation() {
     let scenario = Scenario::new("samples").await;
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
@@ -98,14 +129,20 @@ async fn the_samples_are_accepted_under_strict_validation() {
         let text = std::fs::read_to_string(path).unwrap();
         let object: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let resource = match object["kind"].as_str().unwrap() {
+            "NodePool" => ApiResource::erase::<NodePool>(&()),
+            "HorizontalPodAutoscaler" => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
+            _ => ApiResource::erase::<Network>(&()),
+        };
+        let api = Api::<DynamicObject>::namespaced_with(scenario.admin.clone(), &scenario.namespace, &resource);
         // Two samples may have the same name.
         let parameters = PatchParams {
             dry_run: true,
             field_validation: Some(ValidationDirective::Strict),
             ..PatchParams::apply("test")
         };
-        scenario.api::<Network>().patch(&name, &parameters, &Patch::Apply(object)).await.unwrap();
+        api.patch(&name, &parameters, &Patch::Apply(object)).await.unwrap();
         applied += 1;
     }
-    assert!(applied >= 2);
+    assert!(applied >= 5);
 }

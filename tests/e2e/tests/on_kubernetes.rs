@@ -6,8 +6,8 @@ use std::time::Duration;
 use bizra_e2e::operator;
 use bizra_e2e::scene::{Scene, SceneError, sample, small_network};
 use bizra_e2e::stage::VALIDATORS;
-use bizra_operator::api::{BizraNode, Network};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use bizra_operator::api::{BizraNode, Network, NodePool};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
@@ -113,6 +113,64 @@ async fn a_deleted_network_keeps_its_data_and_continues_when_applied_again() -> 
     scene.remove().await
 }
 
+/// Runs `kubectl scale`, and waits until that many nodes are in sync.
+async fn scale_pool(scene: &Scene, replicas: i32) -> Outcome {
+    let output = std::process::Command::new("kubectl")
+        .args(["--namespace", &scene.namespace, "scale", "nodepool", "readers", &format!("--replicas={replicas}")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    wait_for_pool(scene, replicas).await
+}
+
+async fn wait_for_pool(scene: &Scene, replicas: i32) -> Outcome {
+    scene
+        .wait(&format!("the pool has {replicas} nodes in sync"), 120, || async {
+            let pool = scene.api::<NodePool>().get("readers").await?;
+            let status = pool.status.unwrap_or_default();
+            let current = Some(status.observed_generation) == pool.metadata.generation;
+            let ready = status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+            let counted = (status.replicas, status.ready_replicas) == (replicas, replicas);
+            Ok(if current && ready && counted { Ok(()) } else { Err(format!("{status:?}")) })
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_pool_of_full_nodes_is_scaled_by_kubectl_and_keeps_its_volumes() -> Outcome {
+    let scene = Scene::start("pool").await?;
+    let network = small_network("pool-1")?;
+    scene.apply(&network).await?;
+    let mut pool = sample("nodepool-readers")?;
+    pool["metadata"]["name"] = json!("readers");
+    pool["spec"]["networkRef"]["name"] = json!("demo");
+    pool["spec"]["replicas"] = json!(1);
+    pool["spec"]["storage"] = network["spec"]["storage"].clone();
+    pool["spec"]["resources"] = network["spec"]["resources"].clone();
+    let parameters = PatchParams::apply("e2e").force().validation_strict();
+    scene.api::<NodePool>().patch("readers", &parameters, &Patch::Apply(&pool)).await?;
+    scene.wait_ready("demo", 120).await?;
+    wait_for_pool(&scene, 1).await?;
+
+    scale_pool(&scene, 2).await?;
+    let height = scene.height("demo-v0").await?;
+    scene.wait_height("readers-1", height, 60).await?;
+    let hash = scene.block_hash("demo-v0", height).await?;
+    assert_eq!(scene.block_hash("readers-1", height).await?, hash, "a full node has the same chain");
+    let claims = scene.names::<PersistentVolumeClaim>().await?;
+
+    scale_pool(&scene, 0).await?;
+    scene
+        .wait("the pods of the pool are gone", 90, || async {
+            let pods = scene.names::<Pod>().await?;
+            Ok(if pods == VALIDATORS { Ok(()) } else { Err(pods.join(", ")) })
+        })
+        .await?;
+    scale_pool(&scene, 1).await?;
+    assert_eq!(scene.names::<PersistentVolumeClaim>().await?, claims, "no volume was deleted or made anew");
+    scene.remove().await
+}
+
 #[tokio::test]
 async fn an_invalid_network_is_refused_with_a_sentence_that_helps() -> Outcome {
     let scene = Scene::start("invalid").await?;
@@ -166,7 +224,7 @@ fn the_operator_installs_without_helm_too() {
         .unwrap();
     let (listed, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{error}");
-    for object in ["networks.bizra.io", "bizranodes.bizra.io", "deployment.apps/bizra-operator"] {
+    for object in ["networks.bizra.io", "bizranodes.bizra.io", "nodepools.bizra.io", "deployment.apps/bizra-operator"] {
         assert!(listed.contains(object), "{object} is not among {listed}");
     }
 }

@@ -4,6 +4,7 @@ pub(super) mod act;
 pub mod authorities;
 pub mod ceremony;
 pub mod observe;
+pub mod placement;
 pub mod plan;
 pub mod report;
 pub mod roll;

@@ -9,6 +9,7 @@ use super::{
     authorities::{self, Decision},
     ceremony::{Ceremony, assess, wanted_names},
     observe::Observed,
+    placement,
     roll::{self, Progress, Roll},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub struct Plan {
     pub hibernated: Option<Reason>,
     /// Who signs and who is trusted.
     pub authorities: Decision,
+    /// Which hosts or zones the chain cannot do without, if there are such.
+    pub concentration: Option<Reason>,
 }
 
 impl Plan {
@@ -105,12 +108,16 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             paused: None,
             hibernated: None,
             authorities: authorities::decide(network, observed),
+            concentration: None,
         },
     };
     if network.metadata.deletion_timestamp.is_some() {
         planner.clean_up();
     } else {
-        planner.run(default_image)?;
+        let census = planner.census();
+        planner.plan.concentration =
+            census.as_ref().and_then(|census| placement::concentration(census, &observed.pods));
+        planner.run(default_image, census.as_ref())?;
         planner.hibernate();
         planner.pause();
     }
@@ -195,7 +202,7 @@ impl Planner<'_> {
         self.set_finalizer(false);
     }
 
-    fn run(&mut self, default_image: &ImageSpec) -> Result<(), ReconcileError> {
+    fn run(&mut self, default_image: &ImageSpec, census: Option<&Census>) -> Result<(), ReconcileError> {
         let wants_finalizer = self.network.spec.deletion_policy == DeletionPolicy::Delete;
         if wants_finalizer != self.has_finalizer() {
             self.set_finalizer(wants_finalizer);
@@ -213,7 +220,7 @@ impl Planner<'_> {
         self.budget()?;
         // Before the first node, which is then never without it.
         self.policy()?;
-        self.validators(default_image)?;
+        self.validators(default_image, census)?;
         if self.plan.stalled.is_none() {
             self.ceremony()?;
             self.certificates();
@@ -310,7 +317,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn validators(&mut self, default_image: &ImageSpec) -> Result<(), ReconcileError> {
+    fn validators(&mut self, default_image: &ImageSpec, census: Option<&Census>) -> Result<(), ReconcileError> {
         let observed = self.observed;
         // The image of the operator that made a network stays its image: a new operator restarts nobody.
         let settled = observed
@@ -320,8 +327,7 @@ impl Planner<'_> {
             .map(|node| &node.spec.template.image)
             .find(|image| image.repository.is_some());
         let template = node_builder::template(self.network, settled.unwrap_or(default_image));
-        let census = self.census();
-        let roll = roll::decide(self.network, observed, census.as_ref(), template)?;
+        let roll = roll::decide(self.network, observed, census, template)?;
         for name in self.plan.validators.clone() {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
             if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)

@@ -118,6 +118,9 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     if let Some(hibernated) = &plan.hibernated {
         conditions.set(condition::HIBERNATED, Truth::from(observed.pods.is_empty()), hibernated);
     }
+    if let Some(concentration) = &plan.concentration {
+        conditions.set(condition::POWER_CONCENTRATED, Truth::True, concentration);
+    }
     set_quorum(&mut conditions, plan, ready_power, total_power);
     set_synced(&mut conditions, lag);
     set_up_to_date(&mut conditions, plan);
