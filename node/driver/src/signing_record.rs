@@ -433,6 +433,37 @@ mod tests {
         assert!(SigningRecord::open(&BINDING, &file).unwrap().contains(&vote(4)));
         file[(2 + SLOTS + 4) as usize][100] ^= 1;
         assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(4));
+        file[2 + 4][100] ^= 1;
+        assert!(SigningRecord::open(&BINDING, &file).unwrap().contains(&vote(4)));
+    }
+
+    #[test]
+    fn until_the_ring_is_full_the_first_slot_must_be_there() {
+        let mut file = fresh();
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        for view in 1..SLOTS {
+            let writes = record.reserve(&[vote(view)]).unwrap();
+            write(&mut file, writes);
+        }
+        for copy in [2 + 1, 2 + SLOTS + 1] {
+            file[copy as usize][100] ^= 1;
+        }
+        assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(1));
+    }
+
+    #[test]
+    fn a_slot_holds_64_votes_and_the_file_514_blocks() {
+        let mut file = fresh();
+        assert_eq!(file.len(), 514);
+        let mut record = SigningRecord::open(&BINDING, &file).unwrap();
+        let votes: Vec<Vote> = (1..=66).map(vote).collect();
+        for count in [65, 66] {
+            assert_eq!(record.reserve(&votes[..count]).unwrap_err(), RecordError::TooMany(count));
+        }
+        let writes = record.reserve(&votes[..64]).unwrap();
+        write(&mut file, writes);
+        let again = SigningRecord::open(&BINDING, &file).unwrap();
+        assert!(votes[..64].iter().all(|vote| again.contains(vote)));
     }
 
     #[test]
