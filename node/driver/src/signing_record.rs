@@ -380,6 +380,7 @@ mod tests {
             let writes = record.reserve(&[vote(view)]).unwrap();
             write(&mut file, writes);
         }
+        assert!(record.knows(Epoch(0)) && !record.knows(Epoch(1)));
         let next = |view| Vote { epoch: Epoch(1), ..vote(view) };
         for view in 1..=SLOTS {
             assert!(record.safety(Epoch(1)).may_sign(&next(view)), "view {view}");
@@ -388,6 +389,7 @@ mod tests {
         }
         let again = SigningRecord::open(&BINDING, &file).unwrap();
         assert_eq!(again.floor(), (Epoch(1), View(1)));
+        assert!(again.knows(Epoch(1)) && !again.knows(Epoch(0)));
         assert!(!again.safety(Epoch(0)).may_sign(&rival(SLOTS)));
         assert!(!again.safety(Epoch(0)).may_sign(&vote(SLOTS + 1)));
         assert!(!again.safety(Epoch(1)).may_sign(&Vote { epoch: Epoch(1), ..rival(3) }));
@@ -435,6 +437,24 @@ mod tests {
         assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(4));
         file[2 + 4][100] ^= 1;
         assert!(SigningRecord::open(&BINDING, &file).unwrap().contains(&vote(4)));
+    }
+
+    #[test]
+    fn a_torn_first_write_leaves_a_fresh_record_and_rubbish_anywhere_else_does_not() {
+        let torn = SigningRecord::open(&BINDING, &fresh()).unwrap().reserve(&[vote(1)]).unwrap();
+        for copies in [&torn[..1], &torn[1..], &torn[..]] {
+            let mut file = fresh();
+            for (index, block) in copies {
+                *file[*index as usize] = **block;
+                file[*index as usize][20] ^= 0xff;
+            }
+            assert!(SigningRecord::open(&BINDING, &file).unwrap().safety(Epoch(0)).may_sign(&rival(1)));
+        }
+        for index in (2..FILE_BLOCKS).filter(|index| torn.iter().all(|(written, _)| written != index)) {
+            let mut file = fresh();
+            file[index as usize][20] ^= 0xff;
+            assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(0), "block {index}");
+        }
     }
 
     #[test]
