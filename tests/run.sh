@@ -59,7 +59,9 @@ counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd
 counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'
 counted e2e tests/e2e/test.sh
 wait "$simulation"
-count simulation $?
+status=$?
+trap - EXIT
+count simulation "$status"
 sed -nE 's/^totals +/simulation: /p' target/log/simulation.log
 
 echo "total: $((SECONDS - started)) s; logs in $root/target/log"
