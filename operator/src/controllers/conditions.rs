@@ -81,10 +81,46 @@ impl<'a> Conditions<'a> {
         });
     }
 
+    /// Sets `Reconciling` and `Stalled`.
+    pub fn set_progress(&mut self, progress: &Headway<'_>) {
+        let Headway { ready, reason, is_done, failure, stalled, order } = progress;
+        let (truth, reconciling) = match (failure, stalled, order) {
+            (Some(failure), _, _) => (Truth::True, &Reason::new("WriteFailed", failure.clone())),
+            (None, Some(_), _) => (Truth::False, &Reason::new("Stalled", "see the condition Stalled")),
+            // Who was told to stand still, and does, is not on the way to anything.
+            (None, None, Some(order)) => (Truth::False, *order),
+            (None, None, None) if *ready && *is_done => {
+                (Truth::False, &Reason::new("AsSpecified", "nothing is left to do"))
+            }
+            (None, None, None) => (Truth::from(!ready), *reason),
+        };
+        self.set(condition::RECONCILING, truth, reconciling);
+        match stalled {
+            Some(reason) => self.set(condition::STALLED, Truth::True, reason),
+            None => self.set(condition::STALLED, Truth::False, &Reason::new("NotStalled", "nobody has to act")),
+        }
+    }
+
     /// The result.
     pub fn finish(self) -> Vec<Condition> {
         self.new
     }
+}
+
+/// How far an object has come, whatever its kind.
+pub struct Headway<'a> {
+    /// It is ready.
+    pub ready: bool,
+    /// Why it is, or is not.
+    pub reason: &'a Reason,
+    /// The plan had no steps.
+    pub is_done: bool,
+    /// What failed.
+    pub failure: Option<String>,
+    /// What somebody has to act on.
+    pub stalled: Option<&'a Reason>,
+    /// The order it obeys by standing still.
+    pub order: Option<&'a Reason>,
 }
 
 /// The condition of a type.

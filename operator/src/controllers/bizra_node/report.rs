@@ -18,7 +18,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Reason, Truth, announcements, find, is_step, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true},
         key_report::KeyReading,
     },
     kubernetes::WriteError,
@@ -93,7 +93,18 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         (None, Some((Truth::True, order))) if reason.word == order.word && plan.steps.is_empty() => Some(order),
         _ => None,
     };
-    set_progress(&mut conditions, ready, &reason, (plan, obeyed), failure);
+    let stalled = match &plan.obstacle {
+        Some(Obstacle::Stalled(reason)) => Some(reason),
+        _ => None,
+    };
+    conditions.set_progress(&Headway {
+        ready: ready == Truth::True,
+        reason: &reason,
+        is_done: plan.steps.is_empty(),
+        failure: failure.map(ToString::to_string),
+        stalled,
+        order: obeyed,
+    });
     if let Some(Standstill::Paused(paused)) = &plan.standstill {
         conditions.set(condition::PAUSED, Truth::True, paused);
     }
@@ -175,38 +186,6 @@ fn volume(said: &NodeStatus) -> Option<VolumeStatus> {
 
 fn connected_peers(said: &NodeStatus) -> i32 {
     i32::try_from(said.peers.iter().filter(|peer| peer.connected).count()).unwrap_or(i32::MAX)
-}
-
-fn set_progress(
-    conditions: &mut Conditions<'_>,
-    ready: Truth,
-    reason: &Reason,
-    (plan, obeyed): (&Plan, Option<&Reason>),
-    failure: Option<&WriteError>,
-) {
-    let idle = Reason::new("AsSpecified", "nothing is left to do");
-    let stalled = match &plan.obstacle {
-        Some(Obstacle::Stalled(reason)) => Some(reason),
-        _ => None,
-    };
-    match (failure, stalled, obeyed) {
-        (Some(failure), _, _) => {
-            conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
-        }
-        (None, Some(_), _) => {
-            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
-        }
-        // Who was told to stand still, and does, is not on the way to anything.
-        (None, None, Some(order)) => conditions.set(condition::RECONCILING, Truth::False, order),
-        (None, None, None) if ready == Truth::True && plan.steps.is_empty() => {
-            conditions.set(condition::RECONCILING, Truth::False, &idle);
-        }
-        (None, None, None) => conditions.set(condition::RECONCILING, Truth::from(ready != Truth::True), reason),
-    }
-    match stalled {
-        Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
-        None => conditions.set(condition::STALLED, Truth::False, &Reason::new("NotStalled", "nobody has to act")),
-    }
 }
 
 fn set_synced(conditions: &mut Conditions<'_>, word: &Word) {

@@ -15,7 +15,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Network, NetworkStatus, Offender, QuorumStatus, ValidatorCounts, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true},
     },
     kubernetes::{Announcement, shorten},
 };
@@ -111,7 +111,14 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     let (is_ready, reason) = readiness(plan, &validators, ready.len());
     conditions.set(condition::READY, Truth::from(is_ready), &reason);
-    set_progress(&mut conditions, is_ready, &reason, plan, failure);
+    conditions.set_progress(&Headway {
+        ready: is_ready,
+        reason: &reason,
+        is_done: plan.steps.is_empty(),
+        failure: failure.map(ToString::to_string),
+        stalled: plan.stalled.as_ref(),
+        order: order_obeyed(plan),
+    });
     if let Some(paused) = &plan.paused {
         conditions.set(condition::PAUSED, Truth::True, paused);
     }
@@ -195,32 +202,6 @@ fn readiness(plan: &Plan, validators: &[Validator<'_>], ready: usize) -> (bool, 
                 format!("{ready} of {} validators are in sync and able to vote", validators.len()),
             ),
         ),
-    }
-}
-
-fn set_progress(
-    conditions: &mut Conditions<'_>,
-    ready: bool,
-    reason: &Reason,
-    plan: &Plan,
-    failure: Option<&ReconcileError>,
-) {
-    match (failure, &plan.stalled, order_obeyed(plan)) {
-        (Some(failure), _, _) => {
-            conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
-        }
-        (None, Some(_), _) => {
-            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
-        }
-        (None, None, Some(order)) => conditions.set(condition::RECONCILING, Truth::False, order),
-        (None, None, None) if ready && plan.steps.is_empty() => {
-            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("AsSpecified", "nothing is left to do"));
-        }
-        (None, None, None) => conditions.set(condition::RECONCILING, Truth::from(!ready), reason),
-    }
-    match &plan.stalled {
-        Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
-        None => conditions.set(condition::STALLED, Truth::False, &Reason::new("NotStalled", "nobody has to act")),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     api::{BizraNode, NodePool, NodePoolStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true},
         ownership::{Ownership, ownership},
     },
     kubernetes::WriteError,
@@ -98,7 +98,15 @@ pub fn status(pool: &NodePool, observed: &Observed, plan: &Plan, failure: Option
     let (is_ready, reason) = readiness(plan, &tally);
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, Truth::from(is_ready), &reason);
-    set_progress(&mut conditions, is_ready, &reason, plan, failure);
+    let asleep = plan.hibernated.as_ref().filter(|reason| reason.word == "Hibernated" && plan.steps.is_empty());
+    conditions.set_progress(&Headway {
+        ready: is_ready,
+        reason: &reason,
+        is_done: plan.steps.is_empty(),
+        failure: failure.map(ToString::to_string),
+        stalled: plan.stalled.as_ref(),
+        order: plan.paused.as_ref().or(asleep),
+    });
     if let Some(paused) = &plan.paused {
         conditions.set(condition::PAUSED, Truth::True, paused);
     }
@@ -133,34 +141,6 @@ fn readiness(plan: &Plan, tally: &Tally<'_>) -> (bool, Reason) {
             let message = format!("{} of {wanted} nodes are in sync; {name}: {why}", tally.ready());
             (false, Reason::new("NodesNotReady", message))
         }
-    }
-}
-
-fn set_progress(
-    conditions: &mut Conditions<'_>,
-    ready: bool,
-    reason: &Reason,
-    plan: &Plan,
-    failure: Option<&WriteError>,
-) {
-    let asleep = plan.hibernated.as_ref().filter(|reason| reason.word == "Hibernated" && plan.steps.is_empty());
-    match (failure, &plan.stalled, plan.paused.as_ref().or(asleep)) {
-        (Some(failure), _, _) => {
-            conditions.set(condition::RECONCILING, Truth::True, &Reason::new("WriteFailed", failure.to_string()));
-        }
-        (None, Some(_), _) => {
-            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("Stalled", "see the condition Stalled"));
-        }
-        // Who was told to stand still, and does, is not on the way to anything.
-        (None, None, Some(order)) => conditions.set(condition::RECONCILING, Truth::False, order),
-        (None, None, None) if ready && plan.steps.is_empty() => {
-            conditions.set(condition::RECONCILING, Truth::False, &Reason::new("AsSpecified", "nothing is left to do"));
-        }
-        (None, None, None) => conditions.set(condition::RECONCILING, Truth::from(!ready), reason),
-    }
-    match &plan.stalled {
-        Some(reason) => conditions.set(condition::STALLED, Truth::True, reason),
-        None => conditions.set(condition::STALLED, Truth::False, &Reason::new("NotStalled", "nobody has to act")),
     }
 }
 
