@@ -18,4 +18,5 @@ revision=$(sha256sum "${CARGO_TARGET_DIR:-$root/target}/release/bizra-operator" 
 echo "helm upgrade --install bizra charts/bizra-operator --namespace bizra-system --create-namespace"
 "$root/tests/step.sh" helm "$helm" upgrade --install bizra "$root/charts/bizra-operator" --kubeconfig "$kubeconfig" \
     --namespace bizra-system --create-namespace --wait --timeout 120s \
-    --set statusIntervalSeconds=2 --set probeIntervalSeconds=2 --set "image.repository=${image%:*}" --set-string "image.tag=${image##*:}" --set-string "podAnnotations.bizra\.io/binary=$revision"
+    --set statusIntervalSeconds=2 --set probeIntervalSeconds=2 --set repairCoolDownSeconds=30 \
+    --set "image.repository=${image%:*}" --set-string "image.tag=${image##*:}" --set-string "podAnnotations.bizra\.io/binary=$revision"

@@ -13,6 +13,9 @@ pub mod v1 {
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("bizra");
 }
 
+/// Most peers a node may have: each costs two connections and two queues.
+pub const PEERS_MAX: usize = 256;
+
 /// Ports a node listens on by default.
 pub mod port {
     /// Peer gRPC over mutual TLS.

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use bizra_proto::exit::{ExitReason, Termination};
-use bizra_proto::port;
+use bizra_proto::{PEERS_MAX, port};
 use serde::{Deserialize, Serialize};
 
 pub use genesis::{LoadedGenesis, Member};
@@ -17,9 +17,6 @@ use crate::identity::CertificateFiles;
 
 /// Longest node name: a DNS label, because it is a Pod name and a certificate name.
 const NODE_NAME_MAX_BYTES: usize = 63;
-
-/// Most peers a node may have: each costs two connections and two queues.
-pub const PEERS_MAX: usize = 256;
 
 /// A chunk of a snapshot, 1 MiB, must come within the patience of who asks for it.
 const SERVE_BYTES_MIN: u64 = 256 << 10;

@@ -224,7 +224,7 @@ impl Network {
         Ok(Self { handle, local_address, wanted, stop, tasks })
     }
 
-    /// Makes these the peers, at most [`crate::configuration::PEERS_MAX`]: new ones are dialled and let in, those that are
+    /// Makes these the peers, at most [`bizra_proto::PEERS_MAX`]: new ones are dialled and let in, those that are
     /// not named any more are cut off, the others notice nothing.
     pub fn set_peers(&self, peers: Vec<PeerConfiguration>) {
         self.wanted.send_replace(peers);

@@ -109,6 +109,7 @@ pub(super) fn node_observed() -> bizra_node::observe::Observed {
         config: None,
         genesis: None,
         certificates: None,
+        followers: Vec::new(),
         pod: None,
         word: Word::Unknown("not asked yet".to_owned()),
         idle: k8s_openapi::jiff::SignedDuration::ZERO,

@@ -33,6 +33,28 @@ pub(super) async fn one<K: Kept>(
     name: &str,
     what: &'static str,
 ) -> Result<Option<K>, ReconcileError> {
+    read(context, source, namespace, name, what, K::IS_CREATE_ONLY).await
+}
+
+/// Reads one object that others make. Nothing is overwritten for its absence, so the watch will tell in time.
+pub(super) async fn made_by_others<K: Kept>(
+    context: &Context,
+    source: Source,
+    namespace: &str,
+    name: &str,
+    what: &'static str,
+) -> Result<Option<K>, ReconcileError> {
+    read(context, source, namespace, name, what, true).await
+}
+
+async fn read<K: Kept>(
+    context: &Context,
+    source: Source,
+    namespace: &str,
+    name: &str,
+    what: &'static str,
+    believes_absence: bool,
+) -> Result<Option<K>, ReconcileError> {
     let cache = K::cache(&context.caches);
     let key = (namespace.to_owned(), name.to_owned());
     if source == Source::Cache {
@@ -43,7 +65,7 @@ pub(super) async fn one<K: Kept>(
         let found = match answer {
             Answer::Known(object) => Some(Some(K::clone(&object))),
             Answer::Gone => Some(None),
-            Answer::Absent if K::IS_CREATE_ONLY => Some(None),
+            Answer::Absent if believes_absence => Some(None),
             Answer::Absent | Answer::Behind => None,
         };
         if let Some(found) = found {

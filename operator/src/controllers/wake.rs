@@ -67,6 +67,15 @@ impl Queues {
             self.nodes.wake(key_of(node.as_ref()), NODE_DELAY);
         }
     }
+
+    /// Validators list the nodes that follow.
+    fn validators_of(&self, context: &Context, metadata: &ObjectMeta, network: &str) {
+        for node in context.caches.nodes.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
+            if owner_of::<Network>(&node.metadata).is_some() {
+                self.nodes.wake(key_of(node.as_ref()), NODE_DELAY);
+            }
+        }
+    }
 }
 
 /// A kind whose changes wake somebody.
@@ -116,6 +125,13 @@ impl Wakes for BizraNode {
             context.forget(&node.uid().unwrap_or_default());
         } else if !change.is_own_report || orders_repair(change) {
             queues.node(&node.metadata, &node.name_any());
+        }
+        let follows = |node: &Option<Arc<Self>>| {
+            let node = node.as_ref().filter(|node| owner_of::<Network>(&node.metadata).is_none())?;
+            node.metadata.deletion_timestamp.is_none().then(|| node.uid())
+        };
+        if follows(&change.old) != follows(&change.new) {
+            queues.validators_of(context, &node.metadata, &node.spec.network_ref.name);
         }
         let told = |node: &Self| node.status.as_ref().map(without_numbers);
         let is_same = |old: &Self, new: &Self| {

@@ -23,9 +23,17 @@ pub fn is_fenced(file: &str) -> bool {
     file.contains(FENCE)
 }
 
+/// Begins the list of the nodes that follow, at the end of the file. It is taken up while the node runs, too.
+const FOLLOWERS: &str = "\n# Nodes that follow.\n";
+
+/// The list of the nodes that follow; empty if there are none.
+pub fn followers(file: &str) -> &str {
+    file.split_once(FOLLOWERS).map_or("", |(_, followers)| followers)
+}
+
 /// The part of a configuration file that a pod has to be made anew for.
-pub fn without_fence(file: &str) -> String {
-    file.replace(FENCE, "")
+pub fn pod_part(file: &str) -> String {
+    file.split_once(FOLLOWERS).map_or(file, |(before, _)| before).replace(FENCE, "")
 }
 
 /// Key of a node's certificate. The schema refuses nodes whose certificates would be called like an authority's.
@@ -62,17 +70,39 @@ struct Peer {
     address: String,
 }
 
-/// Text of a node's configuration file. Peers are the validators: whoever follows a chain gets it from them.
+#[derive(Serialize)]
+struct Peers {
+    peers: Vec<Peer>,
+}
+
+/// Whom a node talks to. A node takes no stream of whom it does not know.
+#[derive(Clone, Copy, Debug)]
+pub struct Neighbours<'a> {
+    /// The validators: whoever follows a chain gets it from them.
+    pub validators: &'a [String],
+    /// The nodes that follow, if this node is a validator.
+    pub followers: &'a [String],
+}
+
+/// Text of a node's configuration file.
 pub fn node_file(
     node: &str,
     namespace: &str,
     network: &str,
     volume_id: &str,
-    validators: &[String],
+    neighbours: Neighbours<'_>,
     signing: Signing,
 ) -> Result<String, toml::ser::Error> {
     let certificates = pod::CERTIFICATES_DIR;
-    toml::to_string(&NodeFile {
+    let peers = |names: &[String]| {
+        let others = names.iter().filter(|name| name.as_str() != node);
+        let peer = |name: &String| Peer {
+            name: name.clone(),
+            address: format!("{}:{}", names::host(name, network, namespace), bizra_proto::port::PEER),
+        };
+        others.map(peer).collect()
+    };
+    let mut text = toml::to_string(&NodeFile {
         node_name: node,
         data_dir: pod::DATA_DIR,
         volume_id,
@@ -83,15 +113,13 @@ pub fn node_file(
             ca_file: format!("{certificates}/{AUTHORITY}"),
             operator_ca_file: format!("{certificates}/{OPERATOR_AUTHORITY}"),
         },
-        peers: validators
-            .iter()
-            .filter(|validator| validator.as_str() != node)
-            .map(|validator| Peer {
-                name: validator.clone(),
-                address: format!("{}:{}", names::host(validator, network, namespace), bizra_proto::port::PEER),
-            })
-            .collect(),
-    })
+        peers: peers(neighbours.validators),
+    })?;
+    if !neighbours.followers.is_empty() {
+        text.push_str(FOLLOWERS);
+        text.push_str(&toml::to_string(&Peers { peers: peers(neighbours.followers) })?);
+    }
+    Ok(text)
 }
 
 /// The `ConfigMap` with a node's configuration file.
@@ -129,10 +157,16 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn file_of(followers: &[&str], signing: Signing) -> String {
+        let validators = ["demo-v0", "demo-v1"].map(str::to_owned);
+        let followers: Vec<String> = followers.iter().map(|name| (*name).to_owned()).collect();
+        let neighbours = Neighbours { validators: &validators, followers: &followers };
+        node_file("demo-v0", "default", "demo", "uid-1", neighbours, signing).unwrap()
+    }
+
     #[test]
     fn a_node_file_names_its_certificates_and_its_peers_but_not_itself() {
-        let validators = ["demo-v0", "demo-v1"].map(str::to_owned);
-        let file = node_file("demo-v0", "default", "demo", "uid-1", &validators, Signing::Allowed).unwrap();
+        let file = file_of(&[], Signing::Allowed);
         let expected = r#"node_name = "demo-v0"
 data_dir = "/var/lib/bizra"
 volume_id = "uid-1"
@@ -148,8 +182,24 @@ name = "demo-v1"
 address = "demo-v1.demo-nodes.default.svc:7100"
 "#;
         assert_eq!(file, expected);
-        let fenced = node_file("demo-v0", "default", "demo", "uid-1", &validators, Signing::Fenced).unwrap();
+    }
+
+    #[test]
+    fn a_fence_and_the_nodes_that_follow_are_no_other_revision() {
+        let file = file_of(&[], Signing::Allowed);
+        let fenced = file_of(&["reader-0"], Signing::Fenced);
         assert!(is_fenced(&fenced) && !is_fenced(&file));
-        assert_eq!(without_fence(&fenced), file, "a fence is no other revision");
+        assert_eq!(
+            followers(&fenced),
+            "[[peers]]\nname = \"reader-0\"\naddress = \"reader-0.demo-nodes.default.svc:7100\"\n"
+        );
+        assert_eq!((pod_part(&fenced), followers(&file)), (file.clone(), ""));
+        let names: Vec<String> = toml::from_str::<toml::Table>(&fenced).unwrap()["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|peer| peer["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(names, ["demo-v1", "reader-0"]);
     }
 }

@@ -8,7 +8,7 @@ use bizra_operator::{
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{PersistentVolumeClaim, Pod},
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
 use kube::{
     Api, ResourceExt,
@@ -77,6 +77,19 @@ async fn nodes_and_claims(scenario: &Scenario, pool: &str) -> (Vec<String>, BTre
     (nodes, claims.map(|claim| (claim.name_any(), claim.uid().unwrap())).collect())
 }
 
+/// Waits until a validator's configuration lists exactly these nodes among those that follow.
+async fn wait_until_listed(scenario: &Scenario, expected: &[&str]) {
+    eventually("a validator lists the nodes that follow", || async {
+        let config = scenario.api::<ConfigMap>().get("demo-v0-config").await.unwrap();
+        let file: toml::Table = toml::from_str(&config.data.unwrap()["node.toml"]).unwrap();
+        let peers = file["peers"].as_array().unwrap().iter().map(|peer| peer["name"].as_str().unwrap());
+        let mut listed: Vec<&str> = peers.filter(|name| !name.starts_with("demo-v")).collect();
+        listed.sort_unstable();
+        if listed == expected { Ok(()) } else { Err(listed.join(", ")) }
+    })
+    .await;
+}
+
 async fn pods(scenario: &Scenario, selector: &str) -> Vec<Pod> {
     scenario.api::<Pod>().list(&ListParams::default().labels(selector)).await.unwrap().items
 }
@@ -94,8 +107,14 @@ async fn a_pool_is_scaled_through_its_subresource_and_volumes_stay() {
     let network = scenario.wait_for_condition("demo", condition::READY, "True", None).await;
     assert_eq!(network.status.unwrap().validators.desired, 4);
 
+    let validators = || async {
+        let pods = pods(&scenario, "app.kubernetes.io/component=validator").await;
+        pods.iter().map(ResourceExt::uid).collect::<Vec<_>>()
+    };
+    let validators_before = validators().await;
     scale(&scenario, "readers", 3).await.unwrap();
     wait_until_ready(&scenario, "readers", 3).await;
+    wait_until_listed(&scenario, &["readers-0", "readers-1", "readers-2"]).await;
     let seen = scenario.api::<NodePool>().get_scale("readers").await.unwrap().status.unwrap();
     assert_eq!(seen.replicas, 3);
     assert_eq!(pods(&scenario, &seen.selector.unwrap()).await.len(), 3, "the selector of autoscalers finds the pods");
@@ -104,6 +123,7 @@ async fn a_pool_is_scaled_through_its_subresource_and_volumes_stay() {
 
     scale(&scenario, "readers", 1).await.unwrap();
     wait_until_ready(&scenario, "readers", 1).await;
+    wait_until_listed(&scenario, &["readers-0"]).await;
     let (nodes, left) = nodes_and_claims(&scenario, "readers").await;
     assert_eq!(nodes, ["readers-0"], "the highest ordinals have gone");
     assert_eq!(left, claims, "every volume stays");
@@ -127,6 +147,8 @@ async fn a_pool_is_scaled_through_its_subresource_and_volumes_stay() {
         if nodes.is_empty() && pods.is_empty() { Ok(()) } else { Err(format!("{nodes:?}, {} pods", pods.len())) }
     })
     .await;
+    wait_until_listed(&scenario, &[]).await;
+    assert_eq!(validators().await, validators_before, "no validator is made anew for who follows");
     assert_eq!(nodes_and_claims(&scenario, "readers").await.1, claims);
     scenario.wait_for_condition("demo", condition::READY, "True", None).await;
 }

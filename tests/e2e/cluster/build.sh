@@ -67,7 +67,8 @@ if [[ ! -d $target ]]; then
         started=$SECONDS
         rm -rf "$part.new"
         mkdir "$part.new"
-        "build_$group" "$part.new"
+        # What is fetched is of interest to nobody; errors are.
+        "build_$group" "$part.new" 2> >(grep -v '^go: downloading ' >&2)
         mv "$part.new" "$part"
         echo "built $group in $((SECONDS - started)) s" >&2
     done

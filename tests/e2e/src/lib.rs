@@ -12,4 +12,5 @@ pub mod reach;
 pub mod scene;
 pub mod stage;
 pub mod traffic;
+pub mod volume;
 pub mod witness;

@@ -137,7 +137,6 @@ async fn wait_for_pool(scene: &Scene, replicas: i32) -> Outcome {
 }
 
 #[tokio::test]
-#[ignore = "fails: validators refuse full nodes, which are no peers in their configuration"]
 async fn a_pool_of_full_nodes_is_scaled_by_kubectl_and_keeps_its_volumes() -> Outcome {
     let scene = Scene::start("pool").await?;
     let network = small_network("pool-1")?;

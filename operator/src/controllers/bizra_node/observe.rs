@@ -1,5 +1,7 @@
 //! What there is, and the node's own latest word.
 
+use std::sync::Arc;
+
 use k8s_openapi::{
     api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
     jiff::{SignedDuration, Timestamp},
@@ -11,6 +13,7 @@ use crate::{
     api::{BizraNode, Network},
     controllers::{
         Context, ReconcileError,
+        ownership::{Ownership, ownership},
         reading::{self, Source},
     },
     probe::{ProbeTarget, Word},
@@ -32,6 +35,8 @@ pub struct Observed {
     pub genesis: Option<ConfigMap>,
     /// The certificates of the network.
     pub certificates: Option<ConfigMap>,
+    /// Names of the network's nodes that do not validate, oldest first.
+    pub followers: Vec<String>,
     /// The pod of the node's name.
     pub pod: Option<Pod>,
     /// What the node in that pod says.
@@ -60,10 +65,14 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     let network: Option<Network> = reading::one(context, source, &namespace, network_name, "the Network").await?;
     let claim = reading::one(context, source, &namespace, &names::claim(&name), "the volume claim").await?;
     let config = reading::one(context, source, &namespace, &names::config(&name), "the configuration").await?;
-    let genesis = reading::one(context, source, &namespace, &names::genesis(network_name), "the genesis").await?;
+    let genesis = names::genesis(network_name);
+    let genesis = reading::made_by_others(context, source, &namespace, &genesis, "the genesis").await?;
     let certificates = names::certificates(network_name);
-    let certificates = reading::one(context, source, &namespace, &certificates, "the certificates").await?;
+    let certificates = reading::made_by_others(context, source, &namespace, &certificates, "the certificates").await?;
     let pod: Option<Pod> = reading::one(context, source, &namespace, &name, "the pod").await?;
+    // A list that is a moment old harms nobody, and whoever is missing in it brings this node back.
+    let nodes = context.caches.nodes.of_network(&namespace, network_name);
+    let followers = network.as_ref().map(|network| followers(nodes, network)).unwrap_or_default();
 
     let key = (namespace, name);
     let (mut idle, last_height) = (SignedDuration::ZERO, context.probes.last_height(&key));
@@ -77,7 +86,16 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
         Word::Unknown("its container is not running".to_owned())
     };
     let (now, limits) = (Timestamp::now(), context.settings.healing);
-    Ok(Observed { now, network, claim, config, genesis, certificates, pod, word, idle, last_height, limits })
+    Ok(Observed { now, network, claim, config, genesis, certificates, followers, pod, word, idle, last_height, limits })
+}
+
+/// Oldest first, so that a new node never takes the place of another.
+fn followers(mut nodes: Vec<Arc<BizraNode>>, network: &Network) -> Vec<String> {
+    nodes.retain(|node| {
+        node.metadata.deletion_timestamp.is_none() && ownership(&node.metadata, network) != Ownership::Ours
+    });
+    nodes.sort_by_cached_key(|node| (node.creation_timestamp(), node.name_any()));
+    nodes.iter().map(|node| node.name_any()).collect()
 }
 
 /// Where to ask, once the node's container runs.

@@ -1,5 +1,6 @@
 //! What to do next. Pure and total: the same node and observation always give the same plan.
 
+use bizra_proto::PEERS_MAX;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
 use serde_json::json;
@@ -21,7 +22,9 @@ use crate::{
     kubernetes::{Manifest, Write, needs_apply},
     probe::Word,
     resources::{
-        claim, config_map, genesis,
+        claim,
+        config_map::{self, Neighbours},
+        genesis,
         growth::{self, Fill, Growth},
         labels::{self, Component},
         names, node as node_builder, pod, revision, short_hash,
@@ -436,7 +439,7 @@ impl Planner<'_> {
     fn config(&mut self, volume_id: &str) -> Result<Option<String>, ReconcileError> {
         let Some(network) = &self.observed.network else {
             let kept = self.observed.config.as_ref().and_then(|config| config.data.as_ref());
-            let kept = kept.and_then(|data| data.get(config_map::FILE)).map(|file| config_map::without_fence(file));
+            let kept = kept.and_then(|data| data.get(config_map::FILE)).map(|file| config_map::pod_part(file));
             if kept.is_none() {
                 self.stall("NetworkMissing", "there is no Network, and the configuration is gone");
             }
@@ -451,10 +454,23 @@ impl Planner<'_> {
         }
         let validators = validator_names(network, self.observed.genesis.as_ref());
         let network_name = &self.node.spec.network_ref.name;
+        let followers = &self.observed.followers;
+        let (known, more) = followers.split_at(followers.len().min(PEERS_MAX.saturating_sub(validators.len())));
+        let is_validator = self.component() == Component::Validator;
+        if !is_validator && more.contains(&self.name) {
+            let (room, count) = (known.len(), followers.len());
+            self.stall(
+                "NetworkFull",
+                format!("validators of Network {network_name} have room for {room} nodes that follow, and there are {count}; delete some that are not needed"),
+            );
+            return Ok(None);
+        }
+        let followers = if is_validator { known } else { &[] };
+        let neighbours = Neighbours { validators: &validators, followers };
         let signing = self.node.spec.signing;
-        let text = config_map::node_file(&self.name, &self.namespace, network_name, volume_id, &validators, signing)
+        let text = config_map::node_file(&self.name, &self.namespace, network_name, volume_id, neighbours, signing)
             .map_err(|error| ReconcileError::Build(error.to_string()))?;
-        let pod_part = config_map::without_fence(&text);
+        let pod_part = config_map::pod_part(&text);
         let desired = config_map::config(self.node, &self.name, &self.namespace, text);
         if let Some(write) = needs_apply(self.observed.config.as_ref(), &desired)? {
             self.step(write, None);
@@ -643,10 +659,12 @@ impl Planner<'_> {
         // otherwise look before there is something to see.
         let config = self.observed.config.as_ref().and_then(|config| config.data.as_ref()?.get(config_map::FILE));
         let fence = config.filter(|file| config_map::is_fenced(file)).map(|_| "fenced");
+        let followers = config.map(|file| config_map::followers(file)).filter(|followers| !followers.is_empty());
         if is_waiting && fence.is_none() {
             return None;
         }
-        let parts: Vec<&str> = genesis.into_iter().chain(certificates.map(String::as_str)).chain(fence).collect();
+        let parts: Vec<&str> =
+            genesis.into_iter().chain(certificates.map(String::as_str)).chain(fence).chain(followers).collect();
         (!parts.is_empty()).then(|| short_hash(parts.join("\0").as_bytes()))
     }
 }

@@ -329,6 +329,53 @@ fn a_fence_is_written_into_the_configuration_and_restarts_nothing() {
 }
 
 #[test]
+fn a_validator_lists_who_follows_and_restarts_for_nobody() {
+    let mut observed = settled();
+    observed.followers = vec!["reader-0".to_owned()];
+    let plan_ = plan_of(&observed);
+    assert_eq!(targets(&plan_), ["apply ConfigMap default/demo-v0-config"]);
+    assert_eq!((plan_.up_to_date, &plan_.eviction), (Some(true), &None));
+    observed.config = Some(written(&plan_.steps[0].write));
+    // Nor without the Network.
+    let without = Observed { network: None, ..observed.clone() };
+    assert_eq!((targets(&plan_of(&without)), plan_of(&without).up_to_date), (Vec::new(), Some(true)));
+    // The kubelet is told to look, unless the pod waits for more that it is told of.
+    assert_eq!(targets(&plan_of(&observed)), Vec::<String>::new());
+    let certificate = [(config_map::certificate_key("demo-v0"), "certificate".to_owned())];
+    observed.certificates = Some(ConfigMap { data: Some(certificate.into()), ..ConfigMap::default() });
+    let touched = |observed: &Observed| {
+        let plan = plan_of(observed);
+        let Some(Write::Merge { patch, .. }) = plan.steps.first().map(|step| &step.write) else { panic!("{plan:?}") };
+        patch.pointer("/metadata/annotations").unwrap()[labels::DOCUMENTS].clone()
+    };
+    let with_one = touched(&observed);
+    observed.followers.clear();
+    observed.config = Some(written(&plan_of(&observed).steps[0].write));
+    assert_ne!(touched(&observed), with_one);
+}
+
+#[test]
+fn a_node_that_follows_lists_validators_and_waits_for_a_place_among_their_peers() {
+    let mut follower = node(0);
+    follower.metadata.owner_references = None;
+    let mut observed = node_observed();
+    observed.claim = Some(claim_of(0));
+    let mut followers: Vec<String> = (1..PEERS_MAX - 4).map(|number| format!("reader-{number}")).collect();
+    followers.push("demo-v0".to_owned());
+    observed.followers.clone_from(&followers);
+    let plan_ = plan(&follower, &observed, &default_image()).unwrap();
+    let config: ConfigMap = written(&plan_.steps[0].write);
+    assert_eq!(config_map::followers(&config.data.unwrap()[config_map::FILE]), "");
+    observed.followers.insert(0, "reader-0".to_owned());
+    let plan_ = plan(&follower, &observed, &default_image()).unwrap();
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), "NetworkFull"));
+    // Validators list no more than a node takes.
+    observed.followers.insert(0, "reader-000".to_owned());
+    let config: ConfigMap = written(&plan_of(&observed).steps[0].write);
+    assert_eq!(config.data.unwrap()[config_map::FILE].matches("[[peers]]").count(), PEERS_MAX - 1);
+}
+
+#[test]
 fn a_full_volume_is_grown_although_its_node_has_stopped_and_only_as_far_as_allowed() {
     let mut growing = node(0);
     growing.spec.template.storage =

@@ -13,6 +13,7 @@ use bizra_e2e::{
     process,
     scene::SceneError,
     stage::{Stage, VALIDATORS},
+    volume::Volume,
     witness::{Before, Process},
 };
 use clap::{Parser, ValueEnum};
@@ -28,6 +29,8 @@ const PATIENCE_SECONDS: u64 = 120;
 const LOOK: Duration = Duration::from_millis(40);
 /// Half of the killed pods must be back in this time.
 const POD_KILLED_MEDIAN_MAX: Duration = Duration::from_secs(5);
+/// Every damaged database must be back in this time.
+const DATABASE_DAMAGED_MAX: Duration = Duration::from_mins(1);
 
 /// Breaks one validator after the other in several ways, and measures the time until each votes again.
 #[derive(Parser)]
@@ -50,6 +53,8 @@ enum Fault {
     PodKilled,
     /// The process is killed in its container. Always on a fresh pod: a kubelet waits longer each time.
     ContainerKilled,
+    /// The database is damaged, and the process killed: the operator orders a repair, which needs a permit.
+    DatabaseDamaged,
     /// The pod is deleted as users do, and ends in order.
     PodDeleted,
     /// The host's link is cut for a while; the time runs from the moment it is healed.
@@ -87,17 +92,30 @@ async fn main() -> ExitCode {
     let result = repeat(&arguments, &mut measures).await;
     print!("{}", table(&measures));
     let written = arguments.out.as_ref().map_or(Ok(()), |out| write(out, &measures));
-    let median = measures.get(&Fault::PodKilled).map(|of_kill: &Vec<Measure>| quantile(away(of_kill), 1, 2));
+    let missed = missed(&measures);
     if let Err(error) = result {
         eprintln!("error: {error}");
     } else if let Err(error) = written {
         eprintln!("error: the figures could not be written: {error}");
-    } else if let Some(median) = median.filter(|median| *median > POD_KILLED_MEDIAN_MAX) {
-        eprintln!("error: half of the killed pods were away for {median:?}, the target is {POD_KILLED_MEDIAN_MAX:?}");
+    } else if let Some(missed) = missed {
+        eprintln!("error: {missed}");
     } else {
         return ExitCode::SUCCESS;
     }
     ExitCode::FAILURE
+}
+
+/// The target that was missed.
+fn missed(measures: &BTreeMap<Fault, Vec<Measure>>) -> Option<String> {
+    let of = |fault| measures.get(&fault).map(|measures| away(measures)).unwrap_or_default();
+    let median = quantile(of(Fault::PodKilled), 1, 2);
+    let longest = quantile(of(Fault::DatabaseDamaged), 1, 1);
+    if median > POD_KILLED_MEDIAN_MAX {
+        let target = POD_KILLED_MEDIAN_MAX;
+        return Some(format!("half of the killed pods were away for {median:?}, the target is {target:?}"));
+    }
+    let target = DATABASE_DAMAGED_MAX;
+    (longest > target).then(|| format!("a damaged database was away for {longest:?}, the target is {target:?}"))
 }
 
 async fn repeat(arguments: &Arguments, measures: &mut BTreeMap<Fault, Vec<Measure>>) -> Result<(), SceneError> {
@@ -134,6 +152,11 @@ async fn once(
             let grace = (fault == Fault::PodKilled).then_some(0);
             let how = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
             stage.scene.api::<Pod>().delete(validator, &how).await?;
+        }
+        Fault::DatabaseDamaged => {
+            let process = process::Process::of_pod(&uid, "bizra-node")?;
+            Volume::of(&process).damage_database()?;
+            process.kill()?;
         }
         Fault::ContainerKilled => process::Process::of_pod(&uid, "bizra-node")?.kill()?,
         Fault::LinkCut => {
