@@ -23,18 +23,18 @@ use crate::{
 };
 
 /// Evicts the pod if it may go, and if that still holds by live reads: the permit and the others' words are a reconciliation
-/// old by now.
-pub(super) async fn evict(context: &Context, node: &BizraNode, plan: &Plan) -> Result<(), ReconcileError> {
-    let Some((write, leave)) = &plan.eviction else { return Ok(()) };
+/// old by now. False if the permit was not used: it may be a moment later, when the others are well.
+pub(super) async fn evict(context: &Context, node: &BizraNode, plan: &Plan) -> Result<bool, ReconcileError> {
+    let Some((write, leave)) = &plan.eviction else { return Ok(true) };
     let result = match leave {
-        Leave::Missing => return Ok(()),
+        Leave::Missing => return Ok(true),
         Leave::NotNeeded => "not_needed",
         Leave::Granted(permit) => {
             if permit_stands(context, node, permit).await? {
                 "used"
             } else {
                 context.metrics.permits.with_label_values(&["withheld"]).inc();
-                return Ok(());
+                return Ok(false);
             }
         }
     };
@@ -51,7 +51,7 @@ pub(super) async fn evict(context: &Context, node: &BizraNode, plan: &Plan) -> R
         let announcement = Announcement { severity: Severity::Normal, reason: "PodEvicted".to_owned(), note: message };
         context.announcer.announce(node.object_ref(&()), announcement);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// True if the Network still holds this permit, and a quorum remains by what every other node answers now.
