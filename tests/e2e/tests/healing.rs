@@ -12,7 +12,7 @@ use bizra_e2e::{
     witness::Process,
 };
 use bizra_operator::{
-    api::{BizraNode, Network, condition},
+    api::{BizraNode, HostSpread, Network, condition},
     controllers::conditions::is_true,
     resources::names,
 };
@@ -128,19 +128,10 @@ async fn a_full_volume_is_grown_and_a_lost_one_of_a_full_node_replaced() -> Outc
     assert_eq!(capacity(claims.get(&names::claim("demo-v1")).await?), small, "the others had room");
     Volume::of(&process_of(&stage, validator).await?).drain()?;
 
-    let template = stage.scene.api::<BizraNode>().get(validator).await?.spec.template;
-    let mut reader = json!({
-        "apiVersion": "bizra.io/v1alpha1", "kind": "BizraNode", "metadata": {"name": "reader"},
-        "spec": {"networkRef": {"name": NETWORK}},
-    });
-    let (storage, resources) = (json!({"size": "1Gi"}), serde_json::to_value(template.resources)?);
-    reader["spec"].as_object_mut().unwrap().extend([
-        ("storage".to_owned(), storage),
-        ("resources".to_owned(), resources),
-        // The hosts that validators leave free are few.
-        ("hostSpread".to_owned(), json!("Preferred")),
-    ]);
-    stage.scene.api::<BizraNode>().create(&PostParams::default(), &serde_json::from_value(reader)?).await?;
+    // As a validator, but controlled by nobody.
+    let mut reader = BizraNode::new("reader", stage.scene.api::<BizraNode>().get(validator).await?.spec);
+    reader.spec.template.host_spread = HostSpread::Preferred;
+    stage.scene.api::<BizraNode>().create(&PostParams::default(), &reader).await?;
     stage.scene.wait_node_ready("reader", REPAIR_SECONDS).await?;
     let lost = claims.get(&names::claim("reader")).await?.uid();
     stage.begin();
@@ -182,7 +173,6 @@ where
 #[ignore = "some minutes; `make e2e` has it"]
 async fn children_come_back_and_orders_are_obeyed() -> Outcome {
     let mut stage = Stage::start("orders", |_| {}).await?;
-    let network = || async { Ok::<_, SceneError>(stage.scene.api::<Network>().get(NETWORK).await?) };
     let pods = scene_uids(&stage.scene).await?;
 
     stage.begin();
@@ -231,7 +221,7 @@ async fn children_come_back_and_orders_are_obeyed() -> Outcome {
     stage
         .scene
         .wait("the network is paused", 30, || async {
-            let told = network().await?.status.unwrap_or_default().conditions;
+            let told = stage.scene.api::<Network>().get(NETWORK).await?.status.unwrap_or_default().conditions;
             Ok(if is_true(&told, condition::PAUSED) { Ok(()) } else { Err(format!("{told:?}")) })
         })
         .await?;
