@@ -185,7 +185,7 @@ impl SoakArgs {
             }
         }
         stopping.store(true, Ordering::Relaxed);
-        let gaps: Vec<Duration> = gaps.into_iter().map(Gap::longest).collect();
+        let pauses: Vec<Pause> = gaps.into_iter().map(Gap::longest).collect();
         let in_time = traffic.finish(DRAIN);
         let contradictions = traffic.contradictions();
         network.stop();
@@ -193,7 +193,7 @@ impl SoakArgs {
         // Its size was measured; the figures stay.
         let _ = std::fs::remove_dir_all(&self.work);
 
-        let verdicts = verdicts(&samples, &gaps, in_time, &contradictions, self.rate);
+        let verdicts = verdicts(&samples, &pauses, in_time, &contradictions, self.rate);
         println!();
         for verdict in &verdicts {
             let word = match verdict.good {
@@ -203,7 +203,7 @@ impl SoakArgs {
             };
             println!("{word} {}", verdict.text);
         }
-        write_json(&self.out, &self.json(&samples, &gaps, &verdicts))?;
+        write_json(&self.out, &self.json(&samples, &pauses, &verdicts))?;
         Ok(verdicts.iter().all(|verdict| verdict.good != Some(false)))
     }
 
@@ -229,7 +229,7 @@ impl SoakArgs {
         })
     }
 
-    fn json(&self, samples: &[Sample], gaps: &[Duration], verdicts: &[Verdict]) -> Value {
+    fn json(&self, samples: &[Sample], pauses: &[Pause], verdicts: &[Verdict]) -> Value {
         let sample = |sample: &Sample| {
             json!({
                 "seconds": sample.seconds, "residentBytes": sample.resident_bytes, "diskBytes": sample.disk_bytes,
@@ -240,7 +240,8 @@ impl SoakArgs {
             "minutes": self.minutes,
             "rate": self.rate,
             "keepBlocks": self.keep_blocks,
-            "longestGapMilliseconds": gaps.iter().map(|gap| gap.as_millis() as u64).collect::<Vec<_>>(),
+            "longestGapMilliseconds": pauses.iter().map(|pause| pause.length.as_millis() as u64).collect::<Vec<_>>(),
+            "longestGapEndedAtSeconds": pauses.iter().map(|pause| pause.at.as_secs_f64()).collect::<Vec<_>>(),
             "verdicts": verdicts.iter().map(|verdict| json!({ "good": verdict.good, "text": verdict.text })).collect::<Vec<_>>(),
             "samples": samples.iter().map(sample).collect::<Vec<_>>(),
         })
@@ -265,7 +266,15 @@ fn print(samples: &[Sample]) {
 /// Follows the height of one validator.
 struct Gap {
     height: Arc<AtomicU64>,
-    thread: std::thread::JoinHandle<Duration>,
+    thread: std::thread::JoinHandle<Pause>,
+}
+
+/// A time without a new height.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Pause {
+    length: Duration,
+    /// Its end, since the start.
+    at: Duration,
 }
 
 impl Gap {
@@ -273,25 +282,26 @@ impl Gap {
         let height = Arc::new(AtomicU64::new(0));
         let (seen, stopping) = (Arc::clone(&height), Arc::clone(stopping));
         let thread = std::thread::spawn(move || {
-            let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+            let started = Instant::now();
+            let (mut longest, mut last) = (Pause::default(), started);
             while !stopping.load(Ordering::Relaxed) {
                 let answer =
                     http::get(port, "/v1/chain").and_then(|(_, body)| serde_json::from_str::<Value>(&body).ok());
                 let now = answer.and_then(|chain| chain["finalizedHeight"].as_u64()).unwrap_or_default();
                 if now > seen.fetch_max(now, Ordering::Relaxed) {
-                    longest = longest.max(last.elapsed());
+                    longest = longest.max(Pause { length: last.elapsed(), at: started.elapsed() });
                     last = Instant::now();
                 }
                 std::thread::sleep(LOOK);
             }
-            longest.max(last.elapsed())
+            longest.max(Pause { length: last.elapsed(), at: started.elapsed() })
         });
         Self { height, thread }
     }
 
-    fn longest(self) -> Duration {
-        // A thread that died saw nothing: no gap is longer.
-        self.thread.join().unwrap_or(Duration::MAX)
+    fn longest(self) -> Pause {
+        // A thread that died saw nothing: no pause is longer.
+        self.thread.join().unwrap_or(Pause { length: Duration::MAX, at: Duration::ZERO })
     }
 }
 
@@ -301,13 +311,7 @@ struct Verdict {
     text: String,
 }
 
-fn verdicts(
-    samples: &[Sample],
-    gaps: &[Duration],
-    in_time: bool,
-    contradictions: &[String],
-    rate: u32,
-) -> Vec<Verdict> {
+fn verdicts(samples: &[Sample], pauses: &[Pause], in_time: bool, contradictions: &[String], rate: u32) -> Vec<Verdict> {
     let settled = samples.get(samples.len() / 3..).unwrap_or_default();
     let (Some(first), Some(last)) = (settled.first(), settled.last()) else {
         return vec![Verdict { good: Some(false), text: "too short to say anything".to_owned() }];
@@ -341,12 +345,13 @@ fn verdicts(
             mean / f64::from(1 << 20)
         ),
     };
-    let longest = gaps.iter().max().copied().unwrap_or(Duration::MAX);
+    let longest = pauses.iter().max().copied().unwrap_or(Pause { length: Duration::MAX, at: Duration::ZERO });
     let heights = Verdict {
-        good: Some(longest <= GAP_MAX),
+        good: Some(longest.length <= GAP_MAX),
         text: format!(
-            "heights: {} ms at most between two of them (at most {})",
-            longest.as_millis(),
+            "heights: {} ms at most between two of them, in minute {:.1} (at most {})",
+            longest.length.as_millis(),
+            longest.at.as_secs_f64() / 60.0,
             GAP_MAX.as_millis()
         ),
     };
@@ -402,8 +407,12 @@ mod tests {
             .collect()
     }
 
+    fn pause(length: Duration) -> Pause {
+        Pause { length, at: Duration::ZERO }
+    }
+
     fn good(samples: &[Sample], gap: Duration) -> Vec<Option<bool>> {
-        verdicts(samples, &[gap], true, &[], 3_000).into_iter().map(|verdict| verdict.good).collect()
+        verdicts(samples, &[pause(gap)], true, &[], 3_000).into_iter().map(|verdict| verdict.good).collect()
     }
 
     #[test]
@@ -416,7 +425,7 @@ mod tests {
         // Bodies that stay: 3,000 a second of 300 bytes.
         assert_eq!(good(&samples(flat, |second| 9e5 * second), short)[1], Some(false));
         assert_eq!(good(&samples(flat, flat), Duration::from_millis(1_001))[2], Some(false));
-        assert_eq!(verdicts(&samples(flat, flat), &[short], true, &[], 4_000)[3].good, Some(false));
+        assert_eq!(verdicts(&samples(flat, flat), &[pause(short)], true, &[], 4_000)[3].good, Some(false));
         // A minute says nothing of memory and disk.
         let minute = samples(|second| 1e6 * second, flat);
         assert_eq!(good(&minute[..60], short)[..2], [None, None]);
