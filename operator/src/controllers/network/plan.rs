@@ -320,13 +320,9 @@ impl Planner<'_> {
     fn validators(&mut self, default_image: &ImageSpec, census: Option<&Census>) -> Result<(), ReconcileError> {
         let observed = self.observed;
         // The image of the operator that made a network stays its image: a new operator restarts nobody.
-        let settled = observed
-            .nodes
-            .iter()
-            .filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours)
-            .map(|node| &node.spec.template.image)
-            .find(|image| image.repository.is_some());
-        let template = node_builder::template(self.network, settled.unwrap_or(default_image));
+        let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours);
+        let default_image = node_builder::settled_image(ours).unwrap_or_else(|| default_image.clone());
+        let template = node_builder::template(self.network, &default_image);
         let roll = roll::decide(self.network, observed, census, template)?;
         for name in self.plan.validators.clone() {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
@@ -341,6 +337,7 @@ impl Planner<'_> {
                 &self.namespace,
                 &name,
                 roll.template(&name).clone(),
+                &default_image,
             )?;
             if let Some(write) = needs_apply(live, &desired)? {
                 let event =
