@@ -393,7 +393,7 @@ impl Planner<'_> {
         let mut keep = Vec::new();
         let mine: Vec<&BizraNode> =
             self.observed.nodes.iter().filter(|node| node.spec.network_ref.name == self.name).collect();
-        for node in mine {
+        for node in &mine {
             let name = node.name_any();
             let Some(request) = self.request_of(node) else { continue };
             let current = part(&config_map::certificate_key(&name)).and_then(certificates::inspect);
@@ -404,7 +404,11 @@ impl Planner<'_> {
                 keep.push(name);
             }
         }
-        if !requests.is_empty() || (live.is_some() && !same_authorities) {
+        // Of a node that is gone; a pool scaled up and down would otherwise fill the object with them.
+        let mut certified = data.into_iter().flat_map(BTreeMap::keys).filter_map(|key| key.strip_suffix(".crt"));
+        let of_nobody = certified
+            .any(|name| !matches!(name, "ca" | "operator-ca") && !mine.iter().any(|node| node.name_any() == name));
+        if !requests.is_empty() || of_nobody || (live.is_some() && !same_authorities) {
             self.plan.steps.push(Step::IssueCertificates { requests, keep });
         }
         self.retire();
