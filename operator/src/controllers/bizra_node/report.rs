@@ -97,10 +97,22 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         Some(Obstacle::Stalled(reason)) => Some(reason),
         _ => None,
     };
+    let (up_to_date, why) = match plan.up_to_date {
+        Some(true) => (Truth::True, Reason::new("RevisionCurrent", "the pod was made from the present spec")),
+        Some(false) => (
+            Truth::False,
+            Reason::new(
+                "RevisionPending",
+                "the spec has changed since the pod was made; the pod is made anew when the Network grants a permit",
+            ),
+        ),
+        None => (Truth::Unknown, Reason::new("PodMissing", "there is no pod")),
+    };
     conditions.set_progress(&Headway {
         ready: ready == Truth::True,
         reason: &reason,
         is_done: plan.steps.is_empty(),
+        behind: (up_to_date == Truth::False).then_some(&why),
         failure: failure.map(ToString::to_string),
         stalled,
         order: obeyed,
@@ -115,17 +127,6 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         conditions.set(condition::FENCED, *truth, reason);
     }
     set_synced(&mut conditions, &observed.word);
-    let (up_to_date, why) = match plan.up_to_date {
-        Some(true) => (Truth::True, Reason::new("RevisionCurrent", "the pod was made from the present spec")),
-        Some(false) => (
-            Truth::False,
-            Reason::new(
-                "RevisionPending",
-                "the spec has changed since the pod was made; the pod is made anew when the Network grants a permit",
-            ),
-        ),
-        None => (Truth::Unknown, Reason::new("PodMissing", "there is no pod")),
-    };
     conditions.set(condition::UP_TO_DATE, up_to_date, &why);
     if plan.key_not_in_genesis {
         conditions.set(

@@ -115,6 +115,10 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
         ready: is_ready,
         reason: &reason,
         is_done: plan.steps.is_empty(),
+        behind: plan.roll.as_ref().and_then(|roll| match &roll.progress {
+            Progress::Rolling(reason) | Progress::Waiting(reason) => Some(reason),
+            Progress::Current | Progress::Stalled(_) => None,
+        }),
         failure: failure.map(ToString::to_string),
         stalled: plan.stalled.as_ref(),
         order: order_obeyed(plan),
