@@ -7,7 +7,7 @@ use k8s_openapi::{
 
 use crate::{
     api::condition,
-    kubernetes::{Announcement, Severity, shorten},
+    kubernetes::{Announcement, Severity, WriteError, shorten},
 };
 
 /// Longest message of a condition, in bytes.
@@ -109,6 +109,11 @@ impl<'a> Conditions<'a> {
     }
 }
 
+/// What to say of a write that the API server refuses. Trying again does not help: somebody has to act.
+pub fn refused(error: &WriteError) -> Reason {
+    Reason::new("WriteRefused", format!("{error}; change the spec, or what refuses it"))
+}
+
 /// How far an object has come, whatever its kind.
 pub struct Headway<'a> {
     /// It is ready.
@@ -119,7 +124,7 @@ pub struct Headway<'a> {
     pub is_done: bool,
     /// Why something was not made from the present spec yet.
     pub behind: Option<&'a Reason>,
-    /// What failed.
+    /// What failed, and may succeed when it is tried again.
     pub failure: Option<String>,
     /// What somebody has to act on.
     pub stalled: Option<&'a Reason>,

@@ -18,7 +18,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true, refused},
         key_report::KeyReading,
     },
     kubernetes::WriteError,
@@ -83,7 +83,12 @@ pub(in crate::controllers) fn without_numbers(status: &BizraNodeStatus) -> Bizra
 pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Option<&WriteError>) -> BizraNodeStatus {
     let old = node.status.clone().unwrap_or_default();
     let generation = node.metadata.generation.unwrap_or(0);
-    let (ready, reason) = readiness(node, observed, plan);
+    let refused = failure.filter(|error| error.is_refusal()).map(refused);
+    let (ready, reason) = match (readiness(node, observed, plan), &refused) {
+        // It is not being made.
+        ((ready, reason), Some(refused)) if reason.word == "PodMissing" => (ready, refused.clone()),
+        (said, _) => said,
+    };
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, ready, &reason);
     let fence = fence(node, observed, &old);
@@ -113,8 +118,8 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         reason: &reason,
         is_done: plan.steps.is_empty(),
         behind: (up_to_date == Truth::False).then_some(&why),
-        failure: failure.map(ToString::to_string),
-        stalled,
+        failure: failure.filter(|_| refused.is_none()).map(ToString::to_string),
+        stalled: stalled.or(refused.as_ref()),
         order: obeyed,
     });
     if let Some(Standstill::Paused(paused)) = &plan.standstill {

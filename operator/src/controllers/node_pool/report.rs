@@ -7,7 +7,7 @@ use crate::{
     api::{BizraNode, NodePool, NodePoolStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
         ownership::{Ownership, ownership},
     },
     kubernetes::WriteError,
@@ -100,13 +100,14 @@ pub fn status(pool: &NodePool, observed: &Observed, plan: &Plan, failure: Option
     conditions.set(condition::READY, Truth::from(is_ready), &reason);
     let asleep = plan.hibernated.as_ref().filter(|reason| reason.word == "Hibernated" && plan.steps.is_empty());
     let (up_to_date, why) = up_to_date(plan, &tally);
+    let refused = failure.filter(|error| error.is_refusal()).map(refused);
     conditions.set_progress(&Headway {
         ready: is_ready,
         reason: &reason,
         is_done: plan.steps.is_empty(),
         behind: (up_to_date == Truth::False).then_some(&why),
-        failure: failure.map(ToString::to_string),
-        stalled: plan.stalled.as_ref(),
+        failure: failure.filter(|_| refused.is_none()).map(ToString::to_string),
+        stalled: plan.stalled.as_ref().or(refused.as_ref()),
         order: plan.paused.as_ref().or(asleep),
     });
     if let Some(paused) = &plan.paused {
