@@ -44,7 +44,8 @@ pub(crate) struct Kind {
     pub(crate) name: String,
     pub(crate) spec: Value,
     pub(crate) leaves: Vec<Leaf>,
-    candidates: Vec<Vec<Candidate>>,
+    /// Of each leaf, a pile of each sort.
+    candidates: Vec<Vec<Vec<Candidate>>>,
 }
 
 /// All kinds.
@@ -102,9 +103,10 @@ impl Kind {
             order.swap(last, random.below(last as u64 + 1) as usize);
         }
         let leaf = order[place];
-        // Leaves begin at different sorts, so that every run has them all.
-        let tried = &self.candidates[leaf];
-        Edit { leaf, candidate: tried[(leaf + round) % tried.len()].clone() }
+        // Leaves begin at different sorts, so that every run has them all; a leaf's next value is of another one.
+        let piles = &self.candidates[leaf];
+        let (sort, value) = ((leaf + round) % piles.len(), (leaf + round) / piles.len());
+        Edit { leaf, candidate: piles[sort][value % piles[sort].len()].clone() }
     }
 }
 

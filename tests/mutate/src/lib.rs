@@ -43,7 +43,7 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use chain::{Deck, EDITS};
-use run::Record;
+use run::{Record, Talk};
 
 /// Chains that hold this many transitions; going back is one.
 pub fn chains_for(transitions: u64) -> u64 {
@@ -67,9 +67,10 @@ pub async fn mutate(seeds: Range<u64>, at_once: usize) -> Outcome {
     let started = Instant::now();
     let deck = Arc::new(Deck::new());
     let count = seeds.end - seeds.start;
+    let talk = if count == 1 { Talk::Edits } else { Talk::Failures };
     let runs = stream::iter(seeds).map(|seed| {
         let deck = Arc::clone(&deck);
-        tokio::spawn(async move { run::run(&deck, &deck.chain(seed)).await })
+        tokio::spawn(async move { run::run(&deck, &deck.chain(seed), talk).await })
     });
     let mut runs = runs.buffer_unordered(at_once);
     let mut records = Vec::new();
@@ -114,6 +115,7 @@ fn outcome(deck: &Deck, records: &[Record], took: Duration) -> Outcome {
         touched.iter().filter(|(_, sorts)| sorts.is_empty()).map(|(leaf, _)| leaf.clone()).collect();
     let transitions = records.iter().map(|record| record.transitions).sum();
     let longest = |of: fn(&Record) -> Duration| records.iter().map(of).max().unwrap_or_default().as_secs_f64();
+    let sorts: Vec<usize> = touched.values().map(BTreeSet::len).collect();
     let results = json!({
         "transitions": transitions,
         "chains": records.len(),
@@ -123,6 +125,8 @@ fn outcome(deck: &Deck, records: &[Record], took: Duration) -> Outcome {
         "longestCanarySeconds": longest(|record| record.canary),
         "leaves": touched.len(),
         "leavesTouched": touched.len() - untouched.len(),
+        "fewestSortsOfALeaf": sorts.iter().min(),
+        "meanSortsOfALeaf": sorts.iter().sum::<usize>() as f64 / sorts.len().max(1) as f64,
         "sortsOfValues": touched,
         "failures": failures,
     });

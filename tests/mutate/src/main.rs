@@ -45,7 +45,13 @@ async fn main() -> ExitCode {
         told("longestWayBackSeconds"),
         told("longestCanarySeconds")
     );
-    println!("leaves {} of {}", told("leavesTouched"), told("leaves"));
+    println!(
+        "leaves {} of {}, each with {} sorts of values or more, {} on average",
+        told("leavesTouched"),
+        told("leaves"),
+        told("fewestSortsOfALeaf"),
+        told("meanSortsOfALeaf")
+    );
     println!("written to {}", arguments.out.display());
     for failure in &outcome.failures {
         eprintln!("FAILED {failure}");

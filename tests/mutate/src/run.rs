@@ -63,14 +63,22 @@ pub(crate) struct Record {
     pub(crate) canary: Duration,
 }
 
+/// Whether every edit is told, or only what must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Talk {
+    Edits,
+    Failures,
+}
+
 /// Runs a chain to its end.
-pub(crate) async fn run(deck: &Deck, chain: &Chain) -> Record {
+pub(crate) async fn run(deck: &Deck, chain: &Chain, talk: Talk) -> Record {
     let started = Instant::now();
     let mut record = Record { seed: chain.seed, kind: chain.kind.clone(), ..Record::default() };
     let scenario = Scenario::new(&format!("mutate-{}", chain.seed)).await;
     let (_kubelet, kubelet) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
     let operator = scenario.operator();
-    let mut runner = Runner { kind: &deck.kinds[&chain.kind], chain, scenario, operator, kubelet, record: &mut record };
+    let kind = &deck.kinds[&chain.kind];
+    let mut runner = Runner { kind, chain, talk, scenario, operator, kubelet, record: &mut record };
     if let Err(what) = runner.run().await {
         runner.fail(0, "the first deployment", what);
     }
@@ -86,6 +94,7 @@ pub(crate) async fn run(deck: &Deck, chain: &Chain) -> Record {
 struct Runner<'a> {
     kind: &'a Kind,
     chain: &'a Chain,
+    talk: Talk,
     scenario: Scenario,
     operator: Stopper,
     kubelet: Stopper,
@@ -141,6 +150,9 @@ impl Runner<'_> {
             self.record.touched.push((edit.leaf, edit.candidate.sort));
             match self.edit(&canary, &current, edit).await {
                 Ok((ending, spec)) => {
+                    if self.talk == Talk::Edits {
+                        eprintln!("  edit {number}, {change}: {ending:?}");
+                    }
                     *self.record.endings.entry(format!("{} {}", ending.word(), ending.reason())).or_default() += 1;
                     match ending {
                         Ending::Refused => {}
