@@ -129,6 +129,11 @@ bench-operator: setup ## Measure the operator with 1,000 and 5,000 nodes beside 
 	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) $(BIN)/bizra-bench-operator --operator $(BIN)/bizra-operator \
 		--peer "$$(tests/bench-operator/peer/build.sh)" $(if $(QUICK),--quick)
 
+.PHONY: mutate-crs
+mutate-crs: setup ## Edit every field of every kind, TRANSITIONS=1000 times, on a real API server: ready, refused or explained, and back; SEED=n replays one chain; JSON in target/mutate/
+	@tests/step.sh build-mutate-crs cargo build --release --locked --workspace --bin bizra-mutate-crs
+	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) $(BIN)/bizra-mutate-crs --transitions $(or $(TRANSITIONS),1000) $(if $(SEED),--seed $(SEED))
+
 .PHONY: cluster-up
 cluster-up: ## Start the embedded five-node Kubernetes (nothing to do with KUBECONFIG set)
 	@tests/e2e/cluster.sh up

@@ -7,7 +7,7 @@ use k8s_openapi::{
 
 use crate::{
     api::condition,
-    kubernetes::{Announcement, Severity, shorten},
+    kubernetes::{Announcement, Severity, WriteError, shorten},
 };
 
 /// Longest message of a condition, in bytes.
@@ -83,12 +83,14 @@ impl<'a> Conditions<'a> {
 
     /// Sets `Reconciling` and `Stalled`.
     pub fn set_progress(&mut self, progress: &Headway<'_>) {
-        let Headway { ready, reason, is_done, failure, stalled, order } = progress;
+        let Headway { ready, reason, is_done, behind, failure, stalled, order } = progress;
         let (truth, reconciling) = match (failure, stalled, order) {
             (Some(failure), _, _) => (Truth::True, &Reason::new("WriteFailed", failure.clone())),
             (None, Some(_), _) => (Truth::False, &Reason::new("Stalled", "see the condition Stalled")),
             // Who was told to stand still, and does, is not on the way to anything.
             (None, None, Some(order)) => (Truth::False, *order),
+            // All are well, and not yet as the spec asks: a rolling change goes on.
+            (None, None, None) if *ready && behind.is_some() => (Truth::True, behind.unwrap_or(reason)),
             (None, None, None) if *ready && *is_done => {
                 (Truth::False, &Reason::new("AsSpecified", "nothing is left to do"))
             }
@@ -107,6 +109,11 @@ impl<'a> Conditions<'a> {
     }
 }
 
+/// What to say of a write that the API server refuses. Trying again does not help: somebody has to act.
+pub fn refused(error: &WriteError) -> Reason {
+    Reason::new("WriteRefused", format!("{error}; change the spec, or what refuses it"))
+}
+
 /// How far an object has come, whatever its kind.
 pub struct Headway<'a> {
     /// It is ready.
@@ -115,7 +122,9 @@ pub struct Headway<'a> {
     pub reason: &'a Reason,
     /// The plan had no steps.
     pub is_done: bool,
-    /// What failed.
+    /// Why something was not made from the present spec yet.
+    pub behind: Option<&'a Reason>,
+    /// What failed, and may succeed when it is tried again.
     pub failure: Option<String>,
     /// What somebody has to act on.
     pub stalled: Option<&'a Reason>,
@@ -226,6 +235,24 @@ mod tests {
         assert_eq!(third[0].last_transition_time, Time(late));
         assert_eq!(announcements(&second, &third).len(), 1);
         assert_eq!(announcements(&third, &third), Vec::new());
+    }
+
+    #[test]
+    fn who_is_ready_and_not_yet_as_the_spec_asks_is_reconciling() {
+        let (ready, rolling) = (Reason::new("AllValidatorsReady", "m"), Reason::new("RollingUpdate", "m"));
+        let told = |behind, order| {
+            let mut conditions = Conditions::new(&[], 1, Timestamp::default());
+            let (failure, stalled) = (None, None);
+            let headway = Headway { ready: true, reason: &ready, is_done: true, behind, failure, stalled, order };
+            conditions.set_progress(&headway);
+            let told = conditions.finish();
+            find(&told, condition::RECONCILING)
+                .map(|told| format!("{}/{}", told.status, told.reason))
+                .unwrap_or_default()
+        };
+        assert_eq!(told(None, None), "False/AsSpecified");
+        assert_eq!(told(Some(&rolling), None), "True/RollingUpdate");
+        assert_eq!(told(Some(&rolling), Some(&Reason::new("Paused", "m"))), "False/Paused");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) fn node(ordinal: i32) -> BizraNode {
     let name = names::validator("demo", ordinal);
     let network = network("demo-1");
     let template = node_builder::template(&network, &default_image());
-    let mut node = node_builder::validator(&network, "demo", "default", &name, template).unwrap();
+    let mut node = node_builder::validator(&network, "demo", "default", &name, template, &default_image()).unwrap();
     node.metadata.uid = Some(format!("node-{ordinal}"));
     node.metadata.resource_version = Some("1".to_owned());
     node.metadata.generation = Some(1);

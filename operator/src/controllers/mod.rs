@@ -76,6 +76,16 @@ pub enum ReconcileError {
     Report(#[source] kube::Error),
 }
 
+impl ReconcileError {
+    /// The write that the API server refuses, if that is what failed.
+    pub fn refusal(&self) -> Option<&WriteError> {
+        match self {
+            Self::Act(error) => Some(error).filter(|error| error.is_refusal()),
+            _ => None,
+        }
+    }
+}
+
 impl From<serde_json::Error> for ReconcileError {
     fn from(error: serde_json::Error) -> Self {
         Self::Build(error.to_string())

@@ -233,6 +233,16 @@ pub enum WriteError {
     },
 }
 
+impl WriteError {
+    /// True if the same write will be refused again, until somebody changes it or a rule of the API server. A namespace that
+    /// ends refuses everything, and nobody has to act.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Api { source: kube::Error::Api(status), .. } = self else { return false };
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        matches!(status.code, 400 | 403 | 422) && !causes.any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
+
 /// Executes one write. After a failure nobody knows what the object is like: the caches owe [`Debt::Unknown`].
 pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError> {
     let written = |object: DynamicObject| match object.metadata.resource_version {

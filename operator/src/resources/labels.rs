@@ -36,6 +36,9 @@ pub const VOLUME_ID: &str = "bizra.io/volume-id";
 pub const REVISION: &str = "bizra.io/revision";
 /// Annotation of a `BizraNode`: revision of the template its Network has given it.
 pub const TEMPLATE_REVISION: &str = "bizra.io/template-revision";
+/// Annotation of a `BizraNode` that is controlled, and of a pod: the image of those that name none, which is the one of the
+/// operator that made it. It stays, so a new operator restarts nobody, and a spec that names no image any more goes back to it.
+pub const DEFAULT_IMAGE: &str = "bizra.io/default-image";
 /// Annotation: hash of the documents mounted into a pod; writing it makes the kubelet refresh the mounts at once.
 pub const DOCUMENTS: &str = "bizra.io/documents";
 /// Annotation of a pod: uid of the pod that it replaces as a repair.

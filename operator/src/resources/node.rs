@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::{Resource, api::ObjectMeta};
 
-use super::{controlled_by, labels, revision};
+use super::{controlled_by, labels, pod, revision};
 use crate::api::{
     BizraNode, BizraNodeSpec, ImageSpec, Network, NetworkReference, NodePool, NodeTemplate, Reconciliation, Signing,
 };
@@ -16,10 +16,12 @@ pub fn validator(
     namespace: &str,
     name: &str,
     template: NodeTemplate,
+    default_image: &ImageSpec,
 ) -> Result<BizraNode, serde_json::Error> {
     let mut all_labels = labels::of_node(network_name, name);
     all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::Validator.label().to_owned());
-    controlled(network, all_labels, NetworkReference { name: network_name.to_owned() }, (namespace, name), template)
+    let network_ref = NetworkReference { name: network_name.to_owned() };
+    controlled(network, all_labels, network_ref, (namespace, name), template, default_image)
 }
 
 /// A full node of a pool.
@@ -29,12 +31,13 @@ pub fn member(
     namespace: &str,
     name: &str,
     template: NodeTemplate,
+    default_image: &ImageSpec,
 ) -> Result<BizraNode, serde_json::Error> {
     let network_ref = pool.spec.network_ref.clone();
     let mut all_labels = labels::of_node(&network_ref.name, name);
     all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::FullNode.label().to_owned());
     all_labels.insert(labels::POOL.to_owned(), pool_name.to_owned());
-    controlled(pool, all_labels, network_ref, (namespace, name), template)
+    controlled(pool, all_labels, network_ref, (namespace, name), template, default_image)
 }
 
 fn controlled<K: Resource<DynamicType = ()>>(
@@ -43,6 +46,7 @@ fn controlled<K: Resource<DynamicType = ()>>(
     network_ref: NetworkReference,
     (namespace, name): (&str, &str),
     template: NodeTemplate,
+    default_image: &ImageSpec,
 ) -> Result<BizraNode, serde_json::Error> {
     let revision = revision::of_template(&template)?;
     Ok(BizraNode {
@@ -50,7 +54,13 @@ fn controlled<K: Resource<DynamicType = ()>>(
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
             labels: Some(all_labels),
-            annotations: Some([(labels::TEMPLATE_REVISION.to_owned(), revision)].into()),
+            annotations: Some(
+                [
+                    (labels::TEMPLATE_REVISION.to_owned(), revision),
+                    (labels::DEFAULT_IMAGE.to_owned(), image_reference(default_image)),
+                ]
+                .into(),
+            ),
             owner_references: Some(vec![controlled_by(owner)]),
             ..ObjectMeta::default()
         },
@@ -63,6 +73,13 @@ fn controlled<K: Resource<DynamicType = ()>>(
         },
         status: None,
     })
+}
+
+/// The image of those that name none, by the nodes that are there already; of nodes made before that was noted, their own.
+pub fn settled_image<'a>(nodes: impl Iterator<Item = &'a BizraNode> + Clone) -> Option<ImageSpec> {
+    let noted = nodes.clone().find_map(|node| pod::annotation(&node.metadata, labels::DEFAULT_IMAGE));
+    let mut own = nodes.map(|node| &node.spec.template.image);
+    noted.map(parse_image).or_else(|| own.find(|image| image.repository.is_some()).cloned())
 }
 
 /// The template a Network's spec asks for, with a complete image.

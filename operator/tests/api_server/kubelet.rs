@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU16, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -333,8 +333,9 @@ fn crashed(code: i32, message: &str) -> Value {
 
 /// Each pod has an address of its own on the loopback interface.
 fn next_address() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    Ipv4Addr::new(127, 7, (std::process::id() % 200) as u8, NEXT.fetch_add(1, Ordering::SeqCst))
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+    Ipv4Addr::new(127, 7 + (std::process::id() % 200) as u8, high, low)
 }
 
 fn done() -> Value {

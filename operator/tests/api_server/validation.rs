@@ -1,6 +1,9 @@
 //! Bad input is refused by the API server itself, with a sentence that says what to do.
 
-use bizra_operator::api::{Network, NodePool};
+use bizra_operator::{
+    api::{Network, NodePool, condition},
+    controllers::conditions::find,
+};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::{
     Api,
@@ -9,7 +12,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::scenario::Scenario;
+use crate::{kubelet::Kubelet, scenario::Scenario};
 
 fn said(result: Result<Network, kube::Error>) -> String {
     match result {
@@ -145,4 +148,18 @@ async fn the_samples_are_accepted_under_strict_validation() {
         applied += 1;
     }
     assert!(applied >= 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_objects_own_rules_refuse_is_told_and_keeps_nothing_else_from_being_done() {
+    let scenario = Scenario::new("refused").await;
+    let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
+    let _operator = scenario.operator();
+    let spec = json!({"chainId": "demo-1", "service": {"annotations": {"-no name": "x"}}});
+    scenario.create_network("demo", spec).await;
+    scenario.wait_for_condition("demo", condition::READY, "True", None).await;
+    let network = scenario.wait_for_condition("demo", condition::STALLED, "True", Some("WriteRefused")).await;
+    let conditions = network.status.unwrap().conditions;
+    let message = &find(&conditions, condition::STALLED).unwrap().message;
+    assert!(message.contains("demo-api") && message.contains("metadata.annotations"), "{message}");
 }

@@ -504,8 +504,13 @@ impl Planner<'_> {
         if !self.may_have(self.observed.pod.as_ref().map(|pod| &pod.metadata), "Pod", &name) {
             return Ok(());
         }
-        // The image a pod was made with stays the default of its node: a new operator restarts nobody.
-        let settled = self.observed.pod.as_ref().and_then(pod::image).map(node_builder::parse_image);
+        // What was the default when a pod was made stays that of its node: a new operator restarts nobody.
+        let settled = self
+            .observed
+            .pod
+            .as_ref()
+            .and_then(|pod| pod::annotation(&pod.metadata, labels::DEFAULT_IMAGE).or_else(|| pod::image(pod)));
+        let settled = settled.map(node_builder::parse_image);
         let default_image = settled.as_ref().unwrap_or(default_image);
         let image = node_builder::complete_image(&self.node.spec.template.image, default_image);
         let repair = self.order_for_new_pod();
@@ -533,8 +538,9 @@ impl Planner<'_> {
         }
         let Some(existing) = &self.observed.pod else {
             let mut desired = desired;
+            let annotations = desired.metadata.annotations.get_or_insert_default();
+            annotations.insert(labels::DEFAULT_IMAGE.to_owned(), node_builder::image_reference(default_image));
             if let Some(documents) = self.documents() {
-                let annotations = desired.metadata.annotations.get_or_insert_default();
                 annotations.insert(labels::DOCUMENTS.to_owned(), documents);
             }
             let message = format!("created pod {name} on volume claim {}", names::claim(&name));

@@ -127,6 +127,20 @@ fn a_new_default_image_does_not_restart_a_node_that_names_none() {
 }
 
 #[test]
+fn a_node_that_names_no_image_any_more_goes_back_to_the_default_its_pod_notes() {
+    let mut unnamed = node(0);
+    unnamed.spec.template.image = ImageSpec::default();
+    let mut observed = settled();
+    let pod = observed.pod.take();
+    let made: Pod = written(&plan(&unnamed, &observed, &default_image()).unwrap().steps[0].write);
+    assert_eq!(made.annotations()[labels::DEFAULT_IMAGE], "localhost/bizra:dev");
+    observed.pod = pod;
+    let annotations = observed.pod.as_mut().unwrap().annotations_mut();
+    annotations.insert(labels::DEFAULT_IMAGE.to_owned(), "localhost/bizra:former".to_owned());
+    assert_eq!(plan(&unnamed, &observed, &default_image()).unwrap().up_to_date, Some(false));
+}
+
+#[test]
 fn an_ended_pod_is_replaced_but_an_ending_one_is_waited_for() {
     let mut observed = settled();
     let phase = |phase: &str| serde_json::from_value(json!({"phase": phase})).unwrap();

@@ -18,7 +18,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true, refused},
         key_report::KeyReading,
     },
     kubernetes::WriteError,
@@ -83,7 +83,12 @@ pub(in crate::controllers) fn without_numbers(status: &BizraNodeStatus) -> Bizra
 pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Option<&WriteError>) -> BizraNodeStatus {
     let old = node.status.clone().unwrap_or_default();
     let generation = node.metadata.generation.unwrap_or(0);
-    let (ready, reason) = readiness(node, observed, plan);
+    let refused = failure.filter(|error| error.is_refusal()).map(refused);
+    let (ready, reason) = match (readiness(node, observed, plan), &refused) {
+        // It is not being made.
+        ((ready, reason), Some(refused)) if reason.word == "PodMissing" => (ready, refused.clone()),
+        (said, _) => said,
+    };
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, ready, &reason);
     let fence = fence(node, observed, &old);
@@ -97,12 +102,24 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         Some(Obstacle::Stalled(reason)) => Some(reason),
         _ => None,
     };
+    let (up_to_date, why) = match plan.up_to_date {
+        Some(true) => (Truth::True, Reason::new("RevisionCurrent", "the pod was made from the present spec")),
+        Some(false) => (
+            Truth::False,
+            Reason::new(
+                "RevisionPending",
+                "the spec has changed since the pod was made; the pod is made anew when the Network grants a permit",
+            ),
+        ),
+        None => (Truth::Unknown, Reason::new("PodMissing", "there is no pod")),
+    };
     conditions.set_progress(&Headway {
         ready: ready == Truth::True,
         reason: &reason,
         is_done: plan.steps.is_empty(),
-        failure: failure.map(ToString::to_string),
-        stalled,
+        behind: (up_to_date == Truth::False).then_some(&why),
+        failure: failure.filter(|_| refused.is_none()).map(ToString::to_string),
+        stalled: stalled.or(refused.as_ref()),
         order: obeyed,
     });
     if let Some(Standstill::Paused(paused)) = &plan.standstill {
@@ -115,17 +132,6 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         conditions.set(condition::FENCED, *truth, reason);
     }
     set_synced(&mut conditions, &observed.word);
-    let (up_to_date, why) = match plan.up_to_date {
-        Some(true) => (Truth::True, Reason::new("RevisionCurrent", "the pod was made from the present spec")),
-        Some(false) => (
-            Truth::False,
-            Reason::new(
-                "RevisionPending",
-                "the spec has changed since the pod was made; the pod is made anew when the Network grants a permit",
-            ),
-        ),
-        None => (Truth::Unknown, Reason::new("PodMissing", "there is no pod")),
-    };
     conditions.set(condition::UP_TO_DATE, up_to_date, &why);
     if plan.key_not_in_genesis {
         conditions.set(

@@ -150,3 +150,35 @@ fn heights_alone_do_not_change_the_part_that_is_written_at_once() {
     };
     assert_eq!(strip(&first), strip(&second));
 }
+
+fn failed(code: u16, cause: &str) -> WriteError {
+    let details = json!({"causes": [{"reason": cause, "message": "", "field": ""}]});
+    let answer = json!({"code": code, "message": "Pod is invalid: spec.tolerations[2].effect", "details": details});
+    let source = kube::Error::Api(Box::new(serde_json::from_value(answer).unwrap()));
+    WriteError::Api { what: "create Pod default/demo-v0".to_owned(), source }
+}
+
+#[test]
+fn a_pod_that_the_api_server_refuses_is_not_being_made_and_somebody_has_to_act() {
+    let mut observed = observed_with(None, Word::Unasked);
+    observed.pod = None;
+    let told = |failure: &WriteError, type_: &str| {
+        let node = node(0);
+        let plan = plan(&node, &observed, &default_image()).unwrap();
+        let status = status(&node, &observed, &plan, Some(failure));
+        let found = find(&status.conditions, type_).unwrap().clone();
+        (format!("{}/{}", found.status, found.reason), found.message)
+    };
+    let refused = failed(422, "FieldValueInvalid");
+    for (type_, expected) in [(condition::READY, "False/WriteRefused"), (condition::STALLED, "True/WriteRefused")] {
+        let (said, message) = told(&refused, type_);
+        assert_eq!(said, expected);
+        assert!(message.contains("spec.tolerations[2].effect"), "{message}");
+    }
+    assert_eq!(told(&refused, condition::RECONCILING).0, "False/Stalled");
+    for passing in [failed(500, ""), failed(403, "NamespaceTerminating")] {
+        assert_eq!(told(&passing, condition::READY).0, "False/PodMissing");
+        assert_eq!(told(&passing, condition::RECONCILING).0, "True/WriteFailed");
+        assert_eq!(told(&passing, condition::STALLED).0, "False/NotStalled");
+    }
+}

@@ -17,7 +17,8 @@ use crate::{
     resources::{config_map, labels, names},
 };
 
-/// Executes the steps in order. Stops at the first that somebody else was faster with.
+/// Executes the steps in order. Stops at the first that somebody else was faster with, and at the first that fails; a Service that
+/// the API server refuses, because of its annotations, keeps no validator from being made and no certificate from being renewed.
 pub(super) async fn act(
     context: &Context,
     network: &Network,
@@ -25,6 +26,7 @@ pub(super) async fn act(
     plan: &Plan,
 ) -> Result<(), ReconcileError> {
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
+    let mut refused = None;
     for step in &plan.steps {
         let (write, event) = match step {
             Step::Write(write, event) => (write.as_ref().clone(), event.clone()),
@@ -38,12 +40,16 @@ pub(super) async fn act(
                 (write, None)
             }
         };
-        match context.write(&write).await? {
-            WriteOutcome::Written => announce(context, network, event),
-            WriteOutcome::Superseded | WriteOutcome::Refused => break,
+        match context.write(&write).await {
+            Ok(WriteOutcome::Written) => announce(context, network, event),
+            Ok(WriteOutcome::Superseded | WriteOutcome::Refused) => break,
+            Err(error) if error.is_refusal() && write.target().kind() == "Service" => {
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn announce(context: &Context, network: &Network, event: Option<Reason>) {

@@ -25,6 +25,17 @@ fn seconds(observed: &Observed) -> u64 {
     u64::try_from(observed.now.as_second()).unwrap()
 }
 
+#[test]
+fn the_certificate_of_a_node_that_is_gone_goes_too_and_the_others_stay() {
+    let mut world = World::settled();
+    let before = world.data();
+    let map = world.observed.certificates.as_mut().unwrap();
+    map.data.as_mut().unwrap().insert("readers-1.crt".to_owned(), before["demo-v0.crt"].clone());
+    assert_eq!(world.step(), ["certificates of 0, 4 stay"]);
+    assert_eq!(world.data(), before);
+    assert_eq!(world.step(), Vec::<String>::new());
+}
+
 impl World {
     /// With a genesis and certificates that every node has read.
     fn settled() -> Self {

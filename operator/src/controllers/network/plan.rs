@@ -320,13 +320,9 @@ impl Planner<'_> {
     fn validators(&mut self, default_image: &ImageSpec, census: Option<&Census>) -> Result<(), ReconcileError> {
         let observed = self.observed;
         // The image of the operator that made a network stays its image: a new operator restarts nobody.
-        let settled = observed
-            .nodes
-            .iter()
-            .filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours)
-            .map(|node| &node.spec.template.image)
-            .find(|image| image.repository.is_some());
-        let template = node_builder::template(self.network, settled.unwrap_or(default_image));
+        let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours);
+        let default_image = node_builder::settled_image(ours).unwrap_or_else(|| default_image.clone());
+        let template = node_builder::template(self.network, &default_image);
         let roll = roll::decide(self.network, observed, census, template)?;
         for name in self.plan.validators.clone() {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
@@ -341,6 +337,7 @@ impl Planner<'_> {
                 &self.namespace,
                 &name,
                 roll.template(&name).clone(),
+                &default_image,
             )?;
             if let Some(write) = needs_apply(live, &desired)? {
                 let event =
@@ -396,7 +393,7 @@ impl Planner<'_> {
         let mut keep = Vec::new();
         let mine: Vec<&BizraNode> =
             self.observed.nodes.iter().filter(|node| node.spec.network_ref.name == self.name).collect();
-        for node in mine {
+        for node in &mine {
             let name = node.name_any();
             let Some(request) = self.request_of(node) else { continue };
             let current = part(&config_map::certificate_key(&name)).and_then(certificates::inspect);
@@ -407,7 +404,11 @@ impl Planner<'_> {
                 keep.push(name);
             }
         }
-        if !requests.is_empty() || (live.is_some() && !same_authorities) {
+        // Of a node that is gone; a pool scaled up and down would otherwise fill the object with them.
+        let mut certified = data.into_iter().flat_map(BTreeMap::keys).filter_map(|key| key.strip_suffix(".crt"));
+        let of_nobody = certified
+            .any(|name| !matches!(name, "ca" | "operator-ca") && !mine.iter().any(|node| node.name_any() == name));
+        if !requests.is_empty() || of_nobody || (live.is_some() && !same_authorities) {
             self.plan.steps.push(Step::IssueCertificates { requests, keep });
         }
         self.retire();

@@ -11,6 +11,7 @@ use crate::{
         written,
     },
     kubernetes::covers,
+    resources::revision,
 };
 
 fn targets(plan: &Plan) -> Vec<String> {
@@ -158,6 +159,18 @@ fn data_of_another_chain_starts_nothing() {
 fn a_new_operator_image_does_not_change_running_nodes() {
     let plan = plan(&network("demo-1"), &world_after(9), &node_builder::parse_image("localhost/bizra:next")).unwrap();
     assert_eq!(targets(&plan), Vec::<String>::new());
+}
+
+#[test]
+fn a_network_that_names_no_image_any_more_goes_back_to_the_one_it_was_made_with() {
+    let mut observed = world_after(9);
+    for node in &mut observed.nodes {
+        node.spec.template.image.tag = Some("named".to_owned());
+    }
+    let newer = node_builder::parse_image("localhost/bizra:newer");
+    let roll = plan(&network("demo-1"), &observed, &newer).unwrap().roll.unwrap();
+    let made_with = node_builder::template(&network("demo-1"), &default_image());
+    assert_eq!(roll.target, revision::of_template(&made_with).unwrap());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::{
     api::{BizraNode, BizraNodeStatus, Network, NetworkStatus, Offender, QuorumStatus, ValidatorCounts, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
     },
     kubernetes::{Announcement, shorten},
 };
@@ -111,12 +111,17 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     let (is_ready, reason) = readiness(plan, &validators, ready.len());
     conditions.set(condition::READY, Truth::from(is_ready), &reason);
+    let refused = failure.and_then(ReconcileError::refusal).map(refused);
     conditions.set_progress(&Headway {
         ready: is_ready,
         reason: &reason,
         is_done: plan.steps.is_empty(),
-        failure: failure.map(ToString::to_string),
-        stalled: plan.stalled.as_ref(),
+        behind: plan.roll.as_ref().and_then(|roll| match &roll.progress {
+            Progress::Rolling(reason) | Progress::Waiting(reason) => Some(reason),
+            Progress::Current | Progress::Stalled(_) => None,
+        }),
+        failure: failure.filter(|_| refused.is_none()).map(ToString::to_string),
+        stalled: plan.stalled.as_ref().or(refused.as_ref()),
         order: order_obeyed(plan),
     });
     if let Some(paused) = &plan.paused {

@@ -173,7 +173,8 @@ impl<'a> Planner<'a> {
                 _ => Reason::new("Hibernating", format!("Network {network} hibernates: the pods are ending")),
             });
         }
-        let wanted = self.template(network, default_image);
+        let default_image = self.default_image(network, default_image);
+        let wanted = self.template(network, &default_image);
         let target = revision::of_template(&wanted)?;
         self.plan.revision = Some(target.clone());
         let members = self.members()?;
@@ -184,7 +185,7 @@ impl<'a> Planner<'a> {
                 member.name == *name && member.assigned != target && !turns.contains(member.name.as_str())
             });
             let template = held_back.map_or_else(|| wanted.clone(), |member| held_back_template(member.node, &wanted));
-            self.node(name, template)?;
+            self.node(name, template, &default_image)?;
         }
         self.remove(&members, &names);
         Ok(())
@@ -202,16 +203,18 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The image that nodes were made with stays the default of those that name none: a new operator restarts nobody.
+    fn default_image(&self, network: &Network, default: &ImageSpec) -> ImageSpec {
+        let nodes = self.observed.nodes.iter();
+        let of_network = nodes.clone().filter(|node| ownership(&node.metadata, network) == Ownership::Ours);
+        let of_pool = nodes.filter(|node| ownership(&node.metadata, self.pool) == Ownership::Ours);
+        let settled = node_builder::settled_image(of_network).or_else(|| node_builder::settled_image(of_pool));
+        settled.unwrap_or_else(|| default.clone())
+    }
+
     /// The template the spec asks for, with a complete image: what the pool leaves out is the Network's.
     fn template(&self, network: &Network, default_image: &ImageSpec) -> NodeTemplate {
-        // The image that nodes were made with stays the default of those that name none: a new operator restarts nobody.
-        let of = |is_theirs: &dyn Fn(&BizraNode) -> bool| {
-            let theirs = self.observed.nodes.iter().filter(|node| is_theirs(node));
-            theirs.map(|node| &node.spec.template.image).find(|image| image.repository.is_some())
-        };
-        let settled = of(&|node| ownership(&node.metadata, network) == Ownership::Ours)
-            .or_else(|| of(&|node| ownership(&node.metadata, self.pool) == Ownership::Ours));
-        let of_network = node_builder::complete_image(&network.spec.template.image, settled.unwrap_or(default_image));
+        let of_network = node_builder::complete_image(&network.spec.template.image, default_image);
         let template = &self.pool.spec.template;
         NodeTemplate { image: node_builder::complete_image(&template.image, &of_network), ..template.clone() }
     }
@@ -285,7 +288,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Makes or changes the node of this name.
-    fn node(&mut self, name: &str, template: NodeTemplate) -> Result<(), ReconcileError> {
+    fn node(&mut self, name: &str, template: NodeTemplate, default_image: &ImageSpec) -> Result<(), ReconcileError> {
         let live = self.observed.nodes.iter().find(|node| node.name_any() == name);
         match live.map(|live| ownership(&live.metadata, self.pool)) {
             None | Some(Ownership::Ours) => {}
@@ -305,7 +308,7 @@ impl<'a> Planner<'a> {
             self.wait("NodeTerminating", format!("BizraNode {name} is being deleted, and made anew after that"));
             return Ok(());
         }
-        let desired = node_builder::member(self.pool, &self.name, &self.namespace, name, template)?;
+        let desired = node_builder::member(self.pool, &self.name, &self.namespace, name, template, default_image)?;
         if let Some(write) = needs_apply(live, &desired)? {
             let event = live.is_none().then(|| Reason::new("NodeCreated", format!("created BizraNode {name}")));
             self.plan.steps.push(Step { write, event });

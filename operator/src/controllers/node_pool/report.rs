@@ -7,7 +7,7 @@ use crate::{
     api::{BizraNode, NodePool, NodePoolStatus, condition},
     controllers::{
         Context, ReconcileError,
-        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true},
+        conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
         ownership::{Ownership, ownership},
     },
     kubernetes::WriteError,
@@ -99,12 +99,15 @@ pub fn status(pool: &NodePool, observed: &Observed, plan: &Plan, failure: Option
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, Truth::from(is_ready), &reason);
     let asleep = plan.hibernated.as_ref().filter(|reason| reason.word == "Hibernated" && plan.steps.is_empty());
+    let (up_to_date, why) = up_to_date(plan, &tally);
+    let refused = failure.filter(|error| error.is_refusal()).map(refused);
     conditions.set_progress(&Headway {
         ready: is_ready,
         reason: &reason,
         is_done: plan.steps.is_empty(),
-        failure: failure.map(ToString::to_string),
-        stalled: plan.stalled.as_ref(),
+        behind: (up_to_date == Truth::False).then_some(&why),
+        failure: failure.filter(|_| refused.is_none()).map(ToString::to_string),
+        stalled: plan.stalled.as_ref().or(refused.as_ref()),
         order: plan.paused.as_ref().or(asleep),
     });
     if let Some(paused) = &plan.paused {
@@ -113,7 +116,7 @@ pub fn status(pool: &NodePool, observed: &Observed, plan: &Plan, failure: Option
     if let Some(hibernated) = &plan.hibernated {
         conditions.set(condition::HIBERNATED, Truth::from(observed.pods.is_empty()), hibernated);
     }
-    set_up_to_date(&mut conditions, plan, &tally);
+    conditions.set(condition::UP_TO_DATE, up_to_date, &why);
 
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     NodePoolStatus {
@@ -144,17 +147,16 @@ fn readiness(plan: &Plan, tally: &Tally<'_>) -> (bool, Reason) {
     }
 }
 
-fn set_up_to_date(conditions: &mut Conditions<'_>, plan: &Plan, tally: &Tally<'_>) {
+fn up_to_date(plan: &Plan, tally: &Tally<'_>) -> (Truth, Reason) {
     let (there, updated) = (tally.nodes.len(), tally.updated());
-    let (truth, reason) = if plan.revision.is_none() {
+    if plan.revision.is_none() {
         (Truth::Unknown, Reason::new("NotDecided", "see the condition Ready"))
     } else if updated == there {
         (Truth::True, Reason::new("RevisionCurrent", "every node was made from the present spec"))
     } else {
         let message = format!("{updated} of {there} nodes were made from the present spec");
         (Truth::False, Reason::new("RevisionPending", message))
-    };
-    conditions.set(condition::UP_TO_DATE, truth, &reason);
+    }
 }
 
 #[cfg(test)]
