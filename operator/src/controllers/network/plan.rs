@@ -213,6 +213,10 @@ impl Planner<'_> {
             self.plan.stalled = Some(reason.clone());
             return Ok(());
         }
+        if let Some(unreadable) = &self.observed.unreadable_authority {
+            self.plan.stalled = Some(Reason::new("AuthorityUnreadable", unreadable.clone()));
+            return Ok(());
+        }
         if let Some(generation) = self.plan.authorities.create {
             self.plan.steps.push(Step::CreateAuthority { generation });
         }

@@ -263,6 +263,9 @@ fn set_certificates(conditions: &mut Conditions<'_>, observed: &Observed, plan: 
         )
     };
     let (truth, reason) = match &plan.authorities.stage {
+        _ if observed.unreadable_authority.is_some() => {
+            (Truth::Unknown, Reason::new("AuthorityUnreadable", "see the condition Stalled"))
+        }
         _ if observed.certificates.is_none() => {
             (Truth::Unknown, Reason::new("NotIssued", "there are no certificates yet"))
         }
