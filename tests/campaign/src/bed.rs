@@ -128,7 +128,16 @@ impl<'a> Bed<'a> {
     }
 
     async fn read(&self) -> Result<World, String> {
-        world::read(&self.run.admin, &self.run.namespace).await.map_err(|error| format!("cannot read: {error}"))
+        let mut tries = 0;
+        loop {
+            match world::read(&self.run.admin, &self.run.namespace).await {
+                Ok(world) => return Ok(world),
+                // An API server that has just started, or has much to do.
+                Err(_) if tries < 20 => tries += 1,
+                Err(error) => return Err(format!("cannot read: {error}")),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Brings about the beginning and makes the change; returns what there was before.

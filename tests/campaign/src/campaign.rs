@@ -144,16 +144,21 @@ pub(crate) async fn references(
     workloads: &'static [Workload],
     jobs: usize,
     mut known: HashMap<String, Reference>,
-) -> HashMap<String, Reference> {
+) -> (HashMap<String, Reference>, Vec<(String, String)>) {
     let unknown: Vec<&'static Workload> =
         workloads.iter().filter(|workload| !known.contains_key(workload.name)).collect();
     let recorded = stream::iter(unknown).map(|workload| async move {
         let reference = tokio::spawn(Reference::record(workload)).await;
-        let reference = reference.unwrap_or_else(|error| Err(error.to_string()));
-        (workload.name.to_owned(), reference.unwrap_or_else(|why| panic!("{} without a fault: {why}", workload.name)))
+        (workload.name.to_owned(), reference.unwrap_or_else(|error| Err(error.to_string())))
     });
-    known.extend(recorded.buffer_unordered(jobs).collect::<Vec<_>>().await);
-    known
+    let mut failures = Vec::new();
+    for (name, reference) in recorded.buffer_unordered(jobs).collect::<Vec<_>>().await {
+        match reference {
+            Ok(reference) => drop(known.insert(name, reference)),
+            Err(why) => failures.push((name, why)),
+        }
+    }
+    (known, failures)
 }
 
 /// Carries out a plan; a panic is a failure of the plan.
@@ -175,16 +180,14 @@ pub async fn conduct(settings: Settings) -> Summary {
     let workloads = workloads(&settings.workloads);
     let store = settings.folder.as_deref().map(Store::open);
     let known = store.as_ref().map(Store::references).unwrap_or_default();
-    let references = references(workloads, settings.jobs, known).await;
+    let (references, failures) = references(workloads, settings.jobs, known).await;
     if let Some(store) = &store {
         store.keep_references(&references);
     }
     let mut plans: Vec<Plan> = workloads
         .iter()
-        .flat_map(|workload| {
-            let reference = &references[workload.name];
-            derive(workload.name, &reference.writes, &reference.events)
-        })
+        .filter_map(|workload| Some((workload.name, references.get(workload.name)?)))
+        .flat_map(|(name, reference)| derive(name, &reference.writes, &reference.events))
         .collect();
     println!(
         "{} plans in {} workloads; references took {:.0} s",
@@ -197,6 +200,8 @@ pub async fn conduct(settings: Settings) -> Summary {
         plans = spread(plans, limit);
     }
     let mut summary = Summary::default();
+    let without_fault = |(name, why)| (format!("{name} without a fault"), vec![why]);
+    summary.failures.extend(failures.into_iter().map(without_fault));
     let done = store.as_ref().map(Store::done).unwrap_or_default();
     plans.retain(|plan| {
         let Some(line) = done.get(&plan.name()) else { return true };

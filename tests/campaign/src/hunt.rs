@@ -62,7 +62,8 @@ pub async fn hunt(names: &[String], jobs: usize) -> bool {
     let begins = bugs.iter().flat_map(|bug| plans_for(*bug));
     let needed: Vec<String> = begins.filter_map(|begin| begin.split('/').next()).map(str::to_owned).collect();
     let workloads = workloads(&needed);
-    let references = references(workloads, jobs, std::collections::HashMap::new()).await;
+    let (references, failures) = references(workloads, jobs, std::collections::HashMap::new()).await;
+    assert!(failures.is_empty(), "without a bug: {failures:?}");
     let plans: Vec<Plan> = workloads
         .iter()
         .flat_map(|workload| {

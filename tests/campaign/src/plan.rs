@@ -137,7 +137,7 @@ pub(crate) fn spread(plans: Vec<Plan>, limit: usize) -> Vec<Plan> {
             usize::from(turn * left / number != (turn + 1) * left / number)
         };
         let share = share.min(group.len());
-        chosen.extend((0..share).map(|index| group[index * group.len() / share].clone()));
+        chosen.extend((0..share).map(|index| group[(2 * index + 1) * group.len() / (2 * share)].clone()));
         left -= share;
         number -= 1;
     }

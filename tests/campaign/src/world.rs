@@ -104,6 +104,8 @@ const NEVER: &[&str] = &[
     "podIP",
     "podIPs",
     "resourceVersion",
+    // Told now and then, from heights that were told now and then.
+    "voting",
 ];
 
 /// Everything of a world that two ends can be compared by.
