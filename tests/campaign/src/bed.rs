@@ -20,6 +20,7 @@ use futures::FutureExt as _;
 use k8s_openapi::api::{
     core::v1::Namespace,
     rbac::v1::{Role, RoleBinding},
+    storage::v1::StorageClass,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
@@ -44,7 +45,7 @@ const QUIET: Duration = Duration::from_millis(700);
 /// Time between two looks at everything.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the operator has to reach an end without a fault.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What is wanted of one run and what came of it.
 pub(crate) struct Passage {
@@ -231,7 +232,7 @@ impl<'a> Bed<'a> {
             }
             self.check().map_err(|why| vec![why])?;
             let world = self.read().await.map_err(|why| vec![why])?;
-            if !is_ended && (self.workload.is_end)(&before, &world) && self.is_quiet() {
+            if !is_ended && self.is_over() && (self.workload.is_end)(&before, &world) && self.is_quiet() {
                 is_ended = true;
                 self.restart(None);
             }
@@ -265,7 +266,10 @@ impl<'a> Bed<'a> {
                 }
                 return Err(wrong);
             }
-            let _ = tokio::time::timeout(LOOK, self.proxy.died.notified()).await.map(|()| self.proxy.died.notify_one());
+            if tokio::time::timeout(LOOK, self.proxy.died.notified()).await.is_ok() {
+                // Told once more, to be met above.
+                self.proxy.died.notify_one();
+            }
         }
     }
 
@@ -324,13 +328,28 @@ fn start(run: &Arc<Run>, former: Option<Former>) -> (Arc<Proxy>, Stopper) {
     (proxy, Stopper(operator))
 }
 
-/// A namespace in which the operator may do what it may in its own, too.
+/// A namespace in which the operator may do what it may in its own, too, and whose volumes can grow.
 async fn make_namespace(admin: &Client, name: &str) -> Result<(), kube::Error> {
     let namespace = Namespace {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
         ..Namespace::default()
     };
     Api::<Namespace>::all(admin.clone()).create(&PostParams::default(), &namespace).await?;
+    let class = StorageClass {
+        metadata: ObjectMeta {
+            name: Some("grows".to_owned()),
+            annotations: Some([("storageclass.kubernetes.io/is-default-class".to_owned(), "true".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        provisioner: "test.bizra.io/none".to_owned(),
+        allow_volume_expansion: Some(true),
+        ..StorageClass::default()
+    };
+    match Api::<StorageClass>::all(admin.clone()).create(&PostParams::default(), &class).await {
+        // Another plan was first.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        other => drop(other?),
+    }
     copy::<Role>(admin, name).await?;
     copy::<RoleBinding>(admin, name).await
 }

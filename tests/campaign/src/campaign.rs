@@ -175,7 +175,7 @@ pub(crate) async fn carry_out(
 }
 
 /// Carries out a campaign.
-pub async fn conduct(settings: Settings) -> Summary {
+pub async fn conduct(settings: &Settings) -> Summary {
     let started = Instant::now();
     let workloads = workloads(&settings.workloads);
     let store = settings.folder.as_deref().map(Store::open);

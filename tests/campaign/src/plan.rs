@@ -89,12 +89,12 @@ impl Plan {
 pub(crate) fn derive(workload: &'static str, writes: &[String], events: &[String]) -> Vec<Plan> {
     let mut plans = vec![Plan { workload, mode: Mode::Calm, place: None }];
     for place in numbered(writes) {
-        let mut hit = |mode| plans.push(Plan { workload, mode, place: Some(place.clone()) });
-        [Mode::Seen, Mode::Lost, Mode::Unsent, Mode::Cut, Mode::Refused, Mode::Held].into_iter().for_each(&mut hit);
+        let modes = [Mode::Seen, Mode::Lost, Mode::Unsent, Mode::Cut, Mode::Refused, Mode::Held];
         // A status is nobody's cause to destroy something: other causes are written beside it.
-        if !place.0.ends_with("/status") {
-            [Mode::Rewound, Mode::RewoundFar].into_iter().for_each(&mut hit);
-        }
+        let is_status = place.0.ends_with("/status");
+        let of_former_worlds = [Mode::Rewound, Mode::RewoundFar].into_iter().filter(|_| !is_status);
+        let hit = |mode| Plan { workload, mode, place: Some(place.clone()) };
+        plans.extend(modes.into_iter().chain(of_former_worlds).map(hit));
     }
     plans.extend(numbered(events).into_iter().map(|place| Plan { workload, mode: Mode::Missed, place: Some(place) }));
     plans

@@ -220,8 +220,7 @@ impl Run {
         Some(*until)
     }
 
-    /// What must never be written, whatever has happened before. `is_known` tells of what this operator has been told that it
-    /// has made.
+    /// What must never be written, whatever has happened before.
     pub(crate) async fn judge(&self, write: &Write) {
         let Write { key, verb, resource, body, .. } = write;
         let bound = match *verb {

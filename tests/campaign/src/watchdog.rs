@@ -65,8 +65,8 @@ fn check_voters(run: &Run, alive: &BTreeMap<String, Pod>) {
         let is_ready = conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
         is_ready && container_runs(pod) && pod.metadata.deletion_timestamp.is_none()
     };
-    let is_away = |name: &&&str| !alive.values().any(|pod| pod.name_any() == **name && is_up(pod));
-    let away: Vec<&&str> = VALIDATORS.iter().filter(is_away).collect();
+    let is_away = |name: &&str| !alive.values().any(|pod| pod.name_any() == *name && is_up(pod));
+    let away: Vec<&str> = VALIDATORS.into_iter().filter(is_away).collect();
     if away.len() > AWAY_MAX {
         run.violated(format!("validators are down at once: {away:?}"));
     }

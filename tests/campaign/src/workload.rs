@@ -82,12 +82,12 @@ fn object(kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "bizra.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
-fn with(mut spec: Value, more: Value) -> Value {
+fn with(mut spec: Value, more: &Value) -> Value {
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     spec
 }
 
-fn network(more: Value) -> Change {
+fn network(more: &Value) -> Change {
     Change::Create(object("Network", "demo", &with(json!({"chainId": "demo-1"}), more)))
 }
 
@@ -99,7 +99,7 @@ fn pool(replicas: i32) -> Change {
     Change::Create(object("NodePool", "readers", &json!({"networkRef": {"name": "demo"}, "replicas": replicas})))
 }
 
-fn patch(plural: &'static str, name: &'static str, spec: Value) -> Change {
+fn patch(plural: &'static str, name: &'static str, spec: &Value) -> Change {
     Change::Patch(plural, name, json!({"spec": spec}))
 }
 
@@ -156,25 +156,25 @@ pub(crate) fn all() -> Vec<Workload> {
     let grown = || json!({"storage": {"size": "20Gi"}});
     let auto = json!({"storage": {"autoGrow": {"limit": "40Gi", "coolDownSeconds": 3600}}});
     vec![
-        down(base("network-creation", vec![], network(json!({})), |_, now| {
+        down(base("network-creation", vec![], network(&json!({})), |_, now| {
             count(now, "pods", "demo-v") == 4 && is_settled(now)
         })),
-        base("network-upgrade", vec![network(json!({}))], patch("networks", "demo", next_image()), |_, now| {
+        base("network-upgrade", vec![network(&json!({}))], patch("networks", "demo", &next_image()), |_, now| {
             run_next(now, "demo-v", 4) && is_settled(now)
         }),
         base(
             "network-config",
-            vec![network(json!({}))],
-            patch("networks", "demo", json!({"pod": {"labels": {"team": "blue"}}})),
+            vec![network(&json!({}))],
+            patch("networks", "demo", &json!({"pod": {"labels": {"team": "blue"}}})),
             |_, now| of(now, "pods").all(|pod| text(pod, "/metadata/labels/team") == "blue") && is_settled(now),
         ),
         base(
             "network-services",
-            vec![network(json!({}))],
+            vec![network(&json!({}))],
             patch(
                 "networks",
                 "demo",
-                json!({
+                &json!({
                     "service": {"annotations": {"example.test/zone": "a"}}, "networkPolicy": {"mode": "Disabled"},
                 }),
             ),
@@ -186,36 +186,36 @@ pub(crate) fn all() -> Vec<Workload> {
         ),
         base(
             "network-rotation",
-            vec![network(json!({}))],
-            patch("networks", "demo", json!({"certificates": {"rotation": 1}})),
+            vec![network(&json!({}))],
+            patch("networks", "demo", &json!({"certificates": {"rotation": 1}})),
             |_, now| {
                 let generation = |one: &Value| text(one, "/metadata/annotations/bizra.io~1authority-generation") == "2";
                 count(now, "secrets", "") == 1 && of(now, "secrets").all(generation) && is_settled(now)
             },
         ),
-        base("network-growth", vec![network(json!({}))], patch("networks", "demo", grown()), |_, now| {
+        base("network-growth", vec![network(&json!({}))], patch("networks", "demo", &grown()), |_, now| {
             have_size(now, "demo-v", "20Gi") == 4 && is_settled(now)
         }),
         // How full a volume is wakes nobody; that it may grow does.
         base(
             "network-fill",
-            vec![network(json!({})), Change::Fill(85, &["demo-v0", "demo-v1"])],
-            patch("networks", "demo", auto),
+            vec![network(&json!({})), Change::Fill(85, &["demo-v0", "demo-v1"])],
+            patch("networks", "demo", &auto),
             |_, now| have_size(now, "demo-v", "12Gi") == 2 && is_settled(now),
         ),
-        base("network-pod-loss", vec![network(json!({}))], Change::Delete("pods", "demo-v1"), |before, now| {
+        base("network-pod-loss", vec![network(&json!({}))], Change::Delete("pods", "demo-v1"), |before, now| {
             let uid = |world: &World| world.get("pods/demo-v1").map(|pod| text(pod, "/metadata/uid").to_owned());
             uid(now).is_some() && uid(now) != uid(before) && is_settled(now)
         }),
         down(base(
             "network-hibernation",
-            vec![network(json!({}))],
-            patch("networks", "demo", json!({"activity": "Hibernated"})),
+            vec![network(&json!({}))],
+            patch("networks", "demo", &json!({"activity": "Hibernated"})),
             |_, now| count(now, "pods", "") == 0 && condition(&now["networks/demo"], "Hibernated").0 == "True",
         )),
         Workload {
             ends_with_start: true,
-            ..down(base("network-deletion", vec![network(json!({}))], Change::Delete("networks", "demo"), |_, now| {
+            ..down(base("network-deletion", vec![network(&json!({}))], Change::Delete("networks", "demo"), |_, now| {
                 is_gone(now) && count(now, "persistentvolumeclaims", "") == 4
             }))
         },
@@ -224,7 +224,7 @@ pub(crate) fn all() -> Vec<Workload> {
             may_delete_volumes: true,
             ..down(base(
                 "network-deletion-of-data",
-                vec![network(json!({"deletionPolicy": "Delete"}))],
+                vec![network(&json!({"deletionPolicy": "Delete"}))],
                 Change::Delete("networks", "demo"),
                 |_, now| now.keys().all(|key| key.starts_with("secrets/")),
             ))
@@ -233,47 +233,50 @@ pub(crate) fn all() -> Vec<Workload> {
             ends_with_start: true,
             ..down(base(
                 "network-replacement",
-                vec![network(json!({}))],
+                vec![network(&json!({}))],
                 Change::Replace("networks", "demo", object("Network", "demo", &json!({"chainId": "demo-1"}))),
                 |_, now| count(now, "pods", "demo-v") == 4 && is_all_owned(now) && is_settled(now),
             ))
         },
-        base("node-creation", vec![network(json!({}))], node(), |_, now| {
+        base("node-creation", vec![network(&json!({}))], node(), |_, now| {
             count(now, "pods", "extra") == 1 && is_settled(now)
         }),
-        base("node-upgrade", vec![network(json!({})), node()], patch("bizranodes", "extra", next_image()), |_, now| {
-            run_next(now, "extra", 1) && is_settled(now)
-        }),
+        base(
+            "node-upgrade",
+            vec![network(&json!({})), node()],
+            patch("bizranodes", "extra", &next_image()),
+            |_, now| run_next(now, "extra", 1) && is_settled(now),
+        ),
         base(
             "node-fence",
-            vec![network(json!({}))],
-            patch("bizranodes", "demo-v0", json!({"signing": "Fenced"})),
+            vec![network(&json!({}))],
+            patch("bizranodes", "demo-v0", &json!({"signing": "Fenced"})),
             |_, now| {
                 condition(&now["bizranodes/demo-v0"], "Ready").1 == "Fenced"
                     && condition(&now["networks/demo"], "Ready").0 == "False"
             },
         ),
-        base("node-growth", vec![network(json!({})), node()], patch("bizranodes", "extra", grown()), |_, now| {
+        base("node-growth", vec![network(&json!({})), node()], patch("bizranodes", "extra", &grown()), |_, now| {
             have_size(now, "extra", "20Gi") == 1 && is_settled(now)
         }),
-        base("node-deletion", vec![network(json!({})), node()], Change::Delete("bizranodes", "extra"), |_, now| {
+        base("node-deletion", vec![network(&json!({})), node()], Change::Delete("bizranodes", "extra"), |_, now| {
             count(now, "pods", "extra") + count(now, "configmaps", "extra") == 0
                 && count(now, "persistentvolumeclaims", "extra") == 1
                 && is_settled(now)
         }),
-        base("pool-creation", vec![network(json!({}))], pool(2), |_, now| {
+        base("pool-creation", vec![network(&json!({}))], pool(2), |_, now| {
             count(now, "pods", "readers-") == 2 && is_settled(now)
         }),
         base(
             "pool-scale-up",
-            vec![network(json!({})), pool(1)],
-            patch("nodepools", "readers", json!({"replicas": 3})),
+            vec![network(&json!({})), pool(1)],
+            patch("nodepools", "readers", &json!({"replicas": 3})),
             |_, now| count(now, "pods", "readers-") == 3 && is_settled(now),
         ),
         base(
             "pool-scale-down",
-            vec![network(json!({})), pool(3)],
-            patch("nodepools", "readers", json!({"replicas": 1})),
+            vec![network(&json!({})), pool(3)],
+            patch("nodepools", "readers", &json!({"replicas": 1})),
             |_, now| {
                 count(now, "pods", "readers-") == 1
                     && count(now, "configmaps", "readers-") == 1
@@ -283,14 +286,14 @@ pub(crate) fn all() -> Vec<Workload> {
         ),
         base(
             "pool-upgrade",
-            vec![network(json!({})), pool(2)],
-            patch("nodepools", "readers", next_image()),
+            vec![network(&json!({})), pool(2)],
+            patch("nodepools", "readers", &next_image()),
             |_, now| run_next(now, "readers-", 2) && is_settled(now),
         ),
-        base("pool-growth", vec![network(json!({})), pool(2)], patch("nodepools", "readers", grown()), |_, now| {
+        base("pool-growth", vec![network(&json!({})), pool(2)], patch("nodepools", "readers", &grown()), |_, now| {
             have_size(now, "readers-", "20Gi") == 2 && is_settled(now)
         }),
-        base("pool-deletion", vec![network(json!({})), pool(2)], Change::Delete("nodepools", "readers"), |_, now| {
+        base("pool-deletion", vec![network(&json!({})), pool(2)], Change::Delete("nodepools", "readers"), |_, now| {
             count(now, "bizranodes", "readers-") + count(now, "pods", "readers-") + count(now, "configmaps", "readers-")
                 == 0
                 && count(now, "persistentvolumeclaims", "readers-") == 2

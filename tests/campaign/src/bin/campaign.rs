@@ -33,7 +33,7 @@ struct Arguments {
 async fn main() -> ExitCode {
     let Arguments { limit, only, workloads, jobs, out } = Arguments::parse();
     let settings = Settings { limit, only, workloads, jobs: jobs.max(1), folder: Some(out) };
-    let summary = conduct(settings).await;
+    let summary = conduct(&settings).await;
     println!("{summary}");
     if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
