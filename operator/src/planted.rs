@@ -60,8 +60,6 @@ bugs! {
     HibernationTold = "hibernation_told",
     /// Nobody is woken by the end of a pod, nor by its silence.
     LossUnnoticed = "loss_unnoticed",
-    /// What was made for a former Network of the same name counts as the present one's.
-    OwnerByName = "owner_by_name",
 }
 
 #[cfg(feature = "planted")]

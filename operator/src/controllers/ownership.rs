@@ -2,8 +2,6 @@
 
 use kube::{Resource, api::ObjectMeta};
 
-use crate::planted::{self, Bug};
-
 /// Whose an object of a wanted name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -20,8 +18,7 @@ pub fn ownership<K: Resource<DynamicType = ()>>(object: &ObjectMeta, owner: &K) 
     let Some(controller) = object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true)) else {
         return Ownership::Foreign;
     };
-    let is_by_name = planted::is(Bug::OwnerByName) && Some(&controller.name) == owner.meta().name.as_ref();
-    if Some(&controller.uid) == owner.meta().uid.as_ref() || is_by_name {
+    if Some(&controller.uid) == owner.meta().uid.as_ref() {
         Ownership::Ours
     } else if controller.kind == K::kind(&()) && Some(&controller.name) == owner.meta().name.as_ref() {
         Ownership::Former

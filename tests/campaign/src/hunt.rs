@@ -24,7 +24,7 @@ fn plans_for(bug: Bug) -> &'static [&'static str] {
         Bug::EvictionUnbound | Bug::PermitIgnored => &["network-upgrade/calm"],
         Bug::StatusUnbound | Bug::BudgetUnowned | Bug::PodFirst => &["network-creation/calm"],
         Bug::VolumeOwned => &["node-deletion/calm"],
-        Bug::FinalizerKept => &["network-deletion-of-data/seen/"],
+        Bug::FinalizerKept => &["network-deletion-of-data/seen/delete:configmaps"],
         Bug::StatusFirst => &["pool-scale-up/seen/update:nodepools"],
         Bug::NoRetry => &["node-creation/refused/create"],
         Bug::LostReport => &["node-creation/refused/update:bizranodes/extra"],
@@ -37,7 +37,6 @@ fn plans_for(bug: Bug) -> &'static [&'static str] {
         Bug::ServiceOnce => &["network-services/calm"],
         Bug::HibernationTold => &["network-hibernation/refused/delete:pods"],
         Bug::LossUnnoticed => &["network-pod-loss/calm"],
-        Bug::OwnerByName => &["network-replacement/"],
     }
 }
 

@@ -1,10 +1,10 @@
 //! A campaign against the operator: every write and every event of its work is, in a run of its own, the place of a fault.
 //!
-//! 1. *Reference.* Each [workload](workload) is run twice without a fault: writes and told events are its trace, and what it ends
+//! 1. *Reference.* Each workload is run twice without a fault: writes and told events are its trace, and what it ends
 //!    in is what every plan has to end in.
-//! 2. *Plans.* [`plan`] derives from the trace, for each write, crashes before and after it, lost answers, refused
+//! 2. *Plans.* `plan` derives from the trace, for each write, crashes before and after it, lost answers, refused
 //!    connections and watches that hang or show a former world, and for each event, that a watch does not tell it.
-//! 3. *Oracles.* The masked end ([`world`]) and the numbers of objects made and ended per kind are those of the reference; and
+//! 3. *Oracles.* The masked end (`world`) and the numbers of objects made and ended per kind are those of the reference; and
 //!    at all times what is deleted, evicted or overwritten is bound to what was observed, no volume goes that nobody asked for,
 //!    no two pods share a volume, no pod comes before what it rests on, and one validator is down at most.
 //!

@@ -104,8 +104,6 @@ const NEVER: &[&str] = &[
     "podIP",
     "podIPs",
     "resourceVersion",
-    // Told now and then, from heights that were told now and then.
-    "voting",
 ];
 
 /// Everything of a world that two ends can be compared by.
