@@ -138,8 +138,8 @@ fn is_gone(world: &World) -> bool {
 /// Every pod is controlled by a node that is there, and every one of those by what is there.
 fn is_all_owned(world: &World) -> bool {
     let uids: Vec<&str> = world.values().map(|object| text(object, "/metadata/uid")).collect();
-    let owned = ["pods", "bizranodes", "services", "poddisruptionbudgets", "networkpolicies"];
-    owned.iter().flat_map(|plural| of(world, plural)).all(|object| {
+    let kinds = ["pods", "bizranodes", "services", "poddisruptionbudgets", "networkpolicies"];
+    kinds.iter().flat_map(|plural| of(world, plural)).all(|object| {
         let owner = text(object, "/metadata/ownerReferences/0/uid");
         !owner.is_empty() && uids.contains(&owner)
     })
