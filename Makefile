@@ -95,6 +95,16 @@ model: setup ## Check the core in every order of messages and timeouts within VI
 model-operator: setup ## Check the operator's plans in every order of crashes, stale reads, faults and edits within wider bounds, each for at most SECONDS=120
 	@SECONDS_EACH=$(or $(SECONDS),120) cargo test --release --locked --workspace --lib controllers::model -- --ignored --nocapture
 
+.PHONY: crash-campaign
+crash-campaign: setup ## Crash, cut off and mislead the operator at every step on a real API server; goes on where it stopped; LIMIT=n ONLY=regex take some; results in target/campaign/
+	@tests/step.sh build-campaign cargo build --release --locked --workspace --bin bizra-crash-campaign
+	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) $(BIN)/bizra-crash-campaign $(if $(LIMIT),--limit $(LIMIT)) $(if $(ONLY),--only '$(ONLY)')
+
+.PHONY: planted-operator
+planted-operator: setup ## Plant bugs into the operator one by one; the campaign must find each, and find nothing without them
+	@tests/step.sh build-planted-operator cargo build --release --locked --workspace --features bizra-campaign/planted --bin bizra-planted-operator
+	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) $(BIN)/bizra-planted-operator
+
 .PHONY: bench-scale
 bench-scale: setup ## Simulate 4 to 100 validators over five regions: finality and bytes; JSON in target/bench/
 	@tests/step.sh build-simulator cargo build --release --locked --workspace --bin bizra-sim

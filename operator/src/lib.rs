@@ -12,6 +12,7 @@ pub mod kubernetes;
 mod memo;
 pub mod metrics;
 pub mod operator;
+pub mod planted;
 pub mod probe;
 pub mod resources;
 pub mod server;

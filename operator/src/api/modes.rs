@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
+
 /// Whether the operator works on an object and on what it controls.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reconciliation {
@@ -33,7 +35,7 @@ pub enum Signing {
 impl Signing {
     /// True if this is the default, which is left out.
     pub fn is_allowed(&self) -> bool {
-        *self == Self::Allowed
+        *self == Self::Allowed && !planted::is(Bug::FenceOverwritten)
     }
 }
 

@@ -25,6 +25,8 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::jiff::SignedDuration;
 use kube::Client;
 
+const _: () = assert!(!bizra_operator::planted::PLANTABLE, "the feature `planted` is for the crash campaign alone");
+
 /// Runs BIZRA validator networks on Kubernetes.
 #[derive(Parser)]
 #[command(version)]

@@ -30,6 +30,9 @@ pub enum CertificateError {
     /// The Secret lacks a part.
     #[error("the authority Secret lacks {0}; delete the Secret to have a new authority made")]
     Incomplete(&'static str),
+    /// A part of the Secret is no certificate.
+    #[error("{0} of the authority Secret is no certificate; delete the Secret to have a new authority made")]
+    Unreadable(&'static str),
     /// Making or signing failed.
     #[error("failed to {what}: {source}")]
     Crypto {
@@ -84,6 +87,13 @@ impl Authority {
                 .ok_or(CertificateError::Incomplete(PARTS[index]))
         };
         Ok(Self { certificate: part(0)?, key: part(1)?, operator_certificate: part(2)?, operator_key: part(3)? })
+    }
+
+    /// That both certificates are certificates.
+    pub fn check(&self) -> Result<(), CertificateError> {
+        let readable = |certificate, name| inspect(certificate).map(drop).ok_or(CertificateError::Unreadable(name));
+        readable(&self.certificate, PARTS[0])?;
+        readable(&self.operator_certificate, PARTS[2])
     }
 
     /// The data of their Secret.

@@ -19,6 +19,7 @@ use crate::{
     api::ImageSpec,
     kubernetes::{Announcer, Debt, Write, WriteError, WriteOutcome, execute, key_of},
     metrics::Metrics,
+    planted::{self, Bug},
     probe::Probes,
 };
 
@@ -175,6 +176,12 @@ impl Context {
         let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         let owe = |debt| K::cache(&self.caches).owe(key_of(object), debt);
         let (name, parameters) = (object.name_any(), PostParams::default());
+        let unbound = planted::is(Bug::StatusUnbound).then(|| {
+            let mut object = object.clone();
+            object.meta_mut().resource_version = None;
+            object
+        });
+        let object = unbound.as_ref().unwrap_or(object);
         let result = settled(api.replace_status(&name, &parameters, object), owe, |result| {
             let version = result.as_ref().ok().and_then(kube::ResourceExt::resource_version);
             version.map_or(Debt::Unknown, |version| Debt::Version { version, is_report: true })

@@ -142,6 +142,7 @@ pub(super) fn network_observed() -> network::observe::Observed {
         budget: None,
         policy: None,
         authorities: Vec::new(),
+        unreadable_authority: None,
     }
 }
 

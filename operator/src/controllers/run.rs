@@ -32,6 +32,7 @@ use super::{
 use crate::{
     api::{BizraNode, Network, NodePool},
     kubernetes::follow,
+    planted::{self, Bug},
     probe::NodeKey,
 };
 
@@ -194,6 +195,9 @@ where
         Err(error) => {
             let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
             tracing::warn!(kind, object = %name, %error, "reconciliation failed");
+            if planted::is(Bug::NoRetry) {
+                return None;
+            }
             Some(context.wait_after_failure(&object.uid().unwrap_or_default()))
         }
     }
@@ -202,6 +206,9 @@ where
 /// Wakes nodes that say something new.
 async fn forward(mut changed: mpsc::Receiver<NodeKey>, queues: &Queues) {
     while let Some(key) = changed.recv().await {
+        if planted::is(Bug::LossUnnoticed) {
+            continue;
+        }
         queues.wake_node_now(key);
     }
     // The poller is gone; the controllers go on without it.

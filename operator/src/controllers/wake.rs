@@ -20,6 +20,7 @@ use super::{
 use crate::{
     api::{BizraNode, Network, NodePool},
     kubernetes::{Change, key_of},
+    planted::{self, Bug},
     resources::{config_map, labels, names, pod},
 };
 
@@ -151,6 +152,9 @@ impl Wakes for Pod {
         let is_same = |old: &Self, new: &Self| {
             is_same(&old.metadata, &new.metadata) && old.spec == new.spec && old.status == new.status
         };
+        if planted::is(Bug::LossUnnoticed) && change.new.is_none() {
+            return;
+        }
         if !compares(change, is_same) {
             of_node(change, queues);
             of_network(change, queues);

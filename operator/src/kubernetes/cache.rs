@@ -24,6 +24,8 @@ use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
 use kube::{Resource, ResourceExt as _};
 use tokio::sync::Notify;
 
+use crate::planted::{self, Bug};
+
 /// Namespace and name of an object.
 pub type ObjectKey = (String, String);
 
@@ -136,7 +138,7 @@ impl<K: Cached> Cache<K> {
     /// Looks an object up.
     pub fn look(&self, key: &ObjectKey) -> Answer<K> {
         let inner = self.inner();
-        if inner.debts.contains_key(key) {
+        if inner.debts.contains_key(key) && !planted::is(Bug::OwnWritesUnread) {
             return Answer::Behind;
         }
         match inner.objects.get(key) {
@@ -281,7 +283,11 @@ impl<K: Cached> Cache<K> {
     pub fn replace(&self, namespace: Option<&str>, objects: Vec<K>) -> Vec<Change<K>> {
         let mut inner = self.inner();
         let listed: BTreeSet<ObjectKey> = objects.iter().map(key_of).collect();
-        let is_gone = |key: &&ObjectKey| namespace.is_none_or(|namespace| key.0 == namespace) && !listed.contains(*key);
+        let is_gone = |key: &&ObjectKey| {
+            !planted::is(Bug::GoneKept)
+                && namespace.is_none_or(|namespace| key.0 == namespace)
+                && !listed.contains(*key)
+        };
         let gone: Vec<ObjectKey> = inner.objects.keys().filter(is_gone).cloned().collect();
         let mut changes: Vec<Change<K>> = gone.iter().map(|key| inner.remove(key, None)).collect();
         changes.extend(objects.into_iter().filter_map(|object| inner.put(object)));

@@ -15,7 +15,10 @@ use super::{
     cache::{Debt, ObjectKey},
     compare::covers,
 };
-use crate::resources::{labels, short_hash};
+use crate::{
+    planted::{self, Bug},
+    resources::{labels, short_hash},
+};
 
 /// Where an object is.
 #[derive(Clone, Debug, PartialEq)]
@@ -273,16 +276,14 @@ pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError>
         Write::Delete { target, uid, resource_version } => {
             let parameters = DeleteParams {
                 propagation_policy: Some(PropagationPolicy::Background),
-                preconditions: Some(Preconditions {
-                    uid: Some(uid.clone()),
-                    resource_version: resource_version.clone(),
-                }),
+                preconditions: (!planted::is(Bug::DeletionUnbound))
+                    .then(|| Preconditions { uid: Some(uid.clone()), resource_version: resource_version.clone() }),
                 ..DeleteParams::default()
             };
             target.api(client).delete(&target.name, &parameters).await.map(|_| Debt::End { uid: uid.clone() })
         }
         Write::Evict { target, uid, resource_version } => {
-            let mut preconditions = json!({"uid": uid});
+            let mut preconditions = if planted::is(Bug::EvictionUnbound) { json!({}) } else { json!({"uid": uid}) };
             if let Some(version) = resource_version {
                 preconditions["resourceVersion"] = json!(version);
             }

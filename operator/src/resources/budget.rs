@@ -9,7 +9,10 @@ use k8s_openapi::{
 };
 
 use super::{controlled_by, labels, names};
-use crate::api::Network;
+use crate::{
+    api::Network,
+    planted::{self, Bug},
+};
 
 /// How many validators must stay: all but as many of the most powerful as together hold less than a third.
 pub fn least_available(powers: &[u64]) -> i32 {
@@ -36,7 +39,7 @@ pub fn disruption_budget(network: &Network, name: &str, namespace: &str, powers:
             name: Some(names::disruption_budget(name)),
             namespace: Some(namespace.to_owned()),
             labels: Some(labels::of_network(name)),
-            owner_references: Some(vec![controlled_by(network)]),
+            owner_references: (!planted::is(Bug::BudgetUnowned)).then(|| vec![controlled_by(network)]),
             ..ObjectMeta::default()
         },
         spec: Some(PodDisruptionBudgetSpec {

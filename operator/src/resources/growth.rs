@@ -6,7 +6,10 @@ use k8s_openapi::{
 };
 
 use super::{claim::bytes, labels, pod};
-use crate::api::{AutoGrowSpec, StorageSpec};
+use crate::{
+    api::{AutoGrowSpec, StorageSpec},
+    planted::{self, Bug},
+};
 
 const MEBIBYTE: u128 = 1 << 20;
 /// Percent of a volume in use above which it is told of even if nothing can be done by itself.
@@ -69,7 +72,8 @@ pub fn judge(existing: &PersistentVolumeClaim, storage: &StorageSpec, fill: Fill
         .and_then(|requests| bytes(&requests.get("storage")?.0));
     // Growing needs a bound volume; until then the claim is too young to be too small.
     let (Some(requested), true) = (requested, bound) else { return Growth::Enough };
-    if bytes(&storage.size).is_some_and(|wanted| wanted > requested) {
+    let shrinks = |wanted| planted::is(Bug::VolumeShrinks) && wanted < requested;
+    if bytes(&storage.size).is_some_and(|wanted| wanted > requested || shrinks(wanted)) {
         return Growth::To(storage.size.clone());
     }
     let Some(auto) = storage.auto_grow.as_ref().filter(|auto| fill.percent() >= threshold(auto)) else {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     net::Ipv4Addr,
     sync::{
         Arc, Mutex,
@@ -20,10 +21,18 @@ use bizra_proto::{
     },
 };
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    stream::{BoxStream, select_all},
+};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
+    serde::de::DeserializeOwned,
+};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinHandle};
@@ -66,6 +75,29 @@ pub(crate) enum Trouble {
     Stuck,
 }
 
+/// What a kubelet reads at the beginning of a round.
+struct Seen {
+    maps: BTreeMap<String, BTreeMap<String, String>>,
+    claims: BTreeMap<String, PersistentVolumeClaim>,
+}
+
+impl Seen {
+    /// Nodes whose configuration fences them.
+    fn fenced(&self) -> BTreeSet<String> {
+        let is_fenced = |data: &BTreeMap<String, String>| {
+            data.get("node.toml").is_some_and(|file| file.contains("signing = \"fenced\""))
+        };
+        let fenced = self.maps.iter().filter(|(_, data)| is_fenced(data));
+        fenced.map(|(name, _)| name.trim_end_matches("-config").to_owned()).collect()
+    }
+
+    /// The certificates of a network, once there is one of this node.
+    fn certificates(&self, network: &str, node: &str) -> Option<&BTreeMap<String, String>> {
+        let certificates = self.maps.get(&format!("{network}-certificates"))?;
+        certificates.contains_key(&format!("{node}.crt")).then_some(certificates)
+    }
+}
+
 /// What a running node was started with; it follows its certificates from there.
 #[derive(Clone)]
 struct Started {
@@ -98,40 +130,54 @@ impl Kubelet {
     async fn run(self: Arc<Self>) {
         let mut servers: BTreeMap<String, Stopper> = BTreeMap::new();
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut changes = select_all([
+            changes(&pods),
+            changes(&Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &self.namespace)),
+            changes(&Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)),
+        ]);
         loop {
-            let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-            if let Ok(list) = maps.list(&ListParams::default()).await {
-                let fenced = list.items.iter().filter(|map| {
-                    let file = map.data.as_ref().and_then(|data| data.get("node.toml"));
-                    file.is_some_and(|file| file.contains("signing = \"fenced\""))
-                });
-                *self.fenced.lock().unwrap() =
-                    fenced.map(|map| map.name_any().trim_end_matches("-config").to_owned()).collect();
-            }
-            if let Ok(list) = pods.list(&ListParams::default()).await {
-                let uids: Vec<String> = list.items.iter().filter_map(ResourceExt::uid).collect();
-                servers.retain(|uid, _| uids.contains(uid));
-                for pod in list.items {
+            // Pods first: what they rest on is there by then.
+            let list = pods.list(&ListParams::default()).await;
+            if let (Ok(list), Ok(seen)) = (list, self.look().await) {
+                *self.fenced.lock().unwrap() = seen.fenced();
+                let list = list.items;
+                servers.retain(|uid, _| list.iter().any(|pod| pod.uid().as_ref() == Some(uid)));
+                for pod in list {
                     // Conflicts and vanished pods are met again in the next round.
-                    let _ = self.step(&pods, &pod, &mut servers).await;
-                    let _ = self.reload(&pod, &mut servers).await;
+                    let _ = self.step(&pods, &pod, &seen, &mut servers).await;
+                    self.reload(&pod, &seen, &mut servers).await;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // What a test does to a node is no change of an object.
+            let _ = tokio::time::timeout(Duration::from_millis(500), changes.next()).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            while changes.next().now_or_never().is_some() {}
         }
+    }
+
+    async fn look(&self) -> Result<Seen, kube::Error> {
+        let (client, namespace) = (&self.client, self.namespace.as_str());
+        let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace).list(&ListParams::default()).await?;
+        let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
+        let claims = claims.list(&ListParams::default()).await?;
+        Ok(Seen {
+            maps: maps.into_iter().map(|map| (map.name_any(), map.data.unwrap_or_default())).collect(),
+            claims: claims.into_iter().map(|claim| (claim.name_any(), claim)).collect(),
+        })
     }
 
     async fn step(
         self: &Arc<Self>,
         pods: &Api<Pod>,
         pod: &Pod,
+        seen: &Seen,
         servers: &mut BTreeMap<String, Stopper>,
     ) -> Result<(), kube::Error> {
         let name = pod.name_any();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
-        let claim = claims.get(&format!("{name}-data")).await?;
+        let Some(claim) = seen.claims.get(&format!("{name}-data")) else { return Ok(()) };
         let volume_id = claim.uid().unwrap();
-        self.provision(&claims, &claim).await?;
+        self.provision(&claims, claim).await?;
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         let reported = pod
             .status
@@ -153,7 +199,7 @@ impl Kubelet {
         let trouble = self.troubles.lock().unwrap().get(&name).copied();
         if phase != "Pending" {
             match trouble {
-                None => return self.reload(pod, servers).await,
+                None => return Ok(()),
                 Some(Trouble::Corrupt) => {
                     servers.remove(&pod.uid().unwrap());
                     return patch(pods, &name, crashed(13, CORRUPT)).await;
@@ -166,14 +212,10 @@ impl Kubelet {
             let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
             return patch(pods, &name, status("Pending", "", &done(), Some((&waiting, None)))).await;
         }
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let network = pod.labels()["bizra.io/network"].clone();
-        let file = |map: Option<ConfigMap>, key: &str| map.and_then(|map| map.data?.get(key).cloned());
-        let genesis = file(maps.get_opt(&format!("{network}-genesis")).await?, "genesis.json");
-        let certificates = maps.get_opt(&format!("{network}-certificates")).await?;
-        let certificates =
-            certificates.and_then(|map| map.data).filter(|data| data.contains_key(&format!("{name}.crt")));
-        let (Some(genesis), Some(certificates)) = (genesis, certificates) else { return Ok(()) };
+        let network = &pod.labels()["bizra.io/network"];
+        let genesis = seen.maps.get(&format!("{network}-genesis")).and_then(|data| data.get("genesis.json"));
+        let (Some(genesis), Some(certificates)) = (genesis, seen.certificates(network, &name)) else { return Ok(()) };
+        let (genesis, certificates) = (genesis.clone(), certificates.clone());
 
         let hash = hex::encode(genesis_hash(genesis.as_bytes()));
         let (public_key, tls_key) = {
@@ -213,15 +255,13 @@ impl Kubelet {
     }
 
     /// Answers with the certificates of now when they have changed, as nodes do without a restart.
-    async fn reload(self: &Arc<Self>, pod: &Pod, servers: &mut BTreeMap<String, Stopper>) -> Result<(), kube::Error> {
+    async fn reload(self: &Arc<Self>, pod: &Pod, seen: &Seen, servers: &mut BTreeMap<String, Stopper>) {
         let uid = pod.uid().unwrap();
-        let Some(mut started) = self.started.lock().unwrap().get(&uid).cloned() else { return Ok(()) };
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let network = pod.labels()["bizra.io/network"].clone();
-        let certificates = maps.get(&format!("{network}-certificates")).await?.data.unwrap_or_default();
-        if certificates != started.certificates && certificates.contains_key(&format!("{}.crt", pod.name_any())) {
-            started.certificates = certificates;
-            let Some(router) = self.prepare(&started) else { return Ok(()) };
+        let Some(mut started) = self.started.lock().unwrap().get(&uid).cloned() else { return };
+        let certificates = seen.certificates(&pod.labels()["bizra.io/network"], &pod.name_any());
+        if let Some(certificates) = certificates.filter(|now| **now != started.certificates) {
+            started.certificates.clone_from(certificates);
+            let Some(router) = self.prepare(&started) else { return };
             std::mem::take(&mut started.stop).notify_one();
             self.started.lock().unwrap().insert(uid.clone(), started.clone());
             if let Some(Stopper(former)) = servers.get_mut(&uid) {
@@ -230,7 +270,6 @@ impl Kubelet {
             }
             servers.insert(uid, serve(router, &started));
         }
-        Ok(())
     }
 
     /// What answers with these certificates; none if they are not for this node's key or cannot be verified, which a real
@@ -336,6 +375,14 @@ fn next_address() -> Ipv4Addr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let [high, low] = NEXT.fetch_add(1, Ordering::SeqCst).to_be_bytes();
     Ipv4Addr::new(127, 7 + (std::process::id() % 200) as u8, high, low)
+}
+
+/// Tells that something of a kind has changed.
+fn changes<K>(api: &Api<K>) -> BoxStream<'static, ()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watcher(api.clone(), watcher::Config::default()).default_backoff().map(drop).boxed()
 }
 
 fn done() -> Value {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use bizra_operator::{
     api::{BizraNode, Network, condition},
     certificates::inspect,
+    controllers::conditions::find,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -98,4 +99,35 @@ async fn authorities_are_replaced_with_an_overlap_and_certificates_renewed_witho
     scenario.wait_for_condition("demo", condition::READY, "True", None).await;
     let nodes = scenario.api::<BizraNode>().list(&ListParams::default()).await.unwrap();
     assert_eq!(nodes.items.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_cannot_be_read_is_told_of_until_it_can() {
+    let scenario = Scenario::new("unreadable").await;
+    let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
+    let _operator = scenario.operator();
+    let network = scenario.create_network("demo", json!({"chainId": "demo-1"})).await;
+    scenario.wait_for_condition("demo", condition::READY, "True", None).await;
+    let secrets: Api<Secret> = Api::namespaced(scenario.admin.clone(), OPERATOR_NAMESPACE);
+    let selector = format!("bizra.io/network-uid={}", network.uid().unwrap());
+    let mut sound = secrets.list(&ListParams::default().labels(&selector)).await.unwrap().items.remove(0);
+    let before = certificates(&scenario).await;
+    let replace = async |secret: &Secret| {
+        secrets.delete(&secret.name_any(), &DeleteParams::default()).await.unwrap();
+        secrets.create(&PostParams::default(), secret).await.unwrap();
+        // Nobody watches Secrets; a change of the spec wakes the operator.
+        let note =
+            json!({"spec": {"service": {"annotations": {"example.test/secret": secret.data.is_some().to_string()}}}});
+        scenario.api::<Network>().patch("demo", &PatchParams::default(), &Patch::Merge(note)).await.unwrap();
+    };
+    sound.metadata.resource_version = None;
+    replace(&Secret { data: None, ..sound.clone() }).await;
+    let told = scenario.wait_for_condition("demo", condition::STALLED, "True", Some("AuthorityUnreadable")).await;
+    let message = find(&told.status.unwrap().conditions, condition::STALLED).unwrap().message.clone();
+    assert!(message.contains(&sound.name_any()) && message.contains("ca.crt"), "{message}");
+    assert_eq!(certificates(&scenario).await, before, "nothing is signed in its place");
+    replace(&sound).await;
+    scenario.wait_for_condition("demo", condition::STALLED, "False", None).await;
+    scenario.wait_for_condition("demo", condition::READY, "True", None).await;
+    assert_eq!(certificates(&scenario).await, before);
 }

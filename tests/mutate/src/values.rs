@@ -267,8 +267,7 @@ pub(crate) fn sound(path: &[Step], schema: &Value) -> Value {
     };
     match schema["type"].as_str() {
         Some("integer") => match name {
-            "tolerationSeconds" => json!(60),
-            "updateDeadlineSeconds" => json!(60),
+            "tolerationSeconds" | "updateDeadlineSeconds" => json!(60),
             "authorityLifetimeSeconds" => json!(157_680_000),
             "nodeLifetimeSeconds" => json!(2_592_000),
             "replicas" => json!(2),
@@ -357,8 +356,8 @@ pub(crate) fn write(spec: &mut Value, schema: &Value, leaf: &Leaf, value: Option
                 if is_last {
                     return;
                 }
-                let is_list = schema["type"] == json!("array");
-                let empty = || if is_list { json!([]) } else { minimal(here, schema) };
+                let has_items = schema["type"] == json!("array");
+                let empty = || if has_items { json!([]) } else { minimal(here, schema) };
                 place = fields.entry(name.clone()).or_insert_with(empty);
             }
             Step::Item => {

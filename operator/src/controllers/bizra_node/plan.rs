@@ -10,7 +10,10 @@ use super::{
     observe::Observed,
 };
 use crate::{
-    api::{Activity, BizraNode, ImageSpec, Permit, PermitPurpose, Reconciliation, Repair, RepairAction, RepairCause},
+    api::{
+        Activity, BizraNode, BizraNodeStatus, ImageSpec, Permit, PermitPurpose, Reconciliation, Repair, RepairAction,
+        RepairCause,
+    },
     controllers::{
         ReconcileError,
         conditions::Reason,
@@ -20,11 +23,12 @@ use crate::{
         quorum::{self, Standing},
     },
     kubernetes::{Manifest, Write, needs_apply},
+    planted::{self, Bug},
     probe::Word,
     resources::{
         claim,
         config_map::{self, Neighbours},
-        genesis,
+        controlled_by, genesis,
         growth::{self, Fill, Growth},
         labels::{self, Component},
         names, node as node_builder, pod, revision, short_hash,
@@ -134,6 +138,9 @@ pub fn plan(node: &BizraNode, observed: &Observed, default_image: &ImageSpec) ->
         },
     };
     planner.run(default_image)?;
+    if planted::is(Bug::PodFirst) {
+        planner.plan.steps.sort_by_key(|step| step.write.target().kind() != "Pod");
+    }
     planner.grow();
     planner.pause();
     Ok(planner.plan)
@@ -235,7 +242,10 @@ impl Planner<'_> {
             }
             Some(_) => Reason::new("Hibernating", format!("Network {network} hibernates: the pod is ending")),
         };
-        if let Some(pod) = self.observed.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let tells = |status: &BizraNodeStatus| status.conditions.iter().any(|one| one.reason == reason.word);
+        let is_told = planted::is(Bug::HibernationTold) && self.node.status.as_ref().is_some_and(tells);
+        let pod = self.observed.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        if let Some(pod) = pod.filter(|_| !is_told) {
             let event =
                 Reason::new("PodHibernated", format!("deleting pod {}: Network {network} hibernates", self.name));
             self.step(Write::delete(pod), Some(event));
@@ -283,6 +293,9 @@ impl Planner<'_> {
             let mut claim = claim::claim(&self.name, &self.namespace, &network, chain_id, storage);
             if let Some(hash) = &self.plan.genesis_hash {
                 claim::set_genesis(&mut claim, hash);
+            }
+            if planted::is(Bug::VolumeOwned) {
+                claim.metadata.owner_references = Some(vec![controlled_by(self.node)]);
             }
             // The first volume is told of with the pod; that there is another, empty one is news.
             let had_volume = self.node.status.as_ref().is_some_and(|status| status.volume_id.is_some());
@@ -566,6 +579,10 @@ impl Planner<'_> {
             _ => None,
         };
         if self.plan.up_to_date == Some(false) && !matches!(&due, Some((_, leave)) if *leave != Leave::Missing) {
+            if planted::is(Bug::PermitIgnored) {
+                self.plan.eviction = Some((Write::delete(existing), Leave::NotNeeded));
+                return Ok(());
+            }
             let leave = self.leave(existing)?;
             // That it does not vote was said of the pod as it was found; no live look follows, as with a permit.
             let write = if leave == Leave::NotNeeded { Write::evict_unchanged } else { Write::evict };

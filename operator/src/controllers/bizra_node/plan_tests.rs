@@ -196,7 +196,7 @@ fn what_cannot_be_taken_back_is_looked_at_live() {
         "cause": "DatabaseCorrupt", "action": "Resync", "podUid": "pod-0", "orderedAt": "2026-01-01T00:00:00Z", "attempt": 1,
     });
     let repair = Some(serde_json::from_value(repair).unwrap());
-    repaired.status = Some(crate::api::BizraNodeStatus { repair, ..Default::default() });
+    repaired.status = Some(BizraNodeStatus { repair, ..Default::default() });
     assert!(needs(&repaired, &observed), "a pod that may set its database aside");
 
     let mut observed = settled();

@@ -22,6 +22,7 @@ use crate::{
         key_report::KeyReading,
     },
     kubernetes::WriteError,
+    planted::{self, Bug},
     probe::Word,
     resources::{config_map, pod},
 };
@@ -70,6 +71,7 @@ pub async fn report(
             Ok(ready)
         }
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => Ok(false),
+        Err(_) if planted::is(Bug::LostReport) => Ok(ready),
         Err(error) => Err(ReconcileError::Report(error)),
     }
 }

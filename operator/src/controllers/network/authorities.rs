@@ -54,6 +54,7 @@ impl Kept {
         }
         let data = secret.data.take().unwrap_or_default();
         let authority = Authority::from_data(&data.into_iter().map(|(key, value)| (key, value.0)).collect())?;
+        authority.check()?;
         let number = |key: &str| pod::annotation(&secret.metadata, key).and_then(|text| text.parse::<u32>().ok());
         let generation = number(labels::AUTHORITY_GENERATION).unwrap_or(1);
         let rotation = number(labels::ROTATION).and_then(|number| i32::try_from(number).ok()).unwrap_or(0);
@@ -118,6 +119,11 @@ pub fn is_signed_by(certificate: &CertificateFacts, authority: &Authority) -> bo
 pub fn decide(network: &Network, observed: &Observed) -> Decision {
     let spec = &network.spec.certificates;
     let now = u64::try_from(observed.now.as_second()).unwrap_or(0);
+    if observed.unreadable_authority.is_some() {
+        // Whoever it is, it may be trusted: nobody is made, believed or given up in its place.
+        let (trusted, retired) = (Vec::new(), Vec::new());
+        return Decision { issuer: None, trusted, retired, create: None, stage: Stage::Alone, due_at: None };
+    }
     let published = Published::read(observed);
     let mut kept = observed.authorities.clone();
     kept.sort_by_key(|kept| kept.generation);

@@ -285,3 +285,20 @@ fn what_falls_due_next_is_the_first_of_all_renewals() {
     let due = world.plan().authorities.due_at.unwrap();
     assert_eq!(due, u64::try_from(now().as_second()).unwrap() - 9 + 66);
 }
+
+#[test]
+fn a_secret_that_holds_no_authority_is_not_read_as_one() {
+    let good = Authority::generate("default", "demo", 1, std::time::Duration::from_hours(1), 1_800_000_000).unwrap();
+    let read = |change: fn(&mut BTreeMap<String, Vec<u8>>)| {
+        let mut data = good.to_data();
+        change(&mut data);
+        let data = data.into_iter().map(|(key, value)| (key, k8s_openapi::ByteString(value))).collect();
+        Kept::read(Secret { data: Some(data), ..Secret::default() })
+    };
+    assert!(read(|_| {}).unwrap().is_some());
+    assert!(read(|data| drop(data.remove("ca.key"))).is_err());
+    let told = read(|data| drop(data.insert("ca.crt".to_owned(), b"text".to_vec()))).unwrap_err().to_string();
+    assert!(told.starts_with("ca.crt"), "{told}");
+    let told = read(|data| drop(data.insert("operator-ca.crt".to_owned(), b"text".to_vec()))).unwrap_err().to_string();
+    assert!(told.starts_with("operator-ca.crt"), "{told}");
+}

@@ -52,6 +52,8 @@ pub struct Observed {
     pub policy: Option<NetworkPolicy>,
     /// The certificate authorities: one, or two while one replaces the other.
     pub authorities: Vec<Kept>,
+    /// The Secret that should hold an authority and does not, and what it lacks.
+    pub unreadable_authority: Option<String>,
 }
 
 /// The network as it is now; none if it is gone or another one.
@@ -87,8 +89,14 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
     let selector = format!("{}={}", labels::NETWORK_UID, network.uid().unwrap_or_default());
     let own = &context.settings.operator_namespace;
     let secrets: Vec<Secret> = reading::list(&context.client, own, &selector, "the certificate authorities").await?;
-    let authorities = secrets.into_iter().filter_map(|secret| Kept::read(secret).transpose());
-    let authorities = authorities.collect::<Result<Vec<_>, _>>()?;
+    let (mut authorities, mut unreadable_authority) = (Vec::new(), None);
+    for secret in secrets {
+        let secret_name = secret.name_any();
+        match Kept::read(secret) {
+            Ok(kept) => authorities.extend(kept),
+            Err(error) => unreadable_authority = Some(format!("Secret {own}/{secret_name} cannot be read: {error}")),
+        }
+    }
     let one = (context, source, namespace.as_str());
     Ok(Observed {
         now: Timestamp::now(),
@@ -104,6 +112,7 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         budget: named(one, &names::disruption_budget(&name), "the disruption budget").await?,
         policy: named(one, &names::network_policy(&name), "the network policy").await?,
         authorities,
+        unreadable_authority,
     })
 }
 

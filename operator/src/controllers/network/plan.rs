@@ -23,6 +23,7 @@ use crate::{
         quorum::{Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
+    planted::{self, Bug},
     resources::{budget, config_map, genesis, labels, names, network_policy, node as node_builder, service},
 };
 
@@ -198,6 +199,9 @@ impl Planner<'_> {
             if let Some(genesis) = &observed.genesis {
                 self.write(Write::delete(genesis), None);
             }
+            if planted::is(Bug::FinalizerKept) && self.plan.steps.is_empty() {
+                return;
+            }
         }
         self.set_finalizer(false);
     }
@@ -211,6 +215,10 @@ impl Planner<'_> {
         }
         if let Ceremony::Stalled(reason) = &self.plan.ceremony {
             self.plan.stalled = Some(reason.clone());
+            return Ok(());
+        }
+        if let Some(unreadable) = &self.observed.unreadable_authority {
+            self.plan.stalled = Some(Reason::new("AuthorityUnreadable", unreadable.clone()));
             return Ok(());
         }
         if let Some(generation) = self.plan.authorities.create {
@@ -265,6 +273,9 @@ impl Planner<'_> {
             (&observed.api_service, service::api(self.network, &self.name, &self.namespace)),
         ];
         for (live, desired) in wanted {
+            if planted::is(Bug::ServiceOnce) && live.is_some() {
+                continue;
+            }
             if self.may_have(live.as_ref().map(|live| &live.metadata), "Service", &desired.name_any())
                 && let Some(write) = needs_apply(live.as_ref(), &desired)?
             {
@@ -381,6 +392,9 @@ impl Planner<'_> {
         if !self.may_have(live.map(|live| &live.metadata), "ConfigMap", &names::certificates(&self.name)) {
             return;
         }
+        if planted::is(Bug::CertificatesOnce) && live.is_none() && !matches!(self.plan.ceremony, Ceremony::Compose(_)) {
+            return;
+        }
         let data = live.and_then(|live| live.data.as_ref());
         let now = u64::try_from(self.observed.now.as_second()).unwrap_or(0);
         let lifetime = self.network.spec.certificates.node_lifetime();
@@ -416,6 +430,10 @@ impl Planner<'_> {
 
     /// Deletes authorities that nobody is told to trust any more.
     fn retire(&mut self) {
+        let publishes = |step: &Step| matches!(step, Step::IssueCertificates { .. });
+        if planted::is(Bug::AuthorityKept) && !self.plan.steps.iter().any(publishes) {
+            return;
+        }
         for kept in self.plan.authorities.retired.clone() {
             let message = format!(
                 "authority {} is trusted no more; every node has a certificate of its successor's",

@@ -247,3 +247,14 @@ fn a_peer_that_cannot_be_let_in_stalls_the_network_and_keeps_nothing_else_from_b
     assert_eq!(plan.stalled.as_ref().map(|reason| reason.word.as_str()), Some("InvalidNetworkPolicyPeer"));
     assert_eq!(targets(&plan).len(), 9);
 }
+
+#[test]
+fn an_authority_that_cannot_be_read_is_told_of_and_nothing_is_made_in_its_place() {
+    let mut observed = after_the_reports();
+    observed.authorities.clear();
+    observed.unreadable_authority = Some("Secret bizra-system/a cannot be read: it is empty".to_owned());
+    let plan = plan_of(&network("demo-1"), &observed);
+    assert_eq!(plan.stalled.as_ref().map(|reason| reason.word.as_str()), Some("AuthorityUnreadable"));
+    assert_eq!(targets(&plan), Vec::<String>::new());
+    assert!(plan.authorities.trust().is_none(), "what the operator believes stays as it is");
+}

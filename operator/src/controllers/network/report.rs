@@ -97,7 +97,7 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     let height = statuses.iter().filter_map(|status| status.height).max();
     let lag = validators.iter().filter_map(|validator| validator.status()?.lag).max();
     let ready: Vec<&Validator<'_>> = validators.iter().filter(|validator| validator.is_ready()).collect();
-    let voting = validators.iter().filter(|validator| votes(validator.status(), height)).count();
+    let voting = ready.iter().filter(|validator| votes(validator.status())).count();
     let total_power: u128 = validators.iter().map(|validator| validator.power).sum();
     let ready_power: u128 = ready.iter().map(|validator| validator.power).sum();
     let quorum = QuorumStatus {
@@ -179,10 +179,11 @@ fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> 
     }
 }
 
-fn votes(status: Option<&BizraNodeStatus>, height: Option<i64>) -> bool {
-    let (Some(voted), Some(height)) = (status.and_then(|status| status.last_voted_height), height) else {
-        return false;
-    };
+/// By two numbers of the same moment. What others say may be a minute younger, and the chain many blocks further by then; how far
+/// behind a node may be is asked elsewhere.
+fn votes(status: Option<&BizraNodeStatus>) -> bool {
+    let numbers = status.and_then(|status| Some((status.last_voted_height?, status.height?)));
+    let Some((voted, height)) = numbers else { return false };
     voted > 0 && height.saturating_sub(voted) <= VOTING_WINDOW_BLOCKS
 }
 
@@ -268,6 +269,9 @@ fn set_certificates(conditions: &mut Conditions<'_>, observed: &Observed, plan: 
         )
     };
     let (truth, reason) = match &plan.authorities.stage {
+        _ if observed.unreadable_authority.is_some() => {
+            (Truth::Unknown, Reason::new("AuthorityUnreadable", "see the condition Stalled"))
+        }
         _ if observed.certificates.is_none() => {
             (Truth::Unknown, Reason::new("NotIssued", "there are no certificates yet"))
         }

@@ -65,6 +65,19 @@ fn with_one_of_four_gone_the_quorum_is_safe_and_with_two_it_is_not() {
 }
 
 #[test]
+fn who_votes_is_told_by_numbers_of_the_same_moment() {
+    let mut nodes: Vec<BizraNode> = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    // Its heights were written a minute later than those of the others.
+    let later = nodes[0].status.as_mut().unwrap();
+    (later.height, later.last_voted_height) = (Some(900), Some(899));
+    // In sync, and its signature is in no certificate.
+    nodes[1].status.as_mut().unwrap().last_voted_height = Some(10);
+    let status = status_of(nodes);
+    assert_eq!((status.validators.ready, status.validators.voting), (4, 3));
+    assert_eq!(status.height, Some(900));
+}
+
+#[test]
 fn a_validator_whose_key_is_not_in_the_genesis_does_not_count() {
     let mut nodes: Vec<BizraNode> = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
     let extra = said(condition::KEY_NOT_IN_GENESIS, "True", "KeyNotInGenesis");

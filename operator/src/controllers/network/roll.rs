@@ -26,6 +26,7 @@ use crate::{
         quorum::{self, Census, QuorumLoss, Standing, Verdict},
     },
     kubernetes::shorten,
+    planted::{self, Bug},
     resources::{labels, pod, revision},
 };
 
@@ -196,7 +197,7 @@ pub fn decide(
     // What was granted just now is acted on when it is in the status.
     let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
     // If nobody votes, nothing can be broken: a first image with a typing error is corrected everywhere at once.
-    if census.anybody_votes() || roll.failed.is_some() {
+    if (census.anybody_votes() || roll.failed.is_some()) && !planted::is(Bug::PermitIgnored) {
         hold_back(&mut roll, &names, &members, &known, permit.as_ref());
     }
     if let Some(failed) = &roll.failed {

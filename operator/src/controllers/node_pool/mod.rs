@@ -11,7 +11,10 @@ use std::{sync::Arc, time::Duration};
 use kube::ResourceExt as _;
 
 use super::{Action, Context, ReconcileError, Source};
-use crate::api::NodePool;
+use crate::{
+    api::NodePool,
+    planted::{self, Bug},
+};
 
 /// How soon a pool is looked at again that is not as it should be.
 const SOON: Duration = Duration::from_secs(15);
@@ -23,13 +26,21 @@ pub async fn reconcile(pool: Arc<NodePool>, context: Arc<Context>) -> Result<Act
     if looked.as_ref().is_some_and(|(_, _, plan)| plan.needs_live_reads()) {
         looked = look(&context, Source::Live, &pool).await?;
     }
-    let Some((pool, observed, plan)) = looked else {
+    let Some((pool, observed, mut plan)) = looked else {
         context.forget(&uid);
         return Ok(Action::await_change());
     };
     if pool.metadata.deletion_timestamp.is_some() {
         // The garbage collector takes the nodes; their volumes have no owner and stay.
         return Ok(Action::await_change());
+    }
+    if planted::is(Bug::StatusFirst) {
+        let told = pool.status.as_ref().map(|status| status.observed_generation);
+        if told == pool.metadata.generation {
+            plan.steps.clear();
+        } else {
+            report::report(&context, &pool, &observed, &plan, Ok(&())).await?;
+        }
     }
     let outcome = act::act(&context, &pool, &plan.steps).await;
     let ready = report::report(&context, &pool, &observed, &plan, outcome.as_ref()).await?;
