@@ -42,6 +42,8 @@ use crate::{
 
 /// Nothing was written for so long: it is at rest.
 const QUIET: Duration = Duration::from_millis(700);
+/// The same where a reference ends: longer than the operator lets an object rest before a change brings it back.
+const REST: Duration = Duration::from_secs(3);
 /// Time between two looks at everything.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the operator has to reach an end without a fault.
@@ -81,10 +83,10 @@ struct Bed<'a> {
 pub(crate) async fn record(workload: &Workload) -> Result<Passage, String> {
     let mut bed = Bed::new(workload, Mode::Calm, None).await?;
     let before = bed.begin().await?;
-    bed.settle("the end", |now| (workload.is_end)(&before, now)).await?;
+    bed.settle("the end", REST, |now| (workload.is_end)(&before, now)).await?;
     if workload.ends_with_start {
         bed.restart(None);
-        bed.settle("the end after a start", |now| (workload.is_end)(&before, now)).await?;
+        bed.settle("the end after a start", REST, |now| (workload.is_end)(&before, now)).await?;
     }
     bed.check()?;
     let world = bed.read().await?;
@@ -147,7 +149,7 @@ impl<'a> Bed<'a> {
         let failed = |error: kube::Error| format!("the user's change failed: {error}");
         for change in &self.workload.initial {
             change.carry_out(&run.admin, &run.namespace, kubelet).await.map_err(failed)?;
-            self.settle("the beginning", world::is_settled).await?;
+            self.settle("the beginning", QUIET, world::is_settled).await?;
         }
         let before = self.read().await?;
         run.arm().await.map_err(failed)?;
@@ -157,7 +159,7 @@ impl<'a> Bed<'a> {
     }
 
     /// Waits until it is so and nothing is written any more.
-    async fn settle(&self, what: &str, is_so: impl Fn(&World) -> bool) -> Result<(), String> {
+    async fn settle(&self, what: &str, quiet: Duration, is_so: impl Fn(&World) -> bool) -> Result<(), String> {
         let started = Instant::now();
         let mut so_since = None;
         while started.elapsed() < PATIENCE {
@@ -168,7 +170,7 @@ impl<'a> Bed<'a> {
                 continue;
             }
             let since = *so_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= QUIET && self.is_quiet() {
+            if since.elapsed() >= quiet && self.is_quiet(quiet) {
                 return Ok(());
             }
         }
@@ -183,8 +185,8 @@ impl<'a> Bed<'a> {
         Err(format!("{what} was not reached within {} s; {told:?}; latest writes: {latest:?}", PATIENCE.as_secs()))
     }
 
-    fn is_quiet(&self) -> bool {
-        self.run.seen().last_write.is_none_or(|at| at.elapsed() >= QUIET)
+    fn is_quiet(&self, quiet: Duration) -> bool {
+        self.run.seen().last_write.is_none_or(|at| at.elapsed() >= quiet)
     }
 
     /// No rule was broken, and nobody else has given up.
@@ -232,7 +234,7 @@ impl<'a> Bed<'a> {
             }
             self.check().map_err(|why| vec![why])?;
             let world = self.read().await.map_err(|why| vec![why])?;
-            if !is_ended && self.is_over() && (self.workload.is_end)(&before, &world) && self.is_quiet() {
+            if !is_ended && self.is_over() && (self.workload.is_end)(&before, &world) && self.is_quiet(QUIET) {
                 is_ended = true;
                 self.restart(None);
             }
@@ -251,7 +253,7 @@ impl<'a> Bed<'a> {
             }
             if wrong.is_empty() && self.is_over() {
                 let since = *reached.get_or_insert_with(Instant::now);
-                if since.elapsed() >= QUIET && self.is_quiet() {
+                if since.elapsed() >= QUIET && self.is_quiet(QUIET) {
                     let hit_at = self.run.seen().hit_at;
                     let is_met = hit_at.is_some() || self.run.mode() == Mode::Calm;
                     let from = fault_over.or(hit_at);
