@@ -64,15 +64,12 @@ impl Queues {
     }
 
     fn nodes_of(&self, context: &Context, metadata: &ObjectMeta, network: &str) {
-        for node in context.caches.nodes.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
-            self.nodes.wake(key_of(node.as_ref()), NODE_DELAY);
-        }
+        self.nodes_where(context, metadata, network, |_| true);
     }
 
-    /// Validators list the nodes that follow.
-    fn validators_of(&self, context: &Context, metadata: &ObjectMeta, network: &str) {
+    fn nodes_where(&self, context: &Context, metadata: &ObjectMeta, network: &str, is_meant: fn(&BizraNode) -> bool) {
         for node in context.caches.nodes.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
-            if owner_of::<Network>(&node.metadata).is_some() {
+            if is_meant(&node) {
                 self.nodes.wake(key_of(node.as_ref()), NODE_DELAY);
             }
         }
@@ -127,12 +124,14 @@ impl Wakes for BizraNode {
         } else if !change.is_own_report || orders_repair(change) {
             queues.node(&node.metadata, &node.name_any());
         }
+        let is_validator = |node: &Self| owner_of::<Network>(&node.metadata).is_some();
         let follows = |node: &Option<Arc<Self>>| {
-            let node = node.as_ref().filter(|node| owner_of::<Network>(&node.metadata).is_none())?;
+            let node = node.as_ref().filter(|node| !is_validator(node))?;
             node.metadata.deletion_timestamp.is_none().then(|| node.uid())
         };
         if follows(&change.old) != follows(&change.new) {
-            queues.validators_of(context, &node.metadata, &node.spec.network_ref.name);
+            // Validators list the nodes that follow.
+            queues.nodes_where(context, &node.metadata, &node.spec.network_ref.name, is_validator);
         }
         let told = |node: &Self| node.status.as_ref().map(without_numbers);
         let is_same = |old: &Self, new: &Self| {

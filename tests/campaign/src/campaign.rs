@@ -161,6 +161,15 @@ pub(crate) async fn references(
     (known, failures)
 }
 
+/// Every plan of the workloads that have a reference.
+pub(crate) fn plans_of(workloads: &'static [Workload], references: &HashMap<String, Reference>) -> Vec<Plan> {
+    workloads
+        .iter()
+        .filter_map(|workload| Some((workload.name, references.get(workload.name)?)))
+        .flat_map(|(name, reference)| derive(name, &reference.writes, &reference.events))
+        .collect()
+}
+
 /// Carries out a plan; a panic is a failure of the plan.
 pub(crate) async fn carry_out(
     plan: Plan,
@@ -184,11 +193,7 @@ pub async fn conduct(settings: &Settings) -> Summary {
     if let Some(store) = &store {
         store.keep_references(&references);
     }
-    let mut plans: Vec<Plan> = workloads
-        .iter()
-        .filter_map(|workload| Some((workload.name, references.get(workload.name)?)))
-        .flat_map(|(name, reference)| derive(name, &reference.writes, &reference.events))
-        .collect();
+    let mut plans = plans_of(workloads, &references);
     println!(
         "{} plans in {} workloads; references took {:.0} s",
         plans.len(),

@@ -10,8 +10,8 @@ use futures::future::join_all;
 
 use crate::{
     bed::Outcome,
-    campaign::{carry_out, references, workloads},
-    plan::{Plan, derive},
+    campaign::{carry_out, plans_of, references, workloads},
+    plan::Plan,
 };
 
 /// How long a plan may take; a bug shows as an end that is never reached.
@@ -63,13 +63,7 @@ pub async fn hunt(names: &[String], jobs: usize) -> bool {
     let workloads = workloads(&needed);
     let (references, failures) = references(workloads, jobs, std::collections::HashMap::new()).await;
     assert!(failures.is_empty(), "without a bug: {failures:?}");
-    let plans: Vec<Plan> = workloads
-        .iter()
-        .flat_map(|workload| {
-            let reference = &references[workload.name];
-            derive(workload.name, &reference.writes, &reference.events)
-        })
-        .collect();
+    let plans = plans_of(workloads, &references);
     let carried_out = async |some: &[Plan]| {
         let attempts = some.iter().map(|plan| {
             let workload = workloads.iter().find(|workload| workload.name == plan.workload).unwrap();

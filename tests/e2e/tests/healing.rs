@@ -12,7 +12,7 @@ use bizra_e2e::{
     witness::Process,
 };
 use bizra_operator::{
-    api::{BizraNode, HostSpread, Network, condition},
+    api::{BizraNode, HostSpread, condition},
     controllers::conditions::is_true,
     resources::names,
 };
@@ -218,13 +218,7 @@ async fn children_come_back_and_orders_are_obeyed() -> Outcome {
 
     stage.begin();
     stage.change(json!({"reconciliation": "Paused"})).await?;
-    stage
-        .scene
-        .wait("the network is paused", 30, || async {
-            let told = stage.scene.api::<Network>().get(NETWORK).await?.status.unwrap_or_default().conditions;
-            Ok(if is_true(&told, condition::PAUSED) { Ok(()) } else { Err(format!("{told:?}")) })
-        })
-        .await?;
+    stage.scene.wait_condition(NETWORK, condition::PAUSED, "Paused", 30).await?;
     let before = stage.before("demo-v1");
     stage.scene.api::<Pod>().delete("demo-v1", &DeleteParams::default()).await?;
     tokio::time::sleep(Duration::from_secs(15)).await;
