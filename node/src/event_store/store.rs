@@ -113,9 +113,10 @@ pub fn stored_record(database: &Database, height: u64) -> Result<Option<Vec<u8>>
 }
 
 impl EventLog {
-    /// Height of the last block whose events are there.
-    pub fn head(&self) -> u64 {
-        *self.head.borrow()
+    /// Height of the last block whose events are there: of the last executed block, so who was told of a transaction finds its
+    /// events. [`EventWriter::applied`] only wakes those that wait, and a moment later.
+    pub fn head(&self) -> Result<u64, StorageError> {
+        Ok(self.ledger.totals()?.height)
     }
 
     /// The oldest height whose events are kept; the first block's at least.
@@ -125,7 +126,7 @@ impl EventLog {
 
     /// The events of a block.
     pub(super) fn block(&self, height: u64) -> Result<BlockEvents, EventError> {
-        let executed = self.head();
+        let executed = self.head()?;
         if height > executed {
             return Err(EventError::Future { height, executed });
         }
@@ -204,7 +205,7 @@ impl EventLog {
 
     /// Finds the place of a position. Without one it is behind the last block.
     fn start(&self, from: Option<Position>, after: bool) -> Result<Start, EventError> {
-        let executed = self.head();
+        let executed = self.head()?;
         let Some(Position { height, index }) = from else {
             return Ok(Start { height: executed + 1, skip: 0 });
         };

@@ -121,7 +121,7 @@ async fn serve(
 ) -> Result<(), EventError> {
     let mut news = log.head.clone();
     // Who does not follow gets what there is now.
-    let last = log.head();
+    let last = log.head()?;
     loop {
         let head = if follow { *news.borrow_and_update() } else { last };
         while reader.height <= head {

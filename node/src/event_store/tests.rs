@@ -218,6 +218,9 @@ async fn positions_that_cannot_be_read_are_refused_with_a_reason() {
     assert!(matches!(error(from(5, u32::MAX)).await, EventError::NoSuchIndex { .. }));
     assert!(log.subscribe(from(5, 21)).await.is_ok(), "behind the last event of a block");
     assert!(log.subscribe(from(41, 0)).await.is_ok(), "what comes next");
+    // Who reads of a transaction's end before the writer tells of its block may ask for that block's events at once.
+    chain.run_to(42);
+    assert!(collect(&log, from(42, 0)).await.unwrap()[0].position == Position { height: 42, index: 0 });
 
     let mut writes = chain.database.writes();
     (1..20).for_each(|height| chain.blocks.prune(&mut writes, Height(height)).unwrap());
