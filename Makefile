@@ -54,8 +54,8 @@ e2e-repeat: ## Break one validator after the other N=10 times in each way: table
 	@tests/e2e/test.sh repeat --repeats $(or $(N),10) --out target/e2e/repeat.json
 
 .PHONY: audit-rbac
-audit-rbac: ## Run the end-to-end tests and compare the operator's rights with those it used; JSON in target/audit/
-	@tests/e2e/audit.sh
+audit-rbac: ## Run every end-to-end scene and compare the operator's rights with those it used; JSON in target/audit/
+	@tests/e2e/audit.sh all
 
 .PHONY: sim
 sim: setup ## Simulate SEEDS=1000 networks under faults, or SECONDS=n long; SEED=n replays one with its trace

@@ -58,7 +58,7 @@ bugs! {
     ServiceOnce = "service_once",
     /// A pod whose end was told of counts as ended.
     HibernationTold = "hibernation_told",
-    /// Nobody is woken by the end of a pod, nor by its silence.
+    /// Nobody is woken by what becomes of a pod, nor by its silence.
     LossUnnoticed = "loss_unnoticed",
 }
 

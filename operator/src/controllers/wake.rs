@@ -151,7 +151,7 @@ impl Wakes for Pod {
         let is_same = |old: &Self, new: &Self| {
             is_same(&old.metadata, &new.metadata) && old.spec == new.spec && old.status == new.status
         };
-        if planted::is(Bug::LossUnnoticed) && change.new.is_none() {
+        if planted::is(Bug::LossUnnoticed) && change.old.is_some() {
             return;
         }
         if !compares(change, is_same) {
