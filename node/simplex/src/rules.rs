@@ -110,7 +110,9 @@ impl State {
             .rev()
             .find(|(_, round)| round.certificates().next().is_some())
             .map_or(self.tree.anchor.view, |(view, _)| *view);
-        if certified < self.view {
+        let next = certified.next();
+        // Also false in the last view there is: nothing follows it.
+        if next <= self.view {
             return false;
         }
         // Judge the leaders of the views just left.
@@ -122,7 +124,7 @@ impl State {
                 self.pacing.view_nullified(leader);
             }
         }
-        self.view = certified.next();
+        self.view = next;
         self.entered = self.now;
         self.build_requested = None;
         true

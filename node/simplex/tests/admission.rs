@@ -187,6 +187,18 @@ fn an_epoch_that_is_over_takes_no_certificate_any_more() {
 }
 
 /// What was on its way to be checked when its view became final.
+/// No quorum with an honest member certifies such a view, but an answer is owed to whoever says that one has.
+#[test]
+fn a_certificate_of_the_last_view_there_is_is_answered() {
+    for kind in [VoteKind::Nullify, VoteKind::Notarize, VoteKind::Finalize] {
+        let digest = if kind == VoteKind::Nullify { Digest::default() } else { first().digest() };
+        let mut lone = Lone::signing(0);
+        lone.hear(certificate(kind, u64::MAX, digest));
+        assert_eq!(lone.state.view(), View(u64::MAX), "{kind:?}");
+        lone.tick(1_000_000);
+    }
+}
+
 #[test]
 fn what_is_verified_too_late_changes_nothing() {
     let mut lone = Lone::new(0);
