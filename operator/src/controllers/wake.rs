@@ -28,6 +28,8 @@ use crate::{
 const NODE_DELAY: Duration = Duration::from_millis(50);
 /// Changes of a network's many parts are looked at together.
 const NETWORK_DELAY: Duration = Duration::from_millis(200);
+/// Nodes that follow a network mostly come many at a time; validators list them together. Each has a pod to start meanwhile.
+const FOLLOWERS_DELAY: Duration = Duration::from_secs(2);
 
 /// What waits to be reconciled.
 #[derive(Default)]
@@ -64,13 +66,20 @@ impl Queues {
     }
 
     fn nodes_of(&self, context: &Context, metadata: &ObjectMeta, network: &str) {
-        self.nodes_where(context, metadata, network, |_| true);
+        self.nodes_where(context, metadata, network, NODE_DELAY, |_| true);
     }
 
-    fn nodes_where(&self, context: &Context, metadata: &ObjectMeta, network: &str, is_meant: fn(&BizraNode) -> bool) {
+    fn nodes_where(
+        &self,
+        context: &Context,
+        metadata: &ObjectMeta,
+        network: &str,
+        delay: Duration,
+        is_meant: fn(&BizraNode) -> bool,
+    ) {
         for node in context.caches.nodes.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
             if is_meant(&node) {
-                self.nodes.wake(key_of(node.as_ref()), NODE_DELAY);
+                self.nodes.wake(key_of(node.as_ref()), delay);
             }
         }
     }
@@ -131,7 +140,8 @@ impl Wakes for BizraNode {
         };
         if follows(&change.old) != follows(&change.new) {
             // Validators list the nodes that follow.
-            queues.nodes_where(context, &node.metadata, &node.spec.network_ref.name, is_validator);
+            let network = &node.spec.network_ref.name;
+            queues.nodes_where(context, &node.metadata, network, FOLLOWERS_DELAY, is_validator);
         }
         let told = |node: &Self| node.status.as_ref().map(without_numbers);
         let is_same = |old: &Self, new: &Self| {

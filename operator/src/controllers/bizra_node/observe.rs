@@ -67,8 +67,10 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     let config = reading::one(context, source, &namespace, &names::config(&name), "the configuration").await?;
     let genesis = names::genesis(network_name);
     let genesis = reading::made_by_others(context, source, &namespace, &genesis, "the genesis").await?;
+    // Nothing that cannot be taken back depends on them, and those of a hundred nodes are a hundred kilobytes.
     let certificates = names::certificates(network_name);
-    let certificates = reading::made_by_others(context, source, &namespace, &certificates, "the certificates").await?;
+    let certificates =
+        reading::made_by_others(context, Source::Cache, &namespace, &certificates, "the certificates").await?;
     let pod: Option<Pod> = reading::one(context, source, &namespace, &name, "the pod").await?;
     // A list that is a moment old harms nobody, and whoever is missing in it brings this node back.
     let nodes = context.caches.nodes.of_network(&namespace, network_name);
