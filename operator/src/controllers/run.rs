@@ -39,6 +39,9 @@ use crate::{
 /// Time between two sweeps for what no watch would tell of.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 
+/// The same after one that failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
+
 /// Longest a reconciliation may take.
 const TIME_LIMIT: Duration = Duration::from_mins(1);
 
@@ -217,10 +220,11 @@ async fn forward(mut changed: mpsc::Receiver<NodeKey>, queues: &Queues) {
 
 async fn sweep(context: &Context) {
     loop {
-        if let Err(error) = network::sweep_authorities(context).await {
+        let swept = network::sweep_authorities(context).await;
+        if let Err(error) = &swept {
             tracing::warn!(%error, "sweep failed");
         }
-        tokio::time::sleep(SWEEP_INTERVAL).await;
+        tokio::time::sleep(if swept.is_ok() { SWEEP_INTERVAL } else { SWEEP_AGAIN }).await;
     }
 }
 

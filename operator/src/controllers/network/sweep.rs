@@ -11,7 +11,8 @@ use crate::{
     resources::{labels, pod},
 };
 
-/// Deletes every authority whose Network is certainly gone: not there, or there with another uid.
+/// Deletes every authority whose Network is certainly gone: not there, or there with another uid. One that cannot be deleted
+/// keeps no other; the first such failure is returned.
 pub async fn sweep_authorities(context: &Context) -> Result<(), ReconcileError> {
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.operator_namespace);
     let selector = format!("{}={},{}", labels::MANAGED_BY, labels::MANAGER, labels::NETWORK_UID);
@@ -19,16 +20,17 @@ pub async fn sweep_authorities(context: &Context) -> Result<(), ReconcileError> 
         .list(&ListParams::default().labels(&selector))
         .await
         .map_err(|source| ReconcileError::Observe { what: "the certificate authorities", source })?;
+    let mut result = Ok(());
     for secret in list.items {
         let label = |key| pod::label(&secret.metadata, key).unwrap_or_default();
         let networks: Api<Network> = Api::namespaced(context.client.clone(), label(labels::NETWORK_NAMESPACE));
         match networks.get_opt(label(labels::NETWORK)).await {
             Ok(network)
                 if network.as_ref().and_then(ResourceExt::uid).as_deref() == Some(label(labels::NETWORK_UID)) => {}
-            Ok(_) => drop(context.write(&Write::delete(&secret)).await?),
+            Ok(_) => result = result.and(context.write(&Write::delete(&secret)).await.map(drop)),
             // In a namespace this operator may not read, for example: not certain, so it stays.
             Err(error) => tracing::warn!(secret = %secret.name_any(), %error, "authority not swept"),
         }
     }
-    Ok(())
+    Ok(result?)
 }
