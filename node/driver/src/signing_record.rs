@@ -334,6 +334,7 @@ mod tests {
         }
         let again = SigningRecord::open(&BINDING, &file).unwrap();
         assert!((1..=3).all(|view| again.contains(&vote(view))));
+        assert!(again.votes().copied().eq((1..=3).map(vote)));
         assert_eq!(again.latest(), (Epoch(0), View(3)));
         assert!(!again.safety(Epoch(0)).may_sign(&rival(3)));
         assert!(again.safety(Epoch(0)).may_sign(&vote(4)));
@@ -455,6 +456,14 @@ mod tests {
             file[index as usize][20] ^= 0xff;
             assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(0), "block {index}");
         }
+    }
+
+    #[test]
+    fn no_write_has_the_number_0() {
+        let mut file = fresh();
+        let slot = seal(&encode_slot(&Slot { sequence: 0, floor: Moment::default(), votes: vec![vote(1)] }));
+        write(&mut file, vec![(2, slot.clone()), (2 + SLOTS, slot)]);
+        assert_eq!(SigningRecord::open(&BINDING, &file).unwrap_err(), RecordError::Damaged(0));
     }
 
     #[test]
