@@ -21,13 +21,13 @@ pub struct ViewVotes {
 }
 
 impl ViewVotes {
-    /// True if signing `vote` contradicts nothing signed in this view (V1, V3).
+    /// True if signing `vote`, for the first time, contradicts nothing signed in this view (V1, V3).
     pub fn allows(&self, vote: &Vote) -> bool {
         match vote.kind {
             VoteKind::Propose => self.proposed.is_none_or(|digest| digest == vote.digest),
             VoteKind::Notarize => {
                 self.notarized.is_none_or(|digest| digest == vote.digest)
-                    && (!self.nullified || self.notarized == Some(vote.digest) || planted(Bug::NotarizeAfterNullify))
+                    && (!self.nullified || planted(Bug::NotarizeAfterNullify))
             }
             VoteKind::Nullify => self.finalized.is_none() || planted(Bug::NullifyAfterFinalize),
             VoteKind::Finalize => {
@@ -174,7 +174,13 @@ mod tests {
         let safety = Safety::restore(View(5), [vote(5, 1)]);
         assert!(safety.may_sign(&vote(5, 1)));
         assert!(!safety.may_sign(&vote(5, 2)));
+        assert!(!safety.may_sign(&Vote { kind: VoteKind::Nullify, digest: Digest::default(), ..vote(5, 1) }));
         assert!(!safety.may_sign(&vote(4, 1)));
         assert!(safety.may_sign(&vote(6, 1)));
+
+        let mut safety = Safety::restore(View(0), [vote(5, 1), vote(6, 1)]);
+        safety.close(View(5));
+        assert!(!safety.may_sign(&vote(4, 1)) && !safety.may_sign(&vote(5, 1)));
+        assert!(safety.views_above(View(0)).map(|(view, _)| view).eq([View(6)]));
     }
 }

@@ -200,6 +200,13 @@ fn a_certificate_of_the_last_view_there_is_is_answered() {
 }
 
 #[test]
+fn a_finalization_of_what_is_final_already_is_answered() {
+    let mut lone = after_view_1();
+    lone.hear(certificate(VoteKind::Finalize, 5, first().digest()));
+    assert_eq!((lone.state.anchor().height(), lone.state.view()), (Height(1), View(6)));
+}
+
+#[test]
 fn what_is_verified_too_late_changes_nothing() {
     let mut lone = Lone::new(0);
     let tokens = [

@@ -9,7 +9,7 @@ use bizra_simplex::{
     Block, Checkpoint, Config, Contradiction, Effect, Event, Message, Proposal, Protocol, Record, Verdict, VoteKind,
     Want,
 };
-use cluster::lone::{Lone, block, builds, built, fetches, nullification, proposal, said, signs, vote};
+use cluster::lone::{Lone, block, builds, built, fetches, nullification, proposal, said, signed, signs, vote};
 use cluster::{NEXT_EPOCH, certificate, config, contradiction, genesis};
 
 fn first() -> Block {
@@ -141,11 +141,14 @@ fn a_leader_builds_on_the_highest_certified_view_and_asks_for_what_lacks_between
     let mut leader = Lone::signing(0);
     leader.hear(proposal(&first(), 0));
     leader.hear(certificate(VoteKind::Notarize, 1, first().digest()));
+    // One vote is no certificate.
+    leader.hear(signed(vote(VoteKind::Nullify, 2, Digest::default()), 1));
     leader.hear(nullification(3));
     assert_eq!(leader.state.view(), View(4));
     leader.step(Event::Work(true));
     let effects = leader.tick(25);
     assert_eq!((builds(&effects), fetches(&effects)), (Vec::new(), vec![Want::View(View(2))]));
+    assert_eq!(fetches(&leader.tick(1_000)), [Want::View(View(2))], "and again");
     let effects = leader.hear(nullification(2));
     assert_eq!(builds(&effects), [(View(4), first().digest(), vec![first()])]);
 }
@@ -251,6 +254,13 @@ fn a_proposal_is_notarized_only_on_a_certified_parent_with_every_view_between_nu
     let finalize = vote(VoteKind::Finalize, 1, first().digest());
     assert_eq!((signs(&effects), fetches(&effects)), (vec![finalize], vec![Want::View(View(2))]));
     assert_eq!(signs(&lone.hear(nullification(2))), [notarize]);
+
+    // On the last finalised one, it says, and its block is on another.
+    let mut lone = Lone::signing(0);
+    lone.hear(proposal(&first(), 0));
+    lone.hear(nullification(1));
+    lone.hear(nullification(2));
+    assert_eq!(signs(&lone.hear(proposal(&third, 0))), [nullify]);
 
     // On a view that lies below the last finalised one, no nullification of which can exist.
     let mut lone = Lone::signing(0);

@@ -3,8 +3,8 @@
 
 mod cluster;
 
-use bizra_simplex::types::{Digest, Height, View};
-use bizra_simplex::{Block, Config, Effect, Event, Message, Record, VoteKind, WALK_BLOCKS_MAX, Want};
+use bizra_simplex::types::{Digest, Height, Millis, View};
+use bizra_simplex::{Block, Config, Effect, Event, Message, Record, Safety, State, VoteKind, WALK_BLOCKS_MAX, Want};
 use cluster::lone::{Lone, block, builds, built, fetches, nullification, proposal, said, signed, signs, timer, vote};
 use cluster::{certificate, config, genesis};
 
@@ -186,6 +186,35 @@ fn a_leader_never_passes_on_another_proposal_than_its_recorded_one() {
     let rival = Block { time_milliseconds: 1, ..first() };
     leader.hear(proposal(&rival, 0));
     assert!(!said(&leader.tick(1_000)).iter().any(|message| matches!(message, Message::Proposal(_))));
+}
+
+#[test]
+fn time_begins_with_the_start() {
+    let mut leader = State::recover(config(1), genesis(), None, Vec::new(), Safety::default());
+    let mut effects = leader.step(Millis(50_000), Event::Started);
+    effects.extend(leader.step(Millis(50_000), Event::SigningAllowed));
+    assert_eq!((signs(&effects), builds(&effects)), (Vec::new(), Vec::new()));
+    assert_eq!(builds(&leader.step(Millis(51_000), Event::Tick)).len(), 1);
+}
+
+/// V1, R3: a view that was nullified since, and one that is final.
+#[test]
+fn what_nobody_needs_any_more_is_neither_examined_nor_said_again() {
+    let notarize = vote(VoteKind::Notarize, 1, first().digest());
+    let mut lone = Lone::restarted(config(0), vec![Record::Block(first())], vec![notarize, nullify(1)]);
+    lone.hear(nullification(1));
+    let effects = lone.feed(Event::SigningAllowed);
+    assert_eq!((signs(&effects), fetches(&effects)), (vec![nullify(1)], Vec::new()));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Check { .. })), "{effects:?}");
+    // Its block was looked at before it was nullified.
+    let mut lone = Lone::restarted(config(0), Vec::new(), vec![notarize, nullify(1)]);
+    lone.feed(Event::SigningAllowed);
+    assert_eq!(signs(&lone.hear(proposal(&first(), 0))), []);
+
+    let propose = vote(VoteKind::Propose, 1, first().digest());
+    let mut leader = Lone::restarted(config(1), Vec::new(), vec![propose]);
+    assert_eq!(signs(&leader.feed(Event::SigningAllowed)), []);
+    assert_eq!(signs(&leader.finalize(&[first()], 1)), []);
 }
 
 #[test]
