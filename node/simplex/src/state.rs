@@ -416,9 +416,7 @@ impl State {
         }
         let vote = proposal.signed_vote(self.config.validators.leader(proposal.view));
         self.count(&vote);
-        if let Some(certificate) = proposal.justification.clone()
-            && certificate.view() > self.tree.anchor.view
-        {
+        if let Some(certificate) = proposal.justification.clone() {
             self.accept_certificate(certificate);
         }
         let digest = vote.vote.digest;

@@ -3,10 +3,10 @@
 
 mod cluster;
 
-use bizra_simplex::types::{Digest, Epoch, Height, ValidatorIndex, View};
+use bizra_simplex::types::{Digest, Epoch, Height, Power, ValidatorIndex, View};
 use bizra_simplex::{
-    Block, Certificate, Effect, Event, FUTURE_VIEWS_MAX, Message, PENDING_MAX, Proposal, Record, SignedVote,
-    TREE_BLOCKS_MAX, Vote, VoteKind,
+    Block, Certificate, Config, Effect, Event, FUTURE_VIEWS_MAX, Message, PENDING_MAX, Proposal, Record, SignedVote,
+    TREE_BLOCKS_MAX, ValidatorSet, Vote, VoteKind,
 };
 use cluster::lone::{Lone, block, nullification, proposal, said, signed, signs, vote};
 use cluster::{certificate, config, genesis};
@@ -256,6 +256,19 @@ fn votes_for_different_blocks_make_no_certificate_together() {
     assert_eq!(lone.state.certificates(View(1)).count(), 0);
 }
 
+/// A proposal is one vote, and its leader may hold a quorum alone.
+#[test]
+fn proposals_make_no_certificate() {
+    let validators = ValidatorSet::new([1, 7, 1, 1].map(Power).to_vec()).unwrap();
+    let leader = ValidatorIndex(1);
+    let view = (1..20).find(|view| validators.leader(View(*view)) == leader).unwrap();
+    let mut lone = Lone::with(Config { validators, ..config(0) }, Vec::new());
+    let block = Block { proposer: leader, ..block(&genesis().block, view) };
+    let effects = lone.hear(proposal(&block, 0));
+    assert!(effects.contains(&Effect::Persist(Record::Block(block))));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Persist(Record::Certificate(_)))), "{effects:?}");
+}
+
 #[test]
 fn a_flood_queues_no_more_checks_than_the_bound() {
     let mut lone = Lone::new(0);
@@ -353,7 +366,7 @@ fn only_votes_of_its_own_epoch_are_said() {
 #[test]
 fn nothing_is_signed_before_signing_is_allowed_and_never_by_a_full_node() {
     let mut waiting = Lone::new(0);
-    let mut full = Lone::with(bizra_simplex::Config { me: None, ..config(0) }, Vec::new());
+    let mut full = Lone::with(Config { me: None, ..config(0) }, Vec::new());
     full.step(Event::SigningAllowed);
     for lone in [&mut waiting, &mut full] {
         let mut effects = lone.hear(proposal(&first(), 0));
