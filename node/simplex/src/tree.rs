@@ -61,6 +61,7 @@ pub(crate) enum Reach {
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) anchor: Anchor,
+    /// All above the anchor.
     entries: BTreeMap<Digest, Entry>,
 }
 
@@ -152,7 +153,7 @@ impl Tree {
             let follows = child.is_none_or(|child| child == block.height.next());
             // At the anchor's next height the parent can only be the anchor.
             let foreign = block.height == self.anchor.height().next() && block.parent != self.anchor.digest;
-            if !follows || foreign || block.height <= self.anchor.height() {
+            if !follows || foreign {
                 return Reach::Foreign;
             }
             visit(block);
@@ -166,5 +167,67 @@ impl Tree {
         let height = anchor.height();
         self.anchor = anchor;
         self.entries.retain(|_, entry| entry.block.height > height);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn genesis() -> Block {
+        Block::genesis(Digest([9; 32]), 0)
+    }
+
+    fn child(parent: &Block) -> Block {
+        Block { height: parent.height.next(), parent: parent.digest(), ..parent.clone() }
+    }
+
+    fn tree(blocks: &[&Block]) -> Tree {
+        let mut tree = Tree::new(Anchor::first(genesis()));
+        for block in blocks {
+            assert!(tree.insert(block.digest(), (*block).clone()));
+        }
+        tree
+    }
+
+    #[test]
+    fn only_new_blocks_above_the_anchor_are_taken() {
+        let first = child(&genesis());
+        let mut tree = tree(&[&first]);
+        let beside = Block { time_milliseconds: 1, ..genesis() };
+        for block in [first.clone(), genesis(), beside] {
+            assert!(!tree.insert(block.digest(), block));
+        }
+        assert_eq!(tree.len(), 1);
+        assert!(tree.holds(first.digest()));
+        assert!(!tree.holds(genesis().digest()) && !tree.holds(child(&first).digest()));
+    }
+
+    #[test]
+    fn a_path_leads_down_to_the_anchor_one_height_at_a_step() {
+        let first = child(&genesis());
+        let second = child(&first);
+        let reach = |tree: &Tree, block: &Block| tree.reach(block.digest());
+        assert!(matches!(reach(&tree(&[]), &genesis()), Reach::Complete));
+        assert!(matches!(reach(&tree(&[&first, &second]), &second), Reach::Complete));
+        assert!(matches!(reach(&tree(&[&second]), &second), Reach::Missing(digest) if digest == first.digest()));
+        let leaps = Block { height: second.height.next(), ..second.clone() };
+        assert!(matches!(reach(&tree(&[&first, &leaps]), &leaps), Reach::Foreign));
+        let elsewhere = Block { parent: Digest([5; 32]), ..first };
+        assert!(matches!(reach(&tree(&[&elsewhere]), &elsewhere), Reach::Foreign));
+    }
+
+    #[test]
+    fn a_block_is_to_be_checked_once() {
+        let first = child(&genesis());
+        let digest = first.digest();
+        let mut asked = tree(&[&first]);
+        assert!(!asked.is_examined(digest) && asked.is_examined(genesis().digest()));
+        assert!(asked.request_check(digest) && !asked.request_check(digest));
+        assert!(asked.is_examined(digest));
+        let mut judged = tree(&[&first]);
+        judged.set_verdict(digest, Verdict::Held);
+        assert!(judged.is_examined(digest) && !judged.request_check(digest));
+        assert!(!judged.request_check(genesis().digest()));
     }
 }
