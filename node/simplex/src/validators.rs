@@ -85,9 +85,7 @@ impl ValidatorSet {
         let power: u128 =
             members.into_iter().filter_map(|index| self.power(index)).map(|power| u128::from(power.0)).sum();
         let total = u128::from(self.total.0);
-        3 * power > 2 * total
-            || (planted(Bug::WrongQuorum) && 2 * power > total)
-            || (planted(Bug::QuorumOfTwoThirds) && 3 * power >= 2 * total)
+        3 * power > 2 * total || is_planted_quorum(power, total)
     }
 
     /// Leader of a view (T2): rotation weighted with power and reputation.
@@ -111,6 +109,11 @@ impl ValidatorSet {
         }
         turns
     }
+}
+
+/// A bug on purpose, in no shipped binary.
+fn is_planted_quorum(power: u128, total: u128) -> bool {
+    (planted(Bug::WrongQuorum) && 2 * power > total) || (planted(Bug::QuorumOfTwoThirds) && 3 * power >= 2 * total)
 }
 
 /// Smooth weighted round robin: each validator leads in proportion to its weight, spread as evenly as possible. Weights
@@ -179,6 +182,14 @@ mod tests {
         let four = set(&[5; 4]);
         let leaders: Vec<u16> = (0..8).map(|view| four.leader(View(view)).0).collect();
         assert_eq!(leaders, [0, 1, 2, 3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_set_names_its_members_and_a_rotation_is_as_short_as_it_can_be() {
+        let three = set(&[2_000_000, 1_000_000, 3_000_000]);
+        assert_eq!(three.count(), 3);
+        assert!(three.indices().eq([0, 1, 2].map(ValidatorIndex)));
+        assert_eq!(three.rotation.len(), 6);
     }
 
     #[test]
