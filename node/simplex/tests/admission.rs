@@ -186,7 +186,6 @@ fn an_epoch_that_is_over_takes_no_certificate_any_more() {
     assert_eq!(lone.state.highest_view_kept(), View(0));
 }
 
-/// What was on its way to be checked when its view became final.
 /// No quorum with an honest member certifies such a view, but an answer is owed to whoever says that one has.
 #[test]
 fn a_certificate_of_the_last_view_there_is_is_answered() {
@@ -206,6 +205,7 @@ fn a_finalization_of_what_is_final_already_is_answered() {
     assert_eq!((lone.state.anchor().height(), lone.state.view()), (Height(1), View(6)));
 }
 
+/// What was on its way to be checked when its view became final.
 #[test]
 fn what_is_verified_too_late_changes_nothing() {
     let mut lone = Lone::new(0);
