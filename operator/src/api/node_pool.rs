@@ -76,6 +76,22 @@ pub struct NodePoolSpec {
     ]))]
     pub max_unavailable: i32,
 
+    /// For how long a host must have been out of reach, by Kubernetes and by the node's silence, until its node is made anew on
+    /// another one, with another name and an empty volume. The node on the host is deleted, and ends when the host is back; its
+    /// volume stays. At most `maxUnavailable` nodes that have not come up yet are made so at a time.
+    #[serde(default = "default_host_grace_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = [
+        {
+            "rule": "self >= 10",
+            "message": "a host may be out of reach for moments; set spec.hostGraceSeconds to 10 or more"
+        },
+        {
+            "rule": "self <= 604800",
+            "message": "set spec.hostGraceSeconds to 604800, a week, or less"
+        }
+    ]))]
+    pub host_grace_seconds: i32,
+
     /// Whether the operator works on this pool. Paused, no node of it is made, changed or removed; it goes on to report, and
     /// each node is still looked after.
     #[serde(default)]
@@ -88,6 +104,10 @@ pub struct NodePoolSpec {
 
 fn default_replicas() -> i32 {
     1
+}
+
+fn default_host_grace_seconds() -> i32 {
+    300
 }
 
 fn default_max_unavailable() -> i32 {

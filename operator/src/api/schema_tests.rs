@@ -86,6 +86,7 @@ fn unsound_pools_are_refused_with_a_sentence() {
         ("a", json!({"replicas": -1}), "set spec.replicas to 0 or more"),
         ("a", json!({"replicas": 101}), "create another NodePool"),
         ("a", json!({"maxUnavailable": 0}), "set spec.maxUnavailable to 1 or more"),
+        ("a", json!({"hostGraceSeconds": 9}), "set spec.hostGraceSeconds to 10 or more"),
         ("a", json!({"image": {"tag": "1", "digest": "sha256:00"}}), "not by both"),
         (&too_long, json!({}), "choose a shorter one"),
         ("1st", json!({}), "starts with a letter"),

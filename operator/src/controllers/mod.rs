@@ -7,6 +7,7 @@ mod context;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod fixtures;
+pub mod hosts;
 pub mod key_report;
 #[cfg(test)]
 // Its objects are few and small; whether they are copied does not matter.

@@ -7,9 +7,9 @@ pub fn validator(network: &str, ordinal: i32) -> String {
     format!("{network}-v{ordinal}")
 }
 
-/// The nodes of a pool of this size, in order.
-pub fn pool_nodes(pool: &str, replicas: i32) -> Vec<String> {
-    (0..replicas).map(|ordinal| format!("{pool}-{ordinal}")).collect()
+/// A pool's node of this ordinal.
+pub fn pool_node(pool: &str, ordinal: i32) -> String {
+    format!("{pool}-{ordinal}")
 }
 
 /// The ordinal of a pool's node; none if the name is not one a pool gives.

@@ -113,7 +113,8 @@ async fn an_invalid_pool_is_refused_with_a_sentence_that_says_what_to_do() {
         assert!(refused.contains(sentence), "{spec}: {refused}");
     }
     let created = create("readers".to_owned(), json!({"networkRef": {"name": "demo"}})).await.unwrap();
-    assert_eq!((created.spec.replicas, created.spec.max_unavailable), (1, 1), "the defaults come from the schema");
+    let defaults = (created.spec.replicas, created.spec.max_unavailable, created.spec.host_grace_seconds);
+    assert_eq!(defaults, (1, 1, 300), "they come from the schema");
     let moved = Patch::Merge(json!({"spec": {"networkRef": {"name": "other"}}}));
     let refused = pools.patch("readers", &PatchParams::default(), &moved).await.expect_err("accepted").to_string();
     assert!(refused.contains("set spec.networkRef.name back, or create a new NodePool"), "{refused}");

@@ -1,17 +1,22 @@
 //! One validator at a time loses its pod, its process, its link, its kubelet's API server, or its host's power. The chain goes
-//! on, clients are served, and the validator votes again.
+//! on, clients are served, and the validator votes again. A full node whose host is lost is made anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::Duration;
 
 use bizra_e2e::{
     hosts::Hosts,
-    scene::SceneError,
-    stage::{STILL_MAX, Stage},
+    scene::{SceneError, sample, small_network},
+    stage::{NETWORK, STILL_MAX, Stage},
     witness::Process,
 };
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{Api, api::DeleteParams};
+use bizra_operator::api::{BizraNode, NodePool};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
 
 type Outcome = Result<(), SceneError>;
 
@@ -133,5 +138,47 @@ async fn a_host_that_loses_its_power_brings_its_validator_back_on_the_same_volum
     stage.recovers(&before, Process::New, 120).await?;
     assert_kept(&stage, validator, &uid).await?;
     stage.end("host has power again").await?;
+    stage.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn a_full_node_of_a_lost_host_is_made_anew_on_another_one() -> Outcome {
+    let hosts = Hosts::embedded()?;
+    let mut stage = Stage::start("lost-host", |_| {}).await?;
+    let mut pool = sample("nodepool-readers")?;
+    pool["metadata"]["name"] = json!("readers");
+    let network = small_network("")?["spec"].clone();
+    for field in ["storage", "resources"] {
+        pool["spec"][field] = network[field].clone();
+    }
+    pool["spec"]["networkRef"]["name"] = json!(NETWORK);
+    pool["spec"]["replicas"] = json!(1);
+    pool["spec"]["hostGraceSeconds"] = json!(20);
+    let parameters = PatchParams::apply("e2e").validation_strict();
+    stage.scene.api::<NodePool>().patch("readers", &parameters, &Patch::Apply(&pool)).await?;
+    stage.scene.wait_node_ready("readers-0", 120).await?;
+    let host = stage.scene.host_of("readers-0").await?;
+
+    stage.begin();
+    let off = hosts.power_off(&host).await?;
+    stage.scene.wait_node_ready("readers-1", 240).await?;
+    assert_ne!(stage.scene.host_of("readers-1").await?, host);
+    assert!(stage.scene.pod("readers-0").await?.metadata.deletion_timestamp.is_some(), "it may still run");
+    let readers = |names: Vec<String>| names.into_iter().filter(|name| name.starts_with("readers")).collect::<Vec<_>>();
+    assert_eq!(readers(stage.scene.names::<BizraNode>().await?), ["readers-1"]);
+    stage.end("host of a full node lost").await?;
+
+    stage.begin();
+    off.heal().await?;
+    stage
+        .scene
+        .wait("the former pod has ended", 120, || async {
+            let left = readers(stage.scene.names::<Pod>().await?);
+            Ok(if left == ["readers-1"] { Ok(()) } else { Err(left.join(", ")) })
+        })
+        .await?;
+    assert_eq!(readers(stage.scene.names::<PersistentVolumeClaim>().await?), ["readers-0-data", "readers-1-data"]);
+    stage.end("host of a full node is back").await?;
     stage.finish().await
 }

@@ -267,7 +267,7 @@ pub(crate) fn sound(path: &[Step], schema: &Value) -> Value {
     };
     match schema["type"].as_str() {
         Some("integer") => match name {
-            "tolerationSeconds" | "updateDeadlineSeconds" => json!(60),
+            "tolerationSeconds" | "updateDeadlineSeconds" | "hostGraceSeconds" => json!(60),
             "authorityLifetimeSeconds" => json!(157_680_000),
             "nodeLifetimeSeconds" => json!(2_592_000),
             "replicas" => json!(2),

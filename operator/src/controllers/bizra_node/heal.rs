@@ -23,6 +23,7 @@ use crate::{
     api::{BizraNode, Repair, RepairAction, RepairCause, condition},
     controllers::{
         conditions::{Reason, is_true},
+        hosts,
         quorum::container_runs,
     },
     kubernetes::shorten,
@@ -97,8 +98,26 @@ impl Healing {
     }
 }
 
-/// Judges a node whose pod is there; `kept` is what was decided before.
+/// Judges a node whose pod is there.
 pub fn decide(node: &BizraNode, observed: &Observed) -> Healing {
+    let mut healing = judge(node, observed);
+    healing.trouble = healing.trouble.or_else(|| out_of_reach(observed));
+    healing
+}
+
+/// A node whose host is out of reach by Kubernetes' word and that does not answer itself. Nothing of it is repaired: its volume,
+/// and its process if that still runs, are where nobody reaches them.
+fn out_of_reach(observed: &Observed) -> Option<Reason> {
+    let pod = observed.pod.as_ref().filter(|_| matches!(observed.word, Word::Unknown(_)))?;
+    let (since, host) = (hosts::unreachable_since(pod)?, hosts::host(pod));
+    let message = format!(
+        "Kubernetes has not heard of host {host} since {since}, and the node does not answer; it goes on with its volume when the host is back"
+    );
+    Some(Reason::new("HostUnreachable", message))
+}
+
+/// `kept` is what was decided before.
+fn judge(node: &BizraNode, observed: &Observed) -> Healing {
     let kept = node.status.as_ref().and_then(|status| status.repair.clone());
     let Some(pod) = observed.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none()) else {
         let trouble = kept.as_ref().filter(|kept| is_recent(kept, observed)).map(under_way);
@@ -269,6 +288,10 @@ fn stuck(observed: &Observed, pod: &Pod) -> Option<String> {
     let patience = observed.limits.stuck_after;
     let network = observed.network.as_ref()?.status.as_ref()?;
     if !is_true(&network.conditions, condition::QUORUM_SAFE) || !container_runs(pod) || observed.idle < patience {
+        return None;
+    }
+    // That the pod is not ready is not the kubelet's word then, but that of those who miss the kubelet.
+    if hosts::unreachable_since(pod).is_some() {
         return None;
     }
     let status = pod.status.as_ref()?;

@@ -145,6 +145,21 @@ fn a_node_is_stuck_only_by_its_kubelets_word_too_and_while_the_network_goes_on()
 }
 
 #[test]
+fn a_host_out_of_reach_is_told_and_nothing_on_it_is_repaired() {
+    let patience = HealingLimits::default().stuck_after;
+    let mut lost = standing_still(patience, patience.as_secs() + 1);
+    lost.word = Word::Unknown("no answer".to_owned());
+    let conditions = lost.pod.as_mut().unwrap().status.as_mut().unwrap().conditions.as_mut().unwrap();
+    let containers_ready = json!({"type": "ContainersReady", "status": "True"});
+    conditions.push(serde_json::from_value(containers_ready).unwrap());
+    let told = decide(&node(0), &lost);
+    assert_eq!((word(&told), told.next, &told.repair), ("HostUnreachable", Next::Wait, &None));
+    // Only its kubelet is out of reach.
+    lost.word = Word::Status(Box::default());
+    assert_eq!(decide(&node(0), &lost), Healing::default());
+}
+
+#[test]
 fn a_stuck_node_is_restarted_before_its_database_is_given_up() {
     let patience = HealingLimits::default().stuck_after;
     let (mut node, mut observed) = (node(0), standing_still(patience, patience.as_secs() + 1));

@@ -6,7 +6,7 @@ use bizra_proto::{
 };
 use k8s_openapi::{
     api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
-    jiff::Timestamp,
+    jiff::{SignedDuration, Timestamp},
 };
 use kube::{Resource as _, ResourceExt as _};
 
@@ -19,6 +19,7 @@ use crate::{
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true, refused},
+        hosts,
         key_report::KeyReading,
     },
     kubernetes::WriteError,
@@ -270,12 +271,12 @@ fn readiness(node: &BizraNode, observed: &Observed, plan: &Plan) -> (Truth, Reas
 }
 
 fn terminating(pod: &Pod, now: Timestamp) -> String {
-    let since = pod.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
-    let overdue = now.as_second().saturating_sub(since.as_second());
-    let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    if overdue > 60 {
+    let due = pod.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
+    if now.duration_since(due) > SignedDuration::from_secs(60) {
+        let host = hosts::host(pod);
+        // A time and not a duration: what is said must not change with every look.
         format!(
-            "the pod should have ended {overdue} s ago; host {host} may be down (a pod is never deleted by force, because its process may still run)"
+            "the pod should have ended at {due}; host {host} may be down (a pod is never deleted by force, because its process may still run)"
         )
     } else {
         "the pod is ending".to_owned()

@@ -5,6 +5,7 @@ mod act;
 pub mod observe;
 pub mod plan;
 pub mod report;
+pub mod roster;
 
 use std::{sync::Arc, time::Duration};
 

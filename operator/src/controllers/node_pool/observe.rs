@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt as _;
 
+use super::roster;
 use crate::{
     api::{BizraNode, Network, NodePool},
     controllers::{
@@ -13,7 +14,7 @@ use crate::{
         reading,
     },
     probe::Word,
-    resources::{labels, names, pod},
+    resources::{labels, pod},
 };
 
 /// All a plan is made from.
@@ -44,19 +45,7 @@ pub async fn observe(context: &Context, source: Source, pool: &NodePool) -> Resu
     let (namespace, name) = (pool.namespace().unwrap_or_default(), pool.name_any());
     let of = &pool.spec.network_ref.name;
     let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
-    let wanted = names::pool_nodes(&name, pool.spec.replicas);
-    let matters = |node: &BizraNode| {
-        let is_of_network =
-            || network.as_ref().is_some_and(|network| ownership(&node.metadata, network) == Ownership::Ours);
-        ownership(&node.metadata, pool) == Ownership::Ours || wanted.contains(&node.name_any()) || is_of_network()
-    };
-    let mut nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
-    nodes.retain(matters);
-    for name in &wanted {
-        if nodes.iter().all(|node| node.name_any() != *name) {
-            nodes.extend(reading::one(context, source, &namespace, name, "the BizraNodes").await?);
-        }
-    }
+    let nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
     let mut pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
     pods.retain(|pod| pod::label(&pod.metadata, labels::POOL) == Some(&name));
     let words = pods
@@ -66,5 +55,17 @@ pub async fn observe(context: &Context, source: Source, pool: &NodePool) -> Resu
             (pod.name_any(), context.probes.latest(&key, &pod.uid().unwrap_or_default()))
         })
         .collect();
-    Ok(Observed { now: Timestamp::now(), network, nodes, pods, words })
+    let mut observed = Observed { now: Timestamp::now(), network, nodes, pods, words };
+    let wanted = roster::names(pool, &observed);
+    let matters = |node: &BizraNode, network: Option<&Network>| {
+        let is_of_network = || network.is_some_and(|network| ownership(&node.metadata, network) == Ownership::Ours);
+        ownership(&node.metadata, pool) == Ownership::Ours || wanted.contains(&node.name_any()) || is_of_network()
+    };
+    observed.nodes.retain(|node| matters(node, observed.network.as_ref()));
+    for name in &wanted {
+        if observed.nodes.iter().all(|node| node.name_any() != *name) {
+            observed.nodes.extend(reading::one(context, source, &namespace, name, "the BizraNodes").await?);
+        }
+    }
+    Ok(observed)
 }

@@ -12,17 +12,20 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use super::observe::Observed;
+use super::{
+    observe::Observed,
+    roster::{self, Leaving},
+};
 use crate::{
     api::{Activity, BizraNode, ImageSpec, Network, NodePool, NodeTemplate, Reconciliation, condition},
     controllers::{
         ReconcileError,
         conditions::{Reason, find, is_true},
+        hosts,
         ownership::{Ownership, ownership},
         quorum,
     },
     kubernetes::{Write, needs_apply},
-    probe::Word,
     resources::{labels, names, node as node_builder, pod, revision},
 };
 
@@ -126,16 +129,6 @@ impl Member<'_> {
     }
 }
 
-/// Whether a node may be removed with its pod.
-enum Leaving {
-    /// It has no vote.
-    Free,
-    /// It runs and has never said what it is.
-    Unknown,
-    /// It is a validator.
-    Votes,
-}
-
 struct Planner<'a> {
     pool: &'a NodePool,
     observed: &'a Observed,
@@ -179,7 +172,7 @@ impl<'a> Planner<'a> {
         self.plan.revision = Some(target.clone());
         let members = self.members()?;
         let turns = self.turns(network, &members, &target);
-        let names = names::pool_nodes(&self.name, self.pool.spec.replicas);
+        let names = roster::names(self.pool, self.observed);
         for name in &names {
             let held_back = members.iter().find(|member| {
                 member.name == *name && member.assigned != target && !turns.contains(member.name.as_str())
@@ -230,7 +223,7 @@ impl<'a> Planner<'a> {
                     None => revision::of_template(&node.spec.template)?,
                 };
                 let ordinal = names::ordinal(&self.name, &name);
-                let pod = observed.pods.iter().find(|pod| pod.name_any() == name);
+                let pod = roster::pod_of(observed, &name);
                 Ok(Member { name, ordinal, node, pod, assigned })
             })
             .collect()
@@ -323,11 +316,22 @@ impl<'a> Planner<'a> {
         extra.sort_by_key(|member| Reverse(member.ordinal));
         for member in extra {
             let name = &member.name;
-            match self.leaving(member) {
+            match roster::leaving(member.node, self.observed) {
                 Leaving::Free => {
                     let claim = names::claim(name);
-                    let event =
-                        Reason::new("NodeRemoved", format!("deleted BizraNode {name}; its volume claim {claim} stays"));
+                    let event = match roster::lost_since(self.pool, member.node, self.observed) {
+                        Some(since) => {
+                            let host = member.pod.map(hosts::host).unwrap_or_default();
+                            let message = format!(
+                                "deleted BizraNode {name}, whose host {host} has not been heard of since {since}; another takes its place, and its volume claim {claim} stays"
+                            );
+                            Reason::new("NodeReplaced", message)
+                        }
+                        None => {
+                            let message = format!("deleted BizraNode {name}; its volume claim {claim} stays");
+                            Reason::new("NodeRemoved", message)
+                        }
+                    };
                     self.plan.steps.push(Step { write: Write::delete(member.node), event: Some(event) });
                 }
                 Leaving::Unknown => {
@@ -341,21 +345,6 @@ impl<'a> Planner<'a> {
                     return self.stall("NodeVotes", message);
                 }
             }
-        }
-    }
-
-    /// By what it says now, or else by what it said last: a validator that is down for the moment is one all the same.
-    fn leaving(&self, member: &Member<'_>) -> Leaving {
-        let kept = || member.node.status.as_ref().and_then(|status| status.power.clone());
-        let power = match self.observed.words.get(&member.name) {
-            Some(Word::Status(said)) if said.total_power > 0 => Some(said.power.to_string()),
-            _ => kept(),
-        };
-        match power.as_deref() {
-            Some("0") => Leaving::Free,
-            Some(_) => Leaving::Votes,
-            None if member.runs() => Leaving::Unknown,
-            None => Leaving::Free,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     api::NetworkReference,
     controllers::fixtures::{come_in_sync, default_image, deleting, node, pool, pool_observed, written},
+    probe::Word,
 };
 
 fn plan_of(pool: &NodePool, observed: &Observed) -> Plan {

@@ -2,7 +2,7 @@
 
 use kube::{Resource as _, ResourceExt as _};
 
-use super::{observe::Observed, plan::Plan};
+use super::{observe::Observed, plan::Plan, roster};
 use crate::{
     api::{BizraNode, NodePool, NodePoolStatus, condition},
     controllers::{
@@ -11,7 +11,7 @@ use crate::{
         ownership::{Ownership, ownership},
     },
     kubernetes::WriteError,
-    resources::{labels, names, pod},
+    resources::{labels, pod},
 };
 
 /// Writes the status if it changed; true if the pool is ready.
@@ -92,7 +92,7 @@ pub fn status(pool: &NodePool, observed: &Observed, plan: &Plan, failure: Option
     let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, pool) == Ownership::Ours);
     let tally = Tally {
         nodes: ours.collect(),
-        wanted: names::pool_nodes(&pool.name_any(), pool.spec.replicas),
+        wanted: roster::names(pool, observed),
         revision: plan.revision.as_deref(),
     };
     let (is_ready, reason) = readiness(plan, &tally);
