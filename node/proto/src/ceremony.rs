@@ -15,6 +15,9 @@ const PROOF_DOMAIN: &[u8] = b"bizra/v1/proof-of-possession\0";
 /// Longest chain id, in bytes. It travels zero-padded in every transaction.
 pub const CHAIN_ID_MAX_BYTES: usize = 32;
 
+/// Longest name of a node, in bytes: it is a DNS label.
+pub const NODE_NAME_MAX_BYTES: usize = 63;
+
 /// Most validators a genesis may name: vote sets are kept per view, so the set bounds memory.
 pub const VALIDATORS_MAX: usize = 128;
 
@@ -129,6 +132,14 @@ pub fn genesis_hash(file: &[u8]) -> [u8; 32] {
 pub fn is_chain_id(text: &str) -> bool {
     (1..=CHAIN_ID_MAX_BYTES).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// True for a DNS label: 1 to 63 of `a-z`, `0-9` and `-`, not at the ends.
+pub fn is_node_name(text: &str) -> bool {
+    (1..=NODE_NAME_MAX_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn proof_message(chain_id: &str, public_key: [u8; 32]) -> Vec<u8> {

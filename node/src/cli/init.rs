@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bizra_proto::ceremony::is_chain_id;
+use bizra_proto::ceremony::{is_chain_id, is_node_name};
 use bizra_proto::exit::{ExitReason, Termination};
 use clap::Args;
 
 use super::signals::StopSignals;
 use super::termination::{self, CliError};
-use crate::configuration::{LoadedGenesis, is_node_name};
+use crate::configuration::LoadedGenesis;
 use crate::identity::{CertificateFiles, Certificates, ConsensusKey, IdentityError, SignerFolder, TlsKey};
 
 /// How often the mounts are looked at.

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use bizra_proto::ceremony::{NODE_NAME_MAX_BYTES, is_node_name};
 use bizra_proto::exit::{ExitReason, Termination};
 use bizra_proto::{PEERS_MAX, port};
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,6 @@ use serde::{Deserialize, Serialize};
 pub use genesis::{LoadedGenesis, Member};
 
 use crate::identity::CertificateFiles;
-
-/// Longest node name: a DNS label, because it is a Pod name and a certificate name.
-const NODE_NAME_MAX_BYTES: usize = 63;
 
 /// A chunk of a snapshot, 1 MiB, must come within the patience of who asks for it.
 const SERVE_BYTES_MIN: u64 = 256 << 10;
@@ -294,14 +292,6 @@ impl Configuration {
         }
         Ok(())
     }
-}
-
-/// True for a DNS label: 1 to 63 of `a-z`, `0-9` and `-`, not at the ends.
-pub fn is_node_name(text: &str) -> bool {
-    (1..=NODE_NAME_MAX_BYTES).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 fn node_name_rule(name: &str) -> String {

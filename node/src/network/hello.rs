@@ -7,11 +7,11 @@
 //! The signature is the caller's [`Proof`] for this connection. A stream that carries only a Hello is answered with the
 //! proof of the other end: so the caller learns whether it is welcome, and with whom it talks.
 
+use bizra_proto::ceremony::is_node_name;
 use bizra_simplex::types::Digest;
 use bytes::Bytes;
 
 use super::queue::Lane;
-use crate::configuration::is_node_name;
 use crate::identity::connection::Proof;
 
 /// The version this build speaks. Version 1 proved no key.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bizra_driver::codec::{Reader, Write as _};
 use bizra_driver::{RESTART_EPOCHS, Restart};
-use bizra_proto::ceremony::{CeremonyError, Genesis, GenesisValidator, decode_hex};
+use bizra_proto::ceremony::{CeremonyError, Genesis, GenesisValidator, decode_hex, is_node_name};
 use bizra_simplex::types::{Digest, Epoch};
 use bizra_simplex::{Block, Certificate, VoteKind};
 use ed25519_zebra::{Signature, SigningKey, VerificationKey, VerificationKeyBytes};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::blockchain::LedgerRestart;
-use crate::configuration::{LoadedGenesis, is_node_name};
+use crate::configuration::LoadedGenesis;
 use crate::transaction::Address;
 use crate::validator::{Conduct, Member};
 

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::codec::{DecodeError, Transaction};
-use super::identifier::{Address, ChainId, TraceId, TransactionId};
 use super::metrics::TransactionMetrics;
 use super::pending::PendingSet;
 use super::signatures::{Item, SignatureChecker};
 use crate::blockchain::LedgerReader;
 use crate::storage::StorageError;
+use bizra_transaction::{Address, ChainId, TraceId, TransactionId};
+use bizra_transaction::{DecodeError, Transaction};
 
 /// Why a transaction was not accepted, or was given up afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

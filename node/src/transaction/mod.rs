@@ -1,4 +1,5 @@
-//! Signed transactions on their way to an order: their encoding, their stateless validity, and their admission.
+//! Signed transactions on their way to an order: their stateless validity, and their admission. The encoding is in
+//! `bizra-transaction`.
 //!
 //! What enters: encoded transactions of clients ([`TransactionPool`]), payloads of other validators
 //! ([`PayloadVerifier`]), and the outcome of each finalised block ([`TransactionPool::on_finalized`]). What leaves:
@@ -8,11 +9,8 @@
 mod admission;
 mod backlog;
 mod batcher;
-mod codec;
 mod events;
-mod identifier;
 mod metrics;
-mod operation;
 mod payload;
 mod pending;
 mod pool;
@@ -21,13 +19,12 @@ mod verify;
 
 pub use admission::{Admission, Rejection};
 pub use batcher::PackedBatch;
-pub use codec::{
-    Action, DecodeError, MEMO_MAX_BYTES, TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES, Terms, Transaction, Transfer,
+pub use bizra_transaction::{
+    Action, Address, ChainId, DecodeError, Equivocation, KeyProof, MEMO_MAX_BYTES, OPAQUE_CHAIN, Operation,
+    TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES, Terms, TraceId, Transaction, TransactionId, Transfer,
 };
 pub use events::{Overflowed, StreamEvent, StreamEvents};
-pub use identifier::{Address, ChainId, OPAQUE_CHAIN, TraceId, TransactionId};
 pub use metrics::TransactionMetrics;
-pub use operation::{Equivocation, KeyProof, Operation};
 pub use payload::{Entry, LayoutError, PAYLOAD_TRANSACTIONS_MAX, Payload, PayloadBuilder};
 pub use pending::FinalityWaiter;
 pub use pool::{PoolClosed, REQUEST_TRANSACTIONS_MAX, StreamSubmitter, TransactionPool};

@@ -4,8 +4,8 @@
 use bizra_driver::batch::BATCH_PAYLOAD_MAX_BYTES;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::codec::{TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES};
-use super::identifier::TraceId;
+use bizra_transaction::TraceId;
+use bizra_transaction::{TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES};
 
 /// Payload layout version.
 pub(super) const PAYLOAD_VERSION: u8 = 1;

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::admission::{Admission, Rejection};
 use super::backlog::Backlog;
 use super::events::{EventSink, StreamEvent};
-use super::identifier::{Address, TransactionId};
 use crate::blockchain::Receipt;
+use bizra_transaction::{Address, TransactionId};
 
 /// Most requests waiting for a receipt at a time. Bounds memory against clients that only wait.
 const WAITERS_MAX: usize = 65_536;
@@ -193,8 +193,8 @@ impl Drop for FinalityWaiter {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::identifier::TraceId;
     use super::*;
+    use bizra_transaction::TraceId;
 
     fn id(number: u8) -> TransactionId {
         TransactionId([number; 32])

@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::admission::{Admission, Rejection};
 use super::batcher::{Batcher, PackedBatch};
 use super::events::{EventSink, StreamEvent, StreamEvents, event_channel};
-use super::identifier::{ChainId, TraceId, TransactionId};
 use super::metrics::TransactionMetrics;
 use super::pending::{self, FinalityWaiter, Notices, PendingSet};
 use crate::blockchain::{BlockOutcome, LedgerReader};
 use crate::storage::StorageError;
+use bizra_transaction::{ChainId, TraceId, TransactionId};
 
 /// Most transactions one request may carry.
 pub const REQUEST_TRANSACTIONS_MAX: usize = 1_024;

@@ -18,8 +18,8 @@ use curve25519_dalek::traits::{IsIdentity as _, VartimeMultiscalarMul as _};
 use ed25519_zebra::{Signature, VerificationKey};
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::codec::Transaction;
 use crate::generations::Generations;
+use bizra_transaction::Transaction;
 
 /// Most signatures checked in one equation; larger sets gain little and delay the first answer.
 pub const SIGNATURES_AT_ONCE_MAX: usize = 1_024;

@@ -4,9 +4,9 @@ use curve25519_dalek::constants::EIGHT_TORSION;
 use ed25519_zebra::SigningKey;
 use proptest::prelude::*;
 
-use super::super::codec::Transfer;
-use super::super::identifier::{Address, ChainId};
 use super::*;
+use bizra_transaction::Transfer;
+use bizra_transaction::{Address, ChainId};
 
 fn transaction(seed: u8, nonce: u64) -> Bytes {
     let (chain, recipient) = (ChainId::new("demo-1").unwrap(), Address([1; 32]));

@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
-use super::codec::{DecodeError, Transaction};
-use super::identifier::ChainId;
 use super::payload::{LayoutError, Payload};
 use super::signatures::{Item, SIGNATURES_AT_ONCE_MAX, SignatureChecker};
+use bizra_transaction::ChainId;
+use bizra_transaction::{DecodeError, Transaction};
 use bytes::Bytes;
 
 /// Why a payload is invalid. Its origin signed it, so its origin is accountable.
@@ -142,10 +142,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use ed25519_zebra::SigningKey;
 
-    use super::super::codec::Transfer;
-    use super::super::identifier::{Address, TraceId};
     use super::super::payload::PayloadBuilder;
     use super::*;
+    use bizra_transaction::Transfer;
+    use bizra_transaction::{Address, TraceId};
 
     fn chain() -> ChainId {
         ChainId::new("demo-1").unwrap()

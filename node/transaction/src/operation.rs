@@ -10,6 +10,7 @@
 //! | 9 report equivocation | public key (32), epoch (8), view (8), then twice: vote kind (1), digest (32), signature (64) |
 //! | 10 update parameters | [`Parameters`] (26) |
 
+use bizra_proto::ceremony::is_node_name;
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::types::{Digest, Epoch, Signature, View};
 use bizra_simplex::{Vote, VoteKind};
@@ -17,7 +18,6 @@ use ed25519_zebra::{Signature as Ed25519Signature, VerificationKey};
 
 use super::codec::{DecodeError, take};
 use super::identifier::Address;
-use crate::configuration::is_node_name;
 
 const KEY_PROOF_DOMAIN: &[u8] = b"bizra/v1/consensus-key\0";
 
@@ -120,7 +120,7 @@ impl Operation {
         }
     }
 
-    pub(super) fn write(&self, buffer: &mut Vec<u8>) -> Result<(), DecodeError> {
+    pub(crate) fn write(&self, buffer: &mut Vec<u8>) -> Result<(), DecodeError> {
         match self {
             Self::ReserveStake { amount } | Self::ReleaseStake { amount } => {
                 buffer.extend_from_slice(&amount.to_be_bytes());
@@ -154,7 +154,7 @@ impl Operation {
         Ok(())
     }
 
-    pub(super) fn read(kind: u8, rest: &mut &[u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn read(kind: u8, rest: &mut &[u8]) -> Result<Self, DecodeError> {
         Ok(match kind {
             2 => Self::ReserveStake { amount: u64::from_be_bytes(take(rest)?) },
             3 => Self::ReleaseStake { amount: u64::from_be_bytes(take(rest)?) },

@@ -30,7 +30,7 @@ use super::identifier::{Address, ChainId};
 use super::operation::Operation;
 
 /// Encoding version.
-pub(super) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// Longest memo, in bytes.
 pub const MEMO_MAX_BYTES: usize = 512;
 /// Width of an encoded transaction without a body.
@@ -269,7 +269,7 @@ impl<'a> Transaction<'a> {
     }
 }
 
-pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], DecodeError> {
+pub(crate) fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], DecodeError> {
     let (head, tail) = rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
     *rest = tail;
     Ok(*head)
