@@ -19,7 +19,7 @@ use crate::blockchain::{BlockOutcome, Ledger, LedgerError, LedgerMetrics, Ledger
 use crate::configuration::{Configuration, ListenConfiguration, LoadedGenesis, SigningConfiguration};
 use crate::consensus::{Consensus, ConsensusError, ConsensusMetrics, ConsensusSetup, Ended};
 use crate::event_store;
-use crate::gateway::{Gateway, GatewayError, GatewayMetrics, serve_grpc, serve_http};
+use crate::gateway::{Gateway, GatewayError, GatewayMetrics, ledger_endpoint, serve_grpc, serve_http};
 use crate::identity::SignerFolder;
 use crate::monitoring::status::readiness;
 use crate::monitoring::{MonitoringEndpoint, StatusHandle};
@@ -127,7 +127,8 @@ impl Node {
         let mut network = Network::start(network_config, tls.clone(), &registry, event_sender).await?;
         let signing = network.follow(configuration_file.to_owned(), configuration.clone(), FOLLOW_INTERVAL);
         let data_dir = configuration.data_dir.clone();
-        let admin = AdminEndpoint::start(configuration.listen.admin, tls, status.clone(), data_dir).await?;
+        let key = Arc::clone(&consensus_key);
+        let admin = AdminEndpoint::start(configuration.listen.admin, tls, status.clone(), key, data_dir).await?;
         let grpc = bind("grpc", configuration.listen.grpc).await?;
         let http = bind("http", configuration.listen.http).await?;
 
@@ -172,6 +173,7 @@ impl Node {
         })?;
 
         let gateway = Gateway::new(chain, genesis.hash, pool, reader, Arc::new(blocks), event_log, gateway_metrics);
+        admin.open_ledger(ledger_endpoint(gateway.clone()));
         let (shutdown, stopping) = watch::channel(false);
         let ready = follow_readiness(status.clone());
         let servers = vec![

@@ -35,6 +35,14 @@ const CALLS_PER_CONNECTION_MAX: u32 = 256;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The Ledger service, for any port.
+pub type LedgerEndpoint = LedgerServer<LedgerService>;
+
+/// The Ledger service of this gateway.
+pub fn ledger_endpoint(gateway: Gateway) -> LedgerEndpoint {
+    LedgerServer::new(LedgerService { gateway }).max_decoding_message_size(MESSAGE_MAX_BYTES)
+}
+
 /// Serves gRPC until `shutdown`; calls still open two seconds later are cut. `ready` drives the health service.
 pub async fn serve_grpc(
     gateway: Gateway,
@@ -49,7 +57,7 @@ pub async fn serve_grpc(
         .build_v1()?;
     let events = EventsServer::new(EventsService { gateway: gateway.clone() })
         .max_decoding_message_size(EVENTS_REQUEST_MAX_BYTES);
-    let ledger = LedgerServer::new(LedgerService { gateway }).max_decoding_message_size(MESSAGE_MAX_BYTES);
+    let ledger = ledger_endpoint(gateway);
     let (stop, mut stopped) = watch::channel(false);
     let mut stopping = stop.subscribe();
     let server = Server::builder()
@@ -92,7 +100,8 @@ pub async fn serve_grpc(
     }
 }
 
-struct LedgerService {
+/// Answers from a gateway.
+pub struct LedgerService {
     gateway: Gateway,
 }
 

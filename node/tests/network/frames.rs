@@ -8,11 +8,15 @@ use bizra_node::identity::ConsensusKey;
 use bizra_node::monitoring::StatusHandle;
 use bizra_node::network::admin::AdminEndpoint;
 use bizra_node::network::{FRAME_MAX_BYTES, Network, NetworkConfig, NetworkError, NetworkEvent, PeerId};
+use bizra_node::transaction::{Address, KeyProof};
 use bizra_proto::v1::admin_client::AdminClient;
-use bizra_proto::v1::{GetStatusRequest, NodeStatus};
+use bizra_proto::v1::ledger_client::LedgerClient;
+use bizra_proto::v1::{GetChainRequest, GetStatusRequest, NodeStatus, ProveKeyRequest, SigningState, SyncState};
+use bizra_simplex::types::{Digest, Signature};
 use bytes::Bytes;
 use prometheus::Registry;
 use tokio::sync::mpsc;
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::world::{GENESIS, Node, World, free_address};
@@ -151,15 +155,46 @@ async fn the_admin_port_answers_operators_and_not_nodes() {
     let status = StatusHandle::new(NodeStatus { node_name: "alpha".to_owned(), ..NodeStatus::default() });
     let folder = world.folder.path().to_owned();
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let endpoint = AdminEndpoint::start(listen, world.tls("alpha"), status, folder).await.unwrap();
+    let key = Arc::new(ConsensusKey::generate().unwrap());
+    let endpoint = AdminEndpoint::start(listen, world.tls("alpha"), status.clone(), Arc::clone(&key), folder).await;
+    let endpoint = endpoint.unwrap();
     let address = endpoint.local_address();
 
     let channel = operator(address, "alpha", &world, &world.operators, "operator").await.unwrap();
-    let answer = AdminClient::new(channel).get_status(GetStatusRequest {}).await.unwrap().into_inner().status.unwrap();
+    let answer =
+        AdminClient::new(channel.clone()).get_status(GetStatusRequest {}).await.unwrap().into_inner().status.unwrap();
     assert_eq!(answer.node_name, "alpha");
     assert!(answer.trusted_authorities.contains(&answer.certificate_authority), "{answer:?}");
     assert!(answer.certificate_not_after_seconds > 0 && answer.volume_total_bytes >= answer.volume_free_bytes);
     assert!(answer.volume_free_bytes > 0);
+
+    let mut admin = AdminClient::new(channel.clone());
+    let owner = Address([7; 32]);
+    let prove = |owner: &[u8]| ProveKeyRequest { owner: owner.to_vec() };
+    assert_eq!(admin.prove_key(prove(&owner.0[1..])).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(admin.prove_key(prove(&owner.0)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let in_sync = |signing: SigningState| {
+        status.update(|status| {
+            status.set_sync_state(SyncState::InSync);
+            status.set_signing_state(signing);
+            (status.finalized_height, status.finalized_hash) = (9, hex::encode([5; 32]));
+        });
+    };
+    in_sync(SigningState::Fenced);
+    assert_eq!(admin.prove_key(prove(&owner.0)).await.unwrap_err().code(), Code::FailedPrecondition);
+    in_sync(SigningState::NotAValidator);
+    let proof = admin.prove_key(prove(&owner.0)).await.unwrap().into_inner();
+    let proof = KeyProof {
+        public_key: proof.public_key.try_into().unwrap(),
+        height: proof.height,
+        block: Digest(proof.block.try_into().unwrap()),
+        signature: Signature(proof.signature.try_into().unwrap()),
+    };
+    assert_eq!((proof.public_key, proof.height, proof.block), (key.public_key(), 9, Digest([5; 32])));
+    assert!(proof.is_valid(owner));
+    // The ledger is not open yet.
+    let asked = LedgerClient::new(channel).get_chain(GetChainRequest {}).await;
+    assert_eq!(asked.unwrap_err().code(), Code::Unavailable);
 
     let refused = match operator(address, "alpha", &world, &world.nodes, "beta").await {
         Ok(channel) => AdminClient::new(channel).get_status(GetStatusRequest {}).await.is_err(),

@@ -16,7 +16,7 @@ use bizra_operator::certificates::{CertificateFacts, inspect};
 use bizra_proto::{
     ceremony::{Genesis, KeyReport, genesis_hash, prove_possession},
     v1::{
-        GetStatusRequest, GetStatusResponse, NodeStatus, SigningState, SyncState,
+        GetStatusRequest, GetStatusResponse, NodeStatus, ProveKeyRequest, ProveKeyResponse, SigningState, SyncState,
         admin_server::{Admin, AdminServer},
     },
 };
@@ -461,6 +461,13 @@ impl Admin for FakeNode {
             said.finalized_height = 1;
         }
         Ok(tonic::Response::new(GetStatusResponse { status: Some(said) }))
+    }
+
+    async fn prove_key(
+        &self,
+        _: tonic::Request<ProveKeyRequest>,
+    ) -> Result<tonic::Response<ProveKeyResponse>, tonic::Status> {
+        Err(tonic::Status::failed_precondition("the nodes of this test have no key in memory"))
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bizra_proto::v1::{
-    GetStatusRequest, GetStatusResponse, NodeStatus,
+    GetStatusRequest, GetStatusResponse, NodeStatus, ProveKeyRequest, ProveKeyResponse,
     admin_server::{Admin, AdminServer},
 };
 use futures::{StreamExt as _, stream};
@@ -189,5 +189,12 @@ impl Admin for Answers {
             ..asked.0.said.clone()
         };
         Ok(tonic::Response::new(GetStatusResponse { status: Some(said) }))
+    }
+
+    async fn prove_key(
+        &self,
+        _: tonic::Request<ProveKeyRequest>,
+    ) -> Result<tonic::Response<ProveKeyResponse>, tonic::Status> {
+        Err(tonic::Status::failed_precondition("nodes of this bench have no keys"))
     }
 }
