@@ -32,7 +32,7 @@ const OWN: &str = "bizra-scoped";
 /// What the chart would install, given these values.
 fn template(values: &[&str]) -> Vec<Value> {
     let binaries = std::env::var_os("BIZRA_CLUSTER_BIN").expect("BIZRA_CLUSTER_BIN is set; run `make test`");
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bizra-operator");
+    let chart = Path::new("../charts/bizra-operator");
     let output = Command::new(Path::new(&binaries).join("helm"))
         .args(["template", "bizra-operator"])
         .arg(chart)

@@ -123,8 +123,8 @@ impl Use {
 pub struct Verdict {
     /// Rights, and how often each was used.
     pub used: Vec<(Grant, u64)>,
-    /// Rights that no request needs but an admission check does.
-    pub by_admission: Vec<Grant>,
+    /// Rights that no request needed here, and why they are needed all the same.
+    pub needed: Vec<(Grant, &'static str)>,
     /// Rights that were not used.
     pub unused: Vec<Grant>,
     /// Rights that nobody should have, and why.
@@ -138,10 +138,16 @@ impl Verdict {
     pub fn of(granted: &BTreeSet<Grant>, done: &Use, own: &str) -> Self {
         let mut verdict = Self {
             used: Vec::new(),
-            by_admission: Vec::new(),
+            needed: Vec::new(),
             unused: Vec::new(),
             forbidden: Vec::new(),
-            refused: done.refused.iter().map(|(grant, &times)| (grant.clone(), times)).collect(),
+            // Owners' Secrets are asked for where somebody wants a Validator; without the right that is what its status says.
+            refused: done
+                .refused
+                .iter()
+                .filter(|(asked, _)| (asked.resource.as_str(), asked.verb.as_str()) != ("secrets", "get"))
+                .map(|(grant, &times)| (grant.clone(), times))
+                .collect(),
         };
         for grant in granted {
             if let Some(why) = forbidden(grant, own) {
@@ -153,7 +159,10 @@ impl Verdict {
                 verdict.used.push((grant.clone(), times));
             } else if grant.verb == "update" && grant.resource.ends_with("/finalizers") {
                 // OwnerReferencesPermissionEnforcement asks for it when an owner reference blocks the owner's deletion.
-                verdict.by_admission.push(grant.clone());
+                verdict.needed.push((grant.clone(), "by admission"));
+            } else if grant.verb == "list" && watches(done, grant) {
+                // `operator/src/kubernetes/follow.rs`: a watch begins with a list where the API server cannot stream it.
+                verdict.needed.push((grant.clone(), "without streaming lists"));
             } else {
                 verdict.unused.push(grant.clone());
             }
@@ -165,6 +174,12 @@ impl Verdict {
     pub fn is_clean(&self) -> bool {
         self.unused.is_empty() && self.forbidden.is_empty() && self.refused.is_empty()
     }
+}
+
+/// True if the same objects were watched.
+fn watches(done: &Use, grant: &Grant) -> bool {
+    let watch = Grant { verb: "watch".to_owned(), ..grant.clone() };
+    done.allowed.keys().any(|asked| covers(&watch, asked))
 }
 
 fn covers(grant: &Grant, asked: &Grant) -> bool {

@@ -5,7 +5,7 @@ use std::process::Command;
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::api::{Api, ListParams};
 
-use crate::scene::{Scene, SceneError};
+use crate::scene::{Scene, SceneError, from_root};
 
 impl Scene {
     /// URL of a port of the network's client Service at one of the hosts.
@@ -33,7 +33,7 @@ impl Scene {
         let target = self.service_url(network, "grpc").await?;
         let binary = std::env::var("BIZRA_NODE_BINARY")
             .map_err(|_| SceneError::Unexpected("BIZRA_NODE_BINARY is not set; run `make test-e2e`".to_owned()))?;
-        let sample = format!("{}/../../config/samples/demo-account.key", env!("CARGO_MANIFEST_DIR"));
+        let sample = from_root("config/samples/demo-account.key");
         let run = tokio::task::spawn_blocking(move || {
             // Secret keys must not be readable by others; a clone cannot keep that, a temporary file does.
             let sponsor = tempfile::NamedTempFile::new()?;

@@ -1,5 +1,6 @@
 //! A namespace with one network in it, removed when the test is over.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bizra_operator::api::{BizraNode, Network};
@@ -182,11 +183,18 @@ impl Scene {
     }
 }
 
+/// A file of this repository. Cargo says where that is when it runs tests; programs are run from its root.
+pub fn from_root(path: &str) -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.map_or_else(|| PathBuf::from(path), |package| package.join("../..").join(path))
+}
+
 /// A sample of `config/samples/` as JSON.
 pub fn sample(name: &str) -> Result<serde_json::Value, SceneError> {
-    let path = format!("{}/../../config/samples/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).map_err(|error| SceneError::Unexpected(format!("{path}: {error}")))?;
-    serde_yaml_ng::from_str(&text).map_err(|error| SceneError::Unexpected(format!("{path}: {error}")))
+    let path = from_root(&format!("config/samples/{name}.yaml"));
+    let unexpected = |error: &dyn std::fmt::Display| SceneError::Unexpected(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|error| unexpected(&error))?;
+    serde_yaml_ng::from_str(&text).map_err(|error| unexpected(&error))
 }
 
 /// The smallest sample with settings that make tests cheap.

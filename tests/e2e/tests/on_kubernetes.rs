@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bizra_e2e::operator;
-use bizra_e2e::scene::{Scene, SceneError, sample, small_network};
+use bizra_e2e::scene::{Scene, SceneError, from_root, sample, small_network};
 use bizra_e2e::stage::VALIDATORS;
 use bizra_operator::api::{BizraNode, Network, NodePool};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
@@ -216,15 +216,22 @@ async fn every_sample_is_accepted_by_the_api_server() -> Outcome {
 
 #[test]
 fn the_operator_installs_without_helm_too() {
-    let folder = format!("{}/../../config/default", env!("CARGO_MANIFEST_DIR"));
+    let folder = from_root("config/default");
     // The chart of this test run owns the CRDs; without it nothing would have to be forced.
     let output = std::process::Command::new("kubectl")
-        .args(["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--output=name", "-k", &folder])
+        .args(["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--output=name", "-k"])
+        .arg(&folder)
         .output()
         .unwrap();
     let (listed, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{error}");
-    for object in ["networks.bizra.io", "bizranodes.bizra.io", "nodepools.bizra.io", "deployment.apps/bizra-operator"] {
+    for object in [
+        "networks.bizra.io",
+        "bizranodes.bizra.io",
+        "nodepools.bizra.io",
+        "validators.bizra.io",
+        "deployment.apps/bizra-operator",
+    ] {
         assert!(listed.contains(object), "{object} is not among {listed}");
     }
 }

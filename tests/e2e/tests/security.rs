@@ -175,6 +175,7 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
         &rules(json!([
             {"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["get", "watch"]},
             {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "patch"]},
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]},
             {"apiGroups": ["bizra.io"], "resources": ["networks/finalizers"], "verbs": ["update", "bind"]},
             {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["get"]},
         ])),
@@ -194,6 +195,7 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
         line("me", "get", pods.clone(), "allow"),
         line("me", "get", pods.clone(), "allow"),
         line("you", "watch", pods.clone(), "allow"),
+        line("me", "watch", json!({"resource": "configmaps"}), "allow"),
         line("me", "delete", pods, "forbid"),
         line("me", "list", json!({"resource": "secrets", "namespace": "own"}), "allow"),
         json!({"verb": "get", "user": {"username": "me"}, "requestURI": "/version"}).to_string(),
@@ -210,8 +212,10 @@ fn the_audit_finds_what_was_not_used_what_nobody_should_have_and_what_was_missin
         grants.iter().map(|grant| format!("{} {} {}", place(grant), grant.verb, grant.resource)).collect()
     };
     let used: Vec<_> = verdict.used.iter().map(|(grant, times)| (grant.resource.as_str(), *times)).collect();
-    assert_eq!(used, [("pods", 2), ("services", 1), ("services", 1), ("secrets", 1)]);
-    assert_eq!(told(&verdict.by_admission), [" update networks/finalizers"]);
+    assert_eq!(used, [("configmaps", 1), ("pods", 2), ("services", 1), ("services", 1), ("secrets", 1)]);
+    let (needed, why): (Vec<Grant>, Vec<&str>) = verdict.needed.iter().cloned().unzip();
+    assert_eq!(told(&needed), [" list configmaps", " update networks/finalizers"]);
+    assert_eq!(why, ["without streaming lists", "by admission"]);
     assert_eq!(
         told(&verdict.unused),
         [

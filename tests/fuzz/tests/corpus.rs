@@ -7,7 +7,7 @@ use bizra_fuzz::TARGETS;
 
 #[test]
 fn all_kept_inputs_pass() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let corpus = Path::new("corpus");
     for (name, target) in TARGETS {
         let folder = corpus.join(name);
         let mut inputs = 0;
@@ -21,7 +21,7 @@ fn all_kept_inputs_pass() {
 
 #[test]
 fn every_corpus_has_its_target() {
-    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")).unwrap() {
+    for entry in std::fs::read_dir(Path::new("corpus")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(bizra_fuzz::target(&name).is_some(), "corpus/{name} belongs to no target");
     }

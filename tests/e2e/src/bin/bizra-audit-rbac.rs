@@ -124,8 +124,8 @@ fn print(verdict: &Verdict) {
     for (grant, times) in &verdict.used {
         line(grant, times.to_string());
     }
-    for grant in &verdict.by_admission {
-        line(grant, "by admission".to_owned());
+    for (grant, why) in &verdict.needed {
+        line(grant, (*why).to_owned());
     }
     for grant in &verdict.unused {
         line(grant, "UNUSED".to_owned());
@@ -137,10 +137,10 @@ fn print(verdict: &Verdict) {
         line(grant, format!("REFUSED {times} times"));
     }
     println!(
-        "{} rights: {} used, {} checked by admission only, {} unused, {} of a forbidden kind; {} asked for in vain",
-        verdict.used.len() + verdict.by_admission.len() + verdict.unused.len(),
+        "{} rights: {} used, {} needed by admission or without streaming lists, {} unused, {} of a forbidden kind; {} asked for in vain",
+        verdict.used.len() + verdict.needed.len() + verdict.unused.len(),
         verdict.used.len(),
-        verdict.by_admission.len(),
+        verdict.needed.len(),
         verdict.unused.len(),
         verdict.forbidden.len(),
         verdict.refused.len()
