@@ -9,6 +9,7 @@ pub mod api;
 pub mod certificates;
 pub mod controllers;
 pub mod kubernetes;
+pub mod ledger;
 mod memo;
 pub mod metrics;
 pub mod operator;

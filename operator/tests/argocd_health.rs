@@ -24,7 +24,7 @@ fn to_lua(lua: &Lua, value: &Value) -> LuaValue {
 }
 
 fn health(kind: &str, object: &Value) -> (String, String) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../config/argocd/{kind}/health.lua"));
+    let path = format!("../config/argocd/{kind}/health.lua");
     let lua = Lua::new();
     lua.globals().set("obj", to_lua(&lua, object)).unwrap();
     let table: Table = lua.load(std::fs::read_to_string(path).unwrap()).eval().unwrap();
@@ -48,7 +48,7 @@ fn status_of(kind: &str, object: &Value) -> String {
 
 #[test]
 fn what_the_operator_has_not_seen_is_progressing() {
-    for kind in ["network", "nodepool", "bizranode"] {
+    for kind in ["network", "nodepool", "bizranode", "validator"] {
         assert_eq!(status_of(kind, &json!({"metadata": {"generation": 1}})), "Progressing");
         // The default of the definition.
         let fresh = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}});
@@ -62,7 +62,7 @@ fn what_the_operator_has_not_seen_is_progressing() {
 
 #[test]
 fn ready_is_healthy_and_stalled_is_degraded_with_the_message() {
-    for kind in ["network", "nodepool", "bizranode"] {
+    for kind in ["network", "nodepool", "bizranode", "validator"] {
         let ready = object(2, Some(9), &[("Ready", "True", "InSync"), ("Stalled", "False", "NotStalled")]);
         assert_eq!(status_of(kind, &ready), "Healthy");
         let stalled = object(2, None, &[("Ready", "False", "NameTaken"), ("Stalled", "True", "NameTaken")]);

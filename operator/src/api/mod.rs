@@ -6,21 +6,26 @@ mod network;
 mod node_pool;
 mod node_template;
 mod schema;
+mod validator;
 
 pub use bizra_node::{
     BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference, Repair, RepairAction, RepairCause, VolumeStatus,
 };
 pub use modes::{Activity, Reconciliation, Signing};
 pub use network::{
-    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Network, NetworkPolicyMode,
-    NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus, ServiceSpec,
-    ServiceType, ValidatorCounts,
+    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, LedgerParametersSpec, Network,
+    NetworkPolicyMode, NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus,
+    ServiceSpec, ServiceType, ValidatorCounts,
 };
 pub use node_pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use node_template::{
     AutoGrowSpec, HostSpread, ImageSpec, NodeTemplate, PodMetadataSpec, PullPolicy, SecretReference, StorageSpec,
 };
 pub use schema::{definitions, validate, validate_update};
+pub use validator::{
+    NodeReference, OwnerSpec, PendingTransaction, Refusal, SagaRecord, SagaStep, UnbondingStake, Validator,
+    ValidatorDeletionPolicy, ValidatorSpec, ValidatorStatus,
+};
 
 /// API group of every kind.
 pub const GROUP: &str = "bizra.io";
@@ -55,6 +60,16 @@ pub mod condition {
     pub const FENCED: &str = "Fenced";
     /// The network has no pods, because it was told so. Only there while that is so.
     pub const HIBERNATED: &str = "Hibernated";
+    /// As much stake is reserved as the spec asks for.
+    pub const STAKE_RESERVED: &str = "StakeReserved";
+    /// The validator has its place in the registry of the chain.
+    pub const REGISTERED: &str = "Registered";
+    /// The validator is in the set computed last, with power.
+    pub const ACTIVE: &str = "Active";
+    /// The registered key is that of the node, and the node may sign with it.
+    pub const KEY_HEALTHY: &str = "KeyHealthy";
+    /// The validator signed two conflicting votes, and its key never votes again.
+    pub const JAILED: &str = "Jailed";
     /// One host or one zone runs validators with a third of the power: without it no block is finalised. Only there while
     /// that is so.
     pub const POWER_CONCENTRATED: &str = "PowerConcentrated";

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bizra_proto::parameters::Parameters;
 use k8s_openapi::{
     api::networking::v1::NetworkPolicyPeer,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -132,6 +133,62 @@ pub struct GenesisSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
     pub accounts: Vec<GenesisAccountSpec>,
+    /// Parameters of the ledger at height 0. But for the length of an epoch, owners of more than two thirds of the power can change
+    /// them on the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<LedgerParametersSpec>,
+}
+
+/// Parameters of the ledger.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerParametersSpec {
+    /// Blocks from one change of the validator set to the next. An idle chain has a block each second.
+    #[serde(default = "default_epoch_blocks")]
+    #[schemars(range(min = 32, max = 1_048_576), extend("multipleOf" = 16))]
+    pub epoch_blocks: i32,
+    /// Epochs from the release of a stake to its payment, and how long evidence counts.
+    #[serde(default = "default_unbonding_epochs")]
+    #[schemars(range(min = 1, max = 1_024))]
+    pub unbonding_epochs: i32,
+    /// Base units of stake for one unit of voting power. Each genesis validator has one unit without a stake.
+    #[serde(default = "default_stake_per_power")]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_000_i64))]
+    pub stake_per_power: i64,
+    /// Thousandths of its stake that a validator loses which signs two conflicting votes.
+    #[serde(default = "default_slash_per_mille")]
+    #[schemars(range(min = 0, max = 1_000))]
+    pub slash_per_mille: i32,
+}
+
+fn default_epoch_blocks() -> i32 {
+    4_096
+}
+
+fn default_unbonding_epochs() -> i32 {
+    64
+}
+
+fn default_stake_per_power() -> i64 {
+    1_000
+}
+
+fn default_slash_per_mille() -> i32 {
+    50
+}
+
+impl LedgerParametersSpec {
+    /// As a genesis has them.
+    pub fn of_genesis(&self) -> Parameters {
+        let number = |number: i32| u32::try_from(number).unwrap_or(0);
+        Parameters {
+            epoch_blocks: number(self.epoch_blocks).into(),
+            unbonding_epochs: number(self.unbonding_epochs),
+            stake_per_power: u64::try_from(self.stake_per_power).unwrap_or(0),
+            slash_per_mille: u16::try_from(self.slash_per_mille).unwrap_or(0),
+            ..Parameters::default()
+        }
+    }
 }
 
 /// An account of height 0.

@@ -11,7 +11,7 @@ use kube::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{BizraNode, Network, NodePool, bizra_node, network, node_pool};
+use super::{BizraNode, Network, NodePool, Validator as ValidatorKind, bizra_node, network, node_pool, validator};
 
 /// Bound of every list that states none.
 const MAX_ITEMS: u64 = 64;
@@ -20,7 +20,12 @@ const MAX_LENGTH: u64 = 1024;
 
 /// The definitions of all kinds, as installed.
 pub fn definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    Ok(vec![definition::<Network>()?, definition::<BizraNode>()?, definition::<NodePool>()?])
+    Ok(vec![
+        definition::<Network>()?,
+        definition::<BizraNode>()?,
+        definition::<NodePool>()?,
+        definition::<ValidatorKind>()?,
+    ])
 }
 
 /// Runs the CEL rules for a new object.
@@ -52,10 +57,20 @@ fn definition<K: CustomResourceExt>() -> Result<CustomResourceDefinition, serde_
     let columns = match kind.as_str() {
         "Network" => network::COLUMNS,
         "NodePool" => node_pool::COLUMNS,
+        "Validator" => validator::COLUMNS,
         _ => bizra_node::COLUMNS,
     };
     definition["spec"]["versions"][0]["additionalPrinterColumns"] =
         columns.iter().map(|(name, type_, path)| json!({"name": name, "type": type_, "jsonPath": path})).collect();
+    if kind == "Validator"
+        && let Some(columns) = definition["spec"]["versions"][0]["additionalPrinterColumns"].as_array_mut()
+    {
+        columns.extend(
+            validator::WIDE_COLUMNS
+                .iter()
+                .map(|(name, type_, path)| json!({"name": name, "type": type_, "jsonPath": path, "priority": 1})),
+        );
+    }
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     // The derived spec comes as a whole; embedded Kubernetes types carry pages of prose that would blow the size.
     bound(schema, Prose::Ours);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bizra_operator::{
-    api::{BizraNode, Network, NodePool, definitions},
+    api::{BizraNode, Network, NodePool, Validator, definitions},
     controllers::{Settings, bizra_node::heal::HealingLimits, is_installed},
     kubernetes::{Elector, LeaseSettings},
     metrics::Metrics,
@@ -195,7 +195,8 @@ async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health:
 async fn wait_for_kinds(client: &Client, namespaces: &[String]) {
     while !(is_installed::<Network>(client, namespaces).await
         && is_installed::<BizraNode>(client, namespaces).await
-        && is_installed::<NodePool>(client, namespaces).await)
+        && is_installed::<NodePool>(client, namespaces).await
+        && is_installed::<Validator>(client, namespaces).await)
     {
         tracing::warn!(
             "the custom resources of bizra.io cannot be listed yet; install crds/ or check the role bindings"

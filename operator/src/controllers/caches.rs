@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt as _;
 
 use crate::{
-    api::{BizraNode, Network, NodePool},
+    api::{BizraNode, Network, NodePool, Validator},
     kubernetes::{Cache, Cached, Debt, Target},
     resources::{labels, pod},
 };
@@ -30,6 +30,8 @@ pub struct Caches {
     pub pools: Cache<NodePool>,
     /// Nodes.
     pub nodes: Cache<BizraNode>,
+    /// Validators.
+    pub validators: Cache<Validator>,
     /// Pods of networks.
     pub pods: Cache<Pod>,
     /// Volume claims of networks.
@@ -52,6 +54,7 @@ impl Caches {
             "Network" => self.networks.owe(key, debt),
             "NodePool" => self.pools.owe(key, debt),
             "BizraNode" => self.nodes.owe(key, debt),
+            "Validator" => self.validators.owe(key, debt),
             "Pod" => self.pods.owe(key, debt),
             "PersistentVolumeClaim" => self.claims.owe(key, debt),
             "ConfigMap" => self.config_maps.owe(key, debt),
@@ -88,6 +91,7 @@ macro_rules! kept {
 kept!(Network, networks, false);
 kept!(NodePool, pools, false);
 kept!(BizraNode, nodes, false);
+kept!(Validator, validators, true);
 kept!(Pod, pods, true);
 kept!(PersistentVolumeClaim, claims, true);
 kept!(ConfigMap, config_maps, false);
@@ -150,6 +154,18 @@ impl Cached for NodePool {
 }
 
 impl Cached for BizraNode {
+    const SELECTOR: &'static str = "";
+
+    fn network(&self) -> Option<&str> {
+        Some(&self.spec.network_ref.name)
+    }
+
+    fn prune(&mut self) {
+        prune_metadata(self);
+    }
+}
+
+impl Cached for Validator {
     const SELECTOR: &'static str = "";
 
     fn network(&self) -> Option<&str> {

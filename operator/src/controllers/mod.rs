@@ -20,6 +20,7 @@ mod queue;
 pub mod quorum;
 mod reading;
 mod run;
+pub mod validator;
 mod wake;
 
 pub use context::{Context, Settings};

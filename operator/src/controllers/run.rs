@@ -27,10 +27,11 @@ use super::{
     caches::Kept,
     network, node_pool,
     queue::Queue,
+    validator,
     wake::{Queues, Wakes},
 };
 use crate::{
-    api::{BizraNode, Network, NodePool},
+    api::{BizraNode, Network, NodePool, Validator},
     kubernetes::follow,
     planted::{self, Bug},
     probe::NodeKey,
@@ -79,6 +80,7 @@ pub async fn run(
         watch::<Network>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<NodePool>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<BizraNode>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
+        watch::<Validator>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<Pod>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<PersistentVolumeClaim>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
         watch::<ConfigMap>(&mut watches, &context, &queues, namespace.as_ref(), &listed);
@@ -127,6 +129,7 @@ async fn work_until(context: &Arc<Context>, queues: &Arc<Queues>, stop: &Stop) -
     let mut workers = JoinSet::new();
     for _ in 0..context.settings.concurrency {
         let (of_networks, of_pools, of_nodes) = (Arc::clone(queues), Arc::clone(queues), Arc::clone(queues));
+        let (of_validators, its_context, its_stop) = (Arc::clone(queues), Arc::clone(context), stop.clone());
         let (context, stop) = (Arc::clone(context), stop.clone());
         let (and_context, and_stop) = (Arc::clone(&context), stop.clone());
         let (pool_context, pool_stop) = (Arc::clone(&context), stop.clone());
@@ -135,6 +138,10 @@ async fn work_until(context: &Arc<Context>, queues: &Arc<Queues>, stop: &Stop) -
             async move { work("BizraNode", &of_nodes.nodes, &and_context, and_stop, bizra_node::reconcile).await };
         let pools =
             async move { work("NodePool", &of_pools.pools, &pool_context, pool_stop, node_pool::reconcile).await };
+        let validators = async move {
+            work("Validator", &of_validators.validators, &its_context, its_stop, validator::reconcile).await;
+        };
+        workers.spawn(Box::pin(validators));
         workers.spawn(Box::pin(networks));
         workers.spawn(Box::pin(pools));
         workers.spawn(Box::pin(nodes));
@@ -237,9 +244,11 @@ async fn gauge(context: &Context, queues: &Queues) {
         set(&metrics.queue_depth, "Network", queues.networks.depth());
         set(&metrics.queue_depth, "NodePool", queues.pools.depth());
         set(&metrics.queue_depth, "BizraNode", queues.nodes.depth());
+        set(&metrics.queue_depth, "Validator", queues.validators.depth());
         set(&metrics.cached_objects, "Network", caches.networks.len());
         set(&metrics.cached_objects, "NodePool", caches.pools.len());
         set(&metrics.cached_objects, "BizraNode", caches.nodes.len());
+        set(&metrics.cached_objects, "Validator", caches.validators.len());
         set(&metrics.cached_objects, "Pod", caches.pods.len());
         set(&metrics.cached_objects, "PersistentVolumeClaim", caches.claims.len());
         set(&metrics.cached_objects, "ConfigMap", caches.config_maps.len());

@@ -18,7 +18,7 @@ use super::{
     queue::{Key, Queue},
 };
 use crate::{
-    api::{BizraNode, Network, NodePool},
+    api::{BizraNode, Network, NodePool, Validator},
     kubernetes::{Change, key_of},
     planted::{self, Bug},
     resources::{config_map, labels, names, pod},
@@ -37,6 +37,7 @@ pub(super) struct Queues {
     pub(super) networks: Queue,
     pub(super) pools: Queue,
     pub(super) nodes: Queue,
+    pub(super) validators: Queue,
 }
 
 impl Queues {
@@ -62,6 +63,15 @@ impl Queues {
     fn pools_of(&self, context: &Context, metadata: &ObjectMeta, network: &str) {
         for pool in context.caches.pools.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
             self.pool(metadata, &pool.name_any());
+        }
+    }
+
+    fn validators_of(&self, context: &Context, metadata: &ObjectMeta, network: &str, node: Option<&str>) {
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        for validator in context.caches.validators.of_network(namespace, network) {
+            if node.is_none_or(|node| validator.spec.node_ref.name == node) {
+                self.validators.wake(key_of(validator.as_ref()), NETWORK_DELAY);
+            }
         }
     }
 
@@ -109,6 +119,7 @@ impl Wakes for Network {
         if !compares(change, is_same) {
             queues.nodes_of(context, &network.metadata, &network.name_any());
             queues.pools_of(context, &network.metadata, &network.name_any());
+            queues.validators_of(context, &network.metadata, &network.name_any(), None);
         }
     }
 }
@@ -148,10 +159,23 @@ impl Wakes for BizraNode {
             is_same(&old.metadata, &new.metadata) && old.spec == new.spec && told(old) == told(new)
         };
         if !compares(change, is_same) {
-            queues.network(&node.metadata, Some(&node.spec.network_ref.name));
+            let network = &node.spec.network_ref.name;
+            queues.network(&node.metadata, Some(network));
+            queues.validators_of(context, &node.metadata, network, Some(&node.name_any()));
             for pool in change.old.iter().chain(&change.new).filter_map(|node| owner_of::<NodePool>(&node.metadata)) {
                 queues.pool(&node.metadata, pool);
             }
+        }
+    }
+}
+
+impl Wakes for Validator {
+    fn wake(change: &Change<Self>, context: &Context, queues: &Queues) {
+        let Some(validator) = change.new.as_ref().or(change.old.as_ref()) else { return };
+        if change.new.is_none() {
+            context.forget(&validator.uid().unwrap_or_default());
+        } else if !change.is_own_report {
+            queues.validators.wake(key_of(validator.as_ref()), NODE_DELAY);
         }
     }
 }

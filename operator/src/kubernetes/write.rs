@@ -191,6 +191,11 @@ impl Write {
         Self::Evict { target: Target::of(pod), uid, resource_version }
     }
 
+    /// Patches a pod whatever its version: its kubelet writes its status all the time, and only the uid matters.
+    pub fn merge_pod(pod: &Pod, patch: Value) -> Self {
+        Self::Merge { target: Target::of(pod), patch, uid: pod.uid().unwrap_or_default(), resource_version: None }
+    }
+
     /// Patches `object` as it was observed.
     pub fn merge<K: Resource<DynamicType = ()>>(object: &K, patch: Value) -> Self {
         Self::Merge {

@@ -166,6 +166,13 @@ impl Probes {
         }
     }
 
+    /// A connection to the node in this pod and to no other, over which it can be asked for more than its status; none if it is
+    /// not known how to reach it.
+    pub fn channel(&self, key: &NodeKey, pod_uid: &str) -> Option<Channel> {
+        let question = self.question(key).filter(|question| question.target.pod_uid == pod_uid)?;
+        poller::connection(&question).ok().map(|connection| connection.channel)
+    }
+
     /// Makes a network's authorities known, so that its nodes can be asked. Until then they stay unasked: after a start
     /// of the operator a node may well be met before its network.
     pub fn trust(&self, network_uid: &str, trust: Trust) {

@@ -9,7 +9,10 @@ use futures::{StreamExt, stream};
 use prometheus::IntCounterVec;
 use tokio::sync::mpsc;
 
-use super::{Connection, Keep, NodeKey, Probes, QUESTIONS_PER_SECOND, Question, Word, client};
+use super::{
+    Connection, Keep, NodeKey, Probes, QUESTIONS_PER_SECOND, Question, Trusted, Word,
+    client::{self, ProbeError},
+};
 
 /// Longest time between two looks at who is to be asked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,21 +64,18 @@ pub async fn poll_forever(
     }
 }
 
-pub(super) async fn put(question: &Question, timeout: Duration) -> (Word, Option<Connection>) {
+/// The connection that is there, or another one.
+pub(super) fn connection(question: &Question) -> Result<Connection, ProbeError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let known = question.connection.clone().filter(|connection| now < connection.renew_at);
-    let connection = match known {
-        Some(connection) => connection,
-        None => match client::connect(
-            &question.key.1,
-            &question.target,
-            &question.trusted.trust,
-            &question.trusted.tls,
-            now,
-        ) {
-            Ok(connection) => connection,
-            Err(error) => return (Word::Unknown(error.to_string()), None),
-        },
+    let Trusted { trust, tls } = question.trusted.as_ref();
+    known.map_or_else(|| client::connect(&question.key.1, &question.target, trust, tls, now), Ok)
+}
+
+pub(super) async fn put(question: &Question, timeout: Duration) -> (Word, Option<Connection>) {
+    let connection = match connection(question) {
+        Ok(connection) => connection,
+        Err(error) => return (Word::Unknown(error.to_string()), None),
     };
     match tokio::time::timeout(timeout, client::ask(connection.channel.clone())).await {
         Ok(Ok(status)) => (Word::Status(Box::new(status)), Some(connection)),

@@ -574,6 +574,7 @@ impl Planner<'_> {
             return Ok(());
         }
         self.touch(existing);
+        self.count_in_budget(existing);
         let due = match (self.plan.healing.next, &self.plan.healing.repair) {
             (Next::Act, Some(repair)) => Some((repair.clone(), self.leave_to_repair(repair))),
             _ => None,
@@ -659,12 +660,23 @@ impl Planner<'_> {
             && pod::annotation(&existing.metadata, labels::DOCUMENTS) != Some(&documents)
         {
             let patch = json!({"metadata": {"annotations": {labels::DOCUMENTS: documents}}});
-            let mut write = Write::merge(existing, patch);
-            // The kubelet writes the pod's status all the time; only the uid matters here.
-            if let Write::Merge { resource_version, .. } = &mut write {
-                *resource_version = None;
-            }
-            self.step(write, None);
+            self.step(Write::merge_pod(existing, patch), None);
+        }
+    }
+
+    /// The disruption budget counts whoever votes, and finds it by its label: the pod of a node that came to vote later was made
+    /// as that of a full node.
+    fn count_in_budget(&mut self, existing: &Pod) {
+        let votes = match &self.observed.word {
+            Word::Status(said) if said.total_power > 0 => said.power > 0,
+            _ => !quorum::is_full_node(self.node),
+        };
+        let component = if votes { Component::Validator } else { self.component() };
+        // Until it has said what it is, it stays what it was.
+        let is_known = self.node.status.as_ref().is_some_and(|status| status.power.is_some());
+        if is_known && pod::label(&existing.metadata, labels::COMPONENT) != Some(component.label()) {
+            let patch = json!({"metadata": {"labels": {labels::COMPONENT: component.label()}}});
+            self.step(Write::merge_pod(existing, patch), None);
         }
     }
 

@@ -413,3 +413,35 @@ fn a_full_volume_is_grown_although_its_node_has_stopped_and_only_as_far_as_allow
     let told = plan_.healing.trouble.unwrap();
     assert!(told.word == "VolumeFull" && told.message.contains("storage.autoGrow"), "{told:?}");
 }
+
+#[test]
+fn the_budget_finds_the_pod_of_a_node_that_came_to_vote_and_loses_it_when_it_stopped() {
+    let full = |power: Option<&str>| {
+        let mut node = node(0);
+        node.metadata.owner_references = None;
+        node.status = Some(BizraNodeStatus { power: power.map(str::to_owned), ..BizraNodeStatus::default() });
+        node
+    };
+    let mut observed = node_observed();
+    observed.claim = Some(claim_of(0));
+    let first = plan(&full(None), &observed, &default_image()).unwrap();
+    observed.config = Some(written(&first.steps[0].write));
+    let mut pod: Pod = written(&first.steps[1].write);
+    pod.metadata.uid = Some("pod-0".to_owned());
+    observed.pod = Some(pod);
+    let labelled = |observed: &Observed, power: Option<&str>| {
+        let steps = plan(&full(power), observed, &default_image()).unwrap().steps;
+        let patches = steps.into_iter().filter_map(|step| match step.write {
+            Write::Merge { patch, .. } => Some(patch["metadata"]["labels"][labels::COMPONENT].as_str()?.to_owned()),
+            _ => None,
+        });
+        patches.collect::<Vec<_>>()
+    };
+    assert_eq!(labelled(&observed, None), Vec::<String>::new());
+    assert_eq!(labelled(&observed, Some("0")), Vec::<String>::new());
+    assert_eq!(labelled(&observed, Some("1")), ["validator"]);
+    let labels = observed.pod.as_mut().unwrap().metadata.labels.as_mut().unwrap();
+    labels.insert(labels::COMPONENT.to_owned(), "validator".to_owned());
+    assert_eq!(labelled(&observed, Some("1")), Vec::<String>::new());
+    assert_eq!(labelled(&observed, Some("0")), [Component::FullNode.label()]);
+}

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
 
 use crate::{
-    api::Network,
+    api::{LedgerParametersSpec, Network},
     controllers::{
         conditions::Reason,
         key_report::{self, KeyReading},
@@ -231,7 +231,12 @@ fn compose(network: &Network, readings: Vec<(String, KeyReading)>, time_millisec
             .iter()
             .map(|account| GenesisAccount { address: account.address.clone(), balance: account.balance.clone() })
             .collect(),
-        parameters: Parameters::default(),
+        parameters: network
+            .spec
+            .genesis
+            .parameters
+            .as_ref()
+            .map_or_else(Parameters::default, LedgerParametersSpec::of_genesis),
     };
     match genesis.check() {
         Ok(()) => Ceremony::Compose(genesis),

@@ -286,12 +286,18 @@ impl Planner<'_> {
     }
 
     fn budget(&mut self) -> Result<(), ReconcileError> {
-        let powers = match &self.plan.ceremony {
+        let mut powers: Vec<u64> = match &self.plan.ceremony {
             Ceremony::Done { genesis, .. } | Ceremony::Compose(genesis) => {
                 genesis.validators.iter().filter_map(bizra_proto::ceremony::GenesisValidator::power).collect()
             }
             Ceremony::Waiting(_) | Ceremony::Stalled(_) => vec![1; self.plan.validators.len()],
         };
+        // Whoever came to vote later.
+        let others = self.observed.nodes.iter().filter(|node| {
+            node.spec.network_ref.name == self.name && ownership(&node.metadata, self.network) != Ownership::Ours
+        });
+        let power = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
+        powers.extend(others.filter_map(power).filter(|power| *power > 0));
         let live = self.observed.budget.as_ref();
         let desired = budget::disruption_budget(self.network, &self.name, &self.namespace, &powers);
         if self.may_have(live.map(|live| &live.metadata), "PodDisruptionBudget", &desired.name_any())

@@ -258,3 +258,27 @@ fn an_authority_that_cannot_be_read_is_told_of_and_nothing_is_made_in_its_place(
     assert_eq!(targets(&plan), Vec::<String>::new());
     assert!(plan.authorities.trust().is_none(), "what the operator believes stays as it is");
 }
+
+#[test]
+fn whoever_came_to_vote_later_counts_in_the_budget() {
+    let settled = world_after(9);
+    let mut fifth = settled.nodes[0].clone();
+    (fifth.metadata.name, fifth.metadata.owner_references) = (Some("fifth".to_owned()), None);
+    for (power, least) in [("0", None), ("1", Some(4)), ("3", Some(5))] {
+        let status = crate::api::BizraNodeStatus { power: Some(power.to_owned()), ..Default::default() };
+        let mut observed = settled.clone();
+        observed.nodes.push(BizraNode { status: Some(status), ..fifth.clone() });
+        let budgets = plan_of(&network("demo-1"), &observed).steps.into_iter().filter_map(|step| match step {
+            Step::Write(write, _) if write.target().kind() == "PodDisruptionBudget" => {
+                let budget: k8s_openapi::api::policy::v1::PodDisruptionBudget = written(&write);
+                Some(serde_json::to_value(budget.spec.unwrap().min_available).unwrap())
+            }
+            _ => None,
+        });
+        assert_eq!(
+            budgets.collect::<Vec<_>>(),
+            least.map(|least| json!(least)).into_iter().collect::<Vec<_>>(),
+            "{power}"
+        );
+    }
+}

@@ -319,18 +319,14 @@ impl<'a> Planner<'a> {
             match roster::leaving(member.node, self.observed) {
                 Leaving::Free => {
                     let claim = names::claim(name);
-                    let event = match roster::lost_since(self.pool, member.node, self.observed) {
-                        Some(since) => {
-                            let host = member.pod.map(hosts::host).unwrap_or_default();
-                            let message = format!(
-                                "deleted BizraNode {name}, whose host {host} has not been heard of since {since}; another takes its place, and its volume claim {claim} stays"
-                            );
-                            Reason::new("NodeReplaced", message)
-                        }
-                        None => {
-                            let message = format!("deleted BizraNode {name}; its volume claim {claim} stays");
-                            Reason::new("NodeRemoved", message)
-                        }
+                    let event = if let Some(since) = roster::lost_since(self.pool, member.node, self.observed) {
+                        let host = member.pod.map(hosts::host).unwrap_or_default();
+                        let message = format!(
+                            "deleted BizraNode {name}, whose host {host} has not been heard of since {since}; another takes its place, and its volume claim {claim} stays"
+                        );
+                        Reason::new("NodeReplaced", message)
+                    } else {
+                        Reason::new("NodeRemoved", format!("deleted BizraNode {name}; its volume claim {claim} stays"))
                     };
                     self.plan.steps.push(Step { write: Write::delete(member.node), event: Some(event) });
                 }

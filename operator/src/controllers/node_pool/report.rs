@@ -90,11 +90,8 @@ pub fn status(pool: &NodePool, observed: &Observed, plan: &Plan, failure: Option
     let old = pool.status.clone().unwrap_or_default();
     let generation = pool.metadata.generation.unwrap_or(0);
     let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, pool) == Ownership::Ours);
-    let tally = Tally {
-        nodes: ours.collect(),
-        wanted: roster::names(pool, observed),
-        revision: plan.revision.as_deref(),
-    };
+    let tally =
+        Tally { nodes: ours.collect(), wanted: roster::names(pool, observed), revision: plan.revision.as_deref() };
     let (is_ready, reason) = readiness(plan, &tally);
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, Truth::from(is_ready), &reason);

@@ -40,7 +40,11 @@ fn a_node_on_a_lost_host_is_made_anew_under_another_name_when_two_have_missed_it
         steps(&pool, &observed)
     };
     let said = |power| bizra_proto::v1::NodeStatus { power, total_power: 4, ..bizra_proto::v1::NodeStatus::default() };
-    assert_eq!(with_word(Word::Status(Box::new(said(0)))), Vec::<String>::new(), "it answers: only its kubelet is away");
+    assert_eq!(
+        with_word(Word::Status(Box::new(said(0)))),
+        Vec::<String>::new(),
+        "it answers: only its kubelet is away"
+    );
     assert_eq!(with_word(Word::Unasked), Vec::<String>::new(), "the operator has not asked yet");
     let mut unready = after(&observed, 300);
     unready.pods[0].status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "False".to_owned();
@@ -80,7 +84,9 @@ fn a_replacement_stays_and_the_name_is_free_when_the_pod_is_gone_from_its_host()
 
 #[test]
 fn when_hosts_go_one_after_the_other_no_more_nodes_are_made_than_come_up() {
-    for (bound, expected) in [(1, ["readers-1", "readers-2", "readers-3"]), (2, ["readers-2", "readers-3", "readers-4"])] {
+    for (bound, expected) in
+        [(1, ["readers-1", "readers-2", "readers-3"]), (2, ["readers-2", "readers-3", "readers-4"])]
+    {
         let pool = pool(&json!({"replicas": 3, "maxUnavailable": bound}));
         let mut observed = pool_observed(&pool, 0..3);
         for name in ["readers-0", "readers-1", "readers-2"] {

@@ -1,0 +1,52 @@
+//! `Validator`: an account and its stake become a validator of the chain, and come back. The saga is read off the finalised state
+//! (see [`saga`]); a transaction is written into the status before it is submitted.
+
+mod act;
+pub mod observe;
+pub mod plan;
+pub mod report;
+pub mod saga;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::ResourceExt as _;
+
+use self::report::Reported;
+use super::{Action, Context, ReconcileError, Source};
+use crate::api::Validator;
+
+/// How soon a validator is looked at again whose transaction is under way.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// How soon one is looked at again that is not as it should be, for another reason.
+const SOON: Duration = Duration::from_secs(5);
+
+/// How soon one is looked at again that is: the chain changes without a word to the operator.
+const LATER: Duration = Duration::from_secs(30);
+
+/// One reconciliation.
+pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let uid = validator.uid().unwrap_or_default();
+    // What cannot be taken back is a transaction, and that goes through the status, whose version is checked.
+    let Some(validator) = observe::validator(&context, Source::Cache, &validator).await? else {
+        context.forget(&uid);
+        return Ok(Action::await_change());
+    };
+    let observed = observe::observe(&context, Source::Cache, &validator).await?;
+    let plan = plan::plan(&validator, &observed);
+    let outcome = act::act(&context, &validator, &observed, plan.step.as_ref()).await;
+    if plan.step == Some(plan::Step::LetGo) && outcome.is_ok() {
+        return Ok(Action::await_change());
+    }
+    let reported = report::report(&context, &validator, &observed, &plan, outcome.as_ref()).await?;
+    outcome?;
+    context.succeeded(&uid);
+    let unbonds = matches!(&observed.view, Some(Ok(view)) if !view.validator.unbonding.is_empty());
+    let wait = match (reported, &plan.step) {
+        (Reported::Prepared, _) => Duration::ZERO,
+        (_, Some(_)) => UNDER_WAY,
+        (Reported::Ready, None) if !unbonds => LATER,
+        (Reported::Ready | Reported::NotReady, None) => SOON,
+    };
+    Ok(Action::requeue(super::context::jittered(wait, &uid)))
+}

@@ -1,0 +1,162 @@
+//! The validator's owner, its node, and what the chain knows of them.
+
+use bizra_transaction::{Address, TransactionId};
+use k8s_openapi::{
+    api::core::v1::{Pod, Secret},
+    jiff::Timestamp,
+};
+use kube::{Api, ResourceExt as _};
+use tonic::transport::Channel;
+
+use crate::{
+    api::{BizraNode, Network, Validator},
+    controllers::{Context, ReconcileError, Source, conditions::Reason, quorum, reading},
+    ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
+    probe::Word,
+};
+
+/// All a plan is made from, and what carries it out.
+pub struct Observed {
+    /// Time of the observation.
+    pub now: Timestamp,
+    /// The validator's Network, if it is there.
+    pub network: Option<Network>,
+    /// What its node says.
+    pub word: Word,
+    /// A connection to it.
+    pub channel: Option<Channel>,
+    /// The owner's key, or why there is none.
+    pub owner: Result<OwnerKey, Reason>,
+    /// An older Validator of the same account.
+    pub elder: Option<String>,
+    /// What the chain knows of the account; none while the account is not known.
+    pub view: Option<Result<OwnerView, LedgerError>>,
+    /// Whom to ask and to tell.
+    pub ledger: Ledger,
+}
+
+impl Observed {
+    /// The account: the one the status names, or else that of the key.
+    pub fn address(&self, validator: &Validator) -> Option<Address> {
+        known_address(validator).or_else(|| self.owner.as_ref().ok().map(OwnerKey::address))
+    }
+}
+
+fn known_address(validator: &Validator) -> Option<Address> {
+    let address = validator.status.as_ref()?.address.as_deref()?;
+    bizra_proto::ceremony::decode_hex(address).map(Address)
+}
+
+/// The validator as it is now; none if it is gone or another one.
+pub async fn validator(
+    context: &Context,
+    source: Source,
+    validator: &Validator,
+) -> Result<Option<Validator>, ReconcileError> {
+    let namespace = validator.namespace().unwrap_or_default();
+    let name = validator.name_any();
+    let live: Option<Validator> = reading::one(context, source, &namespace, &name, "the Validator").await?;
+    Ok(live.filter(|live| live.uid() == validator.uid()))
+}
+
+/// Reads everything.
+pub async fn observe(context: &Context, source: Source, validator: &Validator) -> Result<Observed, ReconcileError> {
+    let namespace = validator.namespace().unwrap_or_default();
+    let of = &validator.spec.network_ref.name;
+    let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
+    let nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
+    let pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
+    let owner = owner(context, &namespace, validator).await?;
+
+    let reach = |node: &BizraNode| {
+        let pod = pods.iter().find(|pod| pod.name_any() == node.name_any() && quorum::container_runs(pod))?;
+        let (key, uid) = ((namespace.clone(), node.name_any()), pod.uid()?);
+        Some((context.probes.latest(&key, &uid), context.probes.channel(&key, &uid)?))
+    };
+    let voters = nodes.iter().filter_map(|node| {
+        let (Word::Status(said), channel) = reach(node)? else { return None };
+        Some(Asked {
+            name: node.name_any(),
+            power: said.power,
+            total_power: said.total_power,
+            height: said.finalized_height,
+            channel,
+        })
+    });
+    let ledger = Ledger::new(voters.collect());
+    let node = nodes.iter().find(|node| node.name_any() == validator.spec.node_ref.name);
+    let (word, channel) = match node.and_then(reach) {
+        Some((word, channel)) => (word, Some(channel)),
+        None => (Word::Unknown("it does not run".to_owned()), None),
+    };
+
+    let address = known_address(validator).or_else(|| owner.as_ref().ok().map(OwnerKey::address));
+    let elder = address.and_then(|address| elder(context, &namespace, validator, address));
+    let pending = validator.status.as_ref().and_then(|status| status.transaction.as_ref());
+    let pending = pending.and_then(|pending| bizra_proto::ceremony::decode_hex(&pending.id)).map(TransactionId);
+    let view = match address {
+        Some(address) => Some(ledger.owner(address, pending).await),
+        None => None,
+    };
+    Ok(Observed { now: Timestamp::now(), network, word, channel, owner, elder, view, ledger })
+}
+
+/// The name of a Validator of the same account and network that was there before.
+fn elder(context: &Context, namespace: &str, validator: &Validator, address: Address) -> Option<String> {
+    let age = |validator: &Validator| (validator.creation_timestamp(), validator.uid());
+    let others = context.caches.validators.of_network(namespace, &validator.spec.network_ref.name);
+    let same = |other: &Validator| known_address(other) == Some(address) && other.uid() != validator.uid();
+    others.iter().find(|other| same(other) && age(other) < age(validator)).map(|other| other.name_any())
+}
+
+/// What to run so that the operator may read Secrets here. The API server's refusal names the account the operator has, and the
+/// chart names the role after it.
+fn how_to_allow(refusal: &str, namespace: &str) -> String {
+    let account = refusal.split("system:serviceaccount:").nth(1).and_then(|rest| rest.split('"').next());
+    let Some((operator, account)) = account.and_then(|account| account.split_once(':')) else {
+        return format!("the operator may not read Secrets in this namespace: {refusal}");
+    };
+    format!(
+        "the operator may not read Secrets in this namespace; allow it: kubectl create rolebinding {account}-owners --clusterrole={account}-owners --serviceaccount={operator}:{account} --namespace {namespace}"
+    )
+}
+
+/// The owner's key. Secrets are read one by one and never kept.
+async fn owner(
+    context: &Context,
+    namespace: &str,
+    validator: &Validator,
+) -> Result<Result<OwnerKey, Reason>, ReconcileError> {
+    let wanted = &validator.spec.owner;
+    let name = &wanted.secret_name;
+    let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    let secret = match api.get_opt(name).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => {
+            let message =
+                format!("there is no Secret {name}; create it with the owner's key under {}", wanted.secret_key);
+            return Ok(Err(Reason::new("SecretMissing", message)));
+        }
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            return Ok(Err(Reason::new("SecretsForbidden", how_to_allow(&status.message, namespace))));
+        }
+        Err(source) => return Err(ReconcileError::Observe { what: "the owner's Secret", source }),
+    };
+    Ok(OwnerKey::read(&secret, &wanted.secret_key)
+        .map_err(|error| Reason::new("SecretMalformed", format!("Secret {name} cannot be used: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_learns_what_to_run() {
+        let refusal =
+            r#"secrets "owner" is forbidden: User "system:serviceaccount:bizra-system:bizra" cannot get resource"#;
+        let told = how_to_allow(refusal, "ledger");
+        let command = "kubectl create rolebinding bizra-owners --clusterrole=bizra-owners --serviceaccount=bizra-system:bizra --namespace ledger";
+        assert!(told.ends_with(command), "{told}");
+        assert!(how_to_allow("no", "ledger").ends_with("no"));
+    }
+}

@@ -1,0 +1,245 @@
+//! A fifth validator joins the chain, changes its stake, moves to another node and leaves with its money, while clients are served.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use bizra_e2e::{
+    scene::{Scene, SceneError, from_root, small_network},
+    stage::{NETWORK, Stage},
+};
+use bizra_operator::{
+    api::{BizraNode, HostSpread, SagaStep, Validator, ValidatorStatus, condition},
+    controllers::conditions::{find, is_true},
+};
+use ed25519_zebra::{SigningKey, VerificationKeyBytes};
+use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+type Outcome = Result<(), SceneError>;
+
+/// What the owner has at the beginning.
+const BALANCE: u64 = 5_000;
+const OWNER: [u8; 32] = [77; 32];
+/// Time for a step that waits for an epoch or two.
+const PATIENCE_SECONDS: u64 = 90;
+
+fn owner() -> String {
+    hex::encode(<[u8; 32]>::from(VerificationKeyBytes::from(&SigningKey::from(OWNER))))
+}
+
+async fn status(scene: &Scene) -> Result<ValidatorStatus, SceneError> {
+    Ok(scene.api::<Validator>().get("fifth").await?.status.unwrap_or_default())
+}
+
+/// Waits until the status of the present spec is as it should be.
+async fn wait_until(scene: &Scene, what: &str, is_so: impl Fn(&ValidatorStatus) -> bool) -> Outcome {
+    scene
+        .wait(what, PATIENCE_SECONDS, || async {
+            let validator = scene.api::<Validator>().get("fifth").await?;
+            let status = validator.status.unwrap_or_default();
+            let is_current = Some(status.observed_generation) == validator.metadata.generation;
+            Ok(if is_current && is_so(&status) { Ok(()) } else { Err(format!("{status:?}")) })
+        })
+        .await
+}
+
+fn is_ready(status: &ValidatorStatus) -> bool {
+    is_true(&status.conditions, condition::READY)
+}
+
+async fn change(scene: &Scene, spec: Value) -> Outcome {
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    scene.api::<Validator>().patch("fifth", &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+/// What the chain says of the owner's validator, by a node's word.
+async fn on_chain(scene: &Scene) -> Result<Value, SceneError> {
+    scene.ask("demo-v0", &format!("/v1/validators/{}", owner())).await
+}
+
+async fn balance(scene: &Scene) -> Result<u64, SceneError> {
+    let account = scene.ask("demo-v0", &format!("/v1/accounts/{}", owner())).await?;
+    let balance = account["balance"].as_str().and_then(|text| text.parse().ok());
+    balance.ok_or_else(|| SceneError::Unexpected(format!("{account}")))
+}
+
+async fn full_node(stage: &Stage, name: &str) -> Outcome {
+    let mut node = BizraNode::new(name, stage.scene.api::<BizraNode>().get("demo-v0").await?.spec);
+    node.spec.template.host_spread = HostSpread::Preferred;
+    stage.scene.api::<BizraNode>().create(&PostParams::default(), &node).await?;
+    stage.scene.wait_node_ready(name, 120).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_money() -> Outcome {
+    let mut stage = Stage::start("validators", |network| {
+        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 2});
+        let accounts = network["spec"]["genesis"]["accounts"].as_array_mut().unwrap();
+        accounts.push(json!({"address": owner(), "balance": BALANCE.to_string()}));
+    })
+    .await?;
+    let validators = stage.scene.api::<Validator>();
+    full_node(&stage, "fifth").await?;
+    full_node(&stage, "sixth").await?;
+
+    let secret = json!({"metadata": {"name": "owner"}, "stringData": {"owner.key": hex::encode(OWNER)}});
+    let secret: Secret = serde_json::from_value(secret).unwrap();
+    stage.scene.api::<Secret>().create(&PostParams::default(), &secret).await?;
+    let validator = json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "fifth"},
+        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": "fifth"}, "owner": {"secretName": "owner"}, "stake": "1000"},
+    });
+    let parameters = PatchParams::apply("e2e").validation_strict();
+    stage.begin();
+    validators.patch("fifth", &parameters, &Patch::Apply(&validator)).await?;
+    // The operator has no right to read Secrets here, and says how to give it.
+    wait_until(&stage.scene, "the operator asks for the right", |status| {
+        find(&status.conditions, condition::READY).is_some_and(|told| told.reason == "SecretsForbidden")
+    })
+    .await?;
+    let told = status(&stage.scene).await?;
+    let message = find(&told.conditions, condition::STALLED).unwrap().message.clone();
+    let command = message.split_once("allow it: ").unwrap().1.to_owned();
+    let namespace = stage.scene.namespace.clone();
+    assert!(
+        command.starts_with("kubectl create rolebinding") && command.ends_with(&format!("--namespace {namespace}"))
+    );
+    let done = tokio::process::Command::new("bash").args(["-c", &command]).output().await.unwrap();
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(stage.scene.names::<RoleBinding>().await?.len(), 1);
+
+    wait_until(&stage.scene, "it validates", is_ready).await?;
+    let joined = status(&stage.scene).await?;
+    let steps: Vec<SagaStep> =
+        joined.history.iter().filter(|done| done.failure.is_none()).map(|done| done.step).collect();
+    assert_eq!(steps, [SagaStep::ReserveStake, SagaStep::RegisterValidator, SagaStep::ActivateValidator]);
+    assert_eq!((joined.power.as_deref(), joined.stake.as_deref()), (Some("1"), Some("1000")), "{joined:?}");
+    assert_eq!(balance(&stage.scene).await?, BALANCE - 1_000);
+    stage.end("a fifth validator joins").await?;
+
+    stage.begin();
+    stage
+        .scene
+        .wait("it has proposed a block", 60, || async {
+            let said = on_chain(&stage.scene).await?;
+            Ok(if said["turnsLed"].as_u64() > Some(0) { Ok(()) } else { Err(said.to_string()) })
+        })
+        .await?;
+    stage.scene.wait_node_ready("fifth", 30).await?;
+    stage.end("the fifth validator proposes").await?;
+
+    stage.begin();
+    change(&stage.scene, json!({"stake": "1700"})).await?;
+    wait_until(&stage.scene, "the stake is topped up", |status| {
+        is_ready(status) && status.stake.as_deref() == Some("1700")
+    })
+    .await?;
+    change(&stage.scene, json!({"stake": "1200"})).await?;
+    wait_until(&stage.scene, "the rest has unbonded", |status| {
+        is_ready(status) && status.stake.as_deref() == Some("1200") && status.unbonding.is_empty()
+    })
+    .await?;
+    assert_eq!(balance(&stage.scene).await?, BALANCE - 1_200);
+    stage.end("stake topped up and unbonded").await?;
+
+    stage.begin();
+    change(&stage.scene, json!({"nodeRef": {"name": "sixth"}})).await?;
+    let key = stage.scene.api::<BizraNode>().get("sixth").await?.status.and_then(|status| status.public_key);
+    wait_until(&stage.scene, "it validates with the other node", |status| is_ready(status) && status.public_key == key)
+        .await?;
+    assert_eq!(on_chain(&stage.scene).await?["nodeName"], "sixth");
+    stage.end("moved to another node").await?;
+
+    stage.begin();
+    validators.delete("fifth", &DeleteParams::default()).await?;
+    stage
+        .scene
+        .wait("the validator has left with its stake", PATIENCE_SECONDS, || async {
+            Ok(match validators.get_opt("fifth").await? {
+                None => Ok(()),
+                Some(left) => Err(format!("{:?}", left.status)),
+            })
+        })
+        .await?;
+    assert_eq!(balance(&stage.scene).await?, BALANCE, "to the last unit");
+    assert_eq!(on_chain(&stage.scene).await?["registered"], false);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stage.end("the fifth validator leaves").await?;
+    stage.finish().await
+}
+
+/// The commands of a document: its blocks marked `sh`, in order, as one script.
+fn commands_of(document: &str) -> String {
+    let blocks = document.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+#[ignore = "some minutes on an idle chain; `make e2e` has it"]
+async fn the_tutorial_runs_as_it_is_written() -> Outcome {
+    let scene = Scene::start("tutorial").await?;
+    let folder = tempfile::tempdir().unwrap();
+    // The namespace is the reader's own.
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::copy(std::env::var("KUBECONFIG").unwrap(), &kubeconfig).unwrap();
+    let node = std::path::PathBuf::from(std::env::var("BIZRA_NODE_BINARY").unwrap());
+    let path = format!("{}:{}", node.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let tutorial = std::fs::read_to_string(from_root("docs/add-a-validator.md")).unwrap();
+    let namespace = &scene.namespace;
+    let script = format!(
+        "set -euxo pipefail\nkubectl config set-context --current --namespace {namespace}\n{}",
+        commands_of(&tutorial)
+    );
+    let output = tokio::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .env("KUBECONFIG", &kubeconfig)
+        .env("PATH", path)
+        .output()
+        .await
+        .unwrap();
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(output.status.success(), "{error}");
+    for told in ["ReserveStake", "RegisterValidator", "ActivateValidator", "KeyOfNode"] {
+        assert!(out.contains(told), "`kubectl describe` does not say {told}");
+    }
+    scene.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute; `make e2e` has it"]
+async fn a_namespace_with_a_validator_in_mid_saga_goes() -> Outcome {
+    let scene = Scene::start("wedged").await?;
+    let mut network = small_network("wedged-1")?;
+    network["spec"]["genesis"] = json!({"accounts": [{"address": owner(), "balance": "5000"}]});
+    scene.apply(&network).await?;
+    scene.wait_ready(NETWORK, 120).await?;
+    let secret = json!({"metadata": {"name": "owner"}, "stringData": {"owner.key": hex::encode(OWNER)}});
+    let secret: Secret = serde_json::from_value(secret).unwrap();
+    scene.api::<Secret>().create(&PostParams::default(), &secret).await?;
+    let binding = json!({
+        "metadata": {"name": "owners"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bizra-owners"},
+        "subjects": [{"kind": "ServiceAccount", "name": "bizra", "namespace": "bizra-system"}],
+    });
+    let binding: RoleBinding = serde_json::from_value(binding).unwrap();
+    scene.api::<RoleBinding>().create(&PostParams::default(), &binding).await?;
+    // Its node is not there, so the saga stops in the middle, with the stake reserved.
+    let validator = json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "fifth"},
+        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": "missing"}, "owner": {"secretName": "owner"}, "stake": "1000"},
+    });
+    let parameters = PatchParams::apply("e2e").validation_strict();
+    scene.api::<Validator>().patch("fifth", &parameters, &Patch::Apply(&validator)).await?;
+    wait_until(&scene, "it waits for its node", |status| {
+        find(&status.conditions, condition::READY).is_some_and(|told| told.reason == "NodeNotReady")
+    })
+    .await?;
+    assert_eq!(status(&scene).await?.stake.as_deref(), Some("1000"));
+    assert!(scene.api::<Validator>().get("fifth").await?.metadata.finalizers.is_some());
+    scene.remove().await
+}
