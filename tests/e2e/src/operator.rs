@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ListParams, LogParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -25,6 +25,13 @@ pub fn pods(client: &Client) -> Api<Pod> {
 /// Which pods are the operator's.
 pub fn selector() -> ListParams {
     ListParams::default().labels(&format!("app.kubernetes.io/name={NAME}"))
+}
+
+/// Kills all of them at once.
+pub async fn kill(client: &Client) -> Result<(), SceneError> {
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods(client).delete_collection(&now, &selector()).await?;
+    Ok(())
 }
 
 /// Sets the number of replicas and waits until so many are ready, and no others are left.

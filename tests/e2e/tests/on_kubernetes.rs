@@ -14,12 +14,6 @@ use serde_json::json;
 
 type Outcome = Result<(), SceneError>;
 
-async fn kill_operator(scene: &Scene) -> Outcome {
-    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    operator::pods(&scene.client).delete_collection(&now, &operator::selector()).await?;
-    Ok(())
-}
-
 #[tokio::test]
 async fn four_validators_agree_on_every_block_and_survive_a_killed_one() -> Outcome {
     let scene = Scene::start("life").await?;
@@ -70,7 +64,7 @@ async fn an_operator_killed_over_and_over_while_it_creates_a_network_still_makes
     scene.apply(&small_network("killed-1")?).await?;
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        kill_operator(&scene).await?;
+        operator::kill(&scene.client).await?;
     }
     scene.wait_ready("demo", 150).await?;
     let (claims, genesis) = scene.retained().await?;

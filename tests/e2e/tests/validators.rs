@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bizra_e2e::{
+    operator,
     scene::{Scene, SceneError, from_root, small_network},
     stage::{NETWORK, Stage},
 };
@@ -28,8 +29,57 @@ fn owner() -> String {
     hex::encode(<[u8; 32]>::from(VerificationKeyBytes::from(&SigningKey::from(OWNER))))
 }
 
+/// Makes the owner's Secret.
+async fn keep_key(scene: &Scene) -> Outcome {
+    let secret = json!({"metadata": {"name": "owner"}, "stringData": {"owner.key": hex::encode(OWNER)}});
+    let secret: Secret = serde_json::from_value(secret).unwrap();
+    scene.api::<Secret>().create(&PostParams::default(), &secret).await?;
+    Ok(())
+}
+
+/// Lets the operator read Secrets in this namespace.
+async fn allow_secrets(scene: &Scene) -> Outcome {
+    let binding = json!({
+        "metadata": {"name": "owners"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bizra-owners"},
+        "subjects": [{"kind": "ServiceAccount", "name": "bizra", "namespace": "bizra-system"}],
+    });
+    let binding: RoleBinding = serde_json::from_value(binding).unwrap();
+    scene.api::<RoleBinding>().create(&PostParams::default(), &binding).await?;
+    Ok(())
+}
+
+/// Makes the owner's Validator with this node and stake.
+async fn apply(scene: &Scene, node: &str, stake: &str) -> Outcome {
+    let validator = json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "fifth"},
+        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": node}, "owner": {"secretName": "owner"}, "stake": stake},
+    });
+    let parameters = PatchParams::apply("e2e").validation_strict();
+    scene.api::<Validator>().patch("fifth", &parameters, &Patch::Apply(&validator)).await?;
+    Ok(())
+}
+
+/// Deletes the owner's Validator and waits until it is gone.
+async fn remove(scene: &Scene) -> Outcome {
+    let validators = scene.api::<Validator>();
+    validators.delete("fifth", &DeleteParams::default()).await?;
+    scene
+        .wait("the validator has left with its stake", PATIENCE_SECONDS, || async {
+            Ok(match validators.get_opt("fifth").await? {
+                None => Ok(()),
+                Some(left) => Err(format!("{:?}", left.status)),
+            })
+        })
+        .await
+}
+
 async fn status(scene: &Scene) -> Result<ValidatorStatus, SceneError> {
     Ok(scene.api::<Validator>().get("fifth").await?.status.unwrap_or_default())
+}
+
+fn has(status: &ValidatorStatus, type_: &str, reason: &str) -> bool {
+    find(&status.conditions, type_).is_some_and(|told| told.reason == reason)
 }
 
 /// Waits until the status of the present spec is as it should be.
@@ -81,25 +131,15 @@ async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_mon
         accounts.push(json!({"address": owner(), "balance": BALANCE.to_string()}));
     })
     .await?;
-    let validators = stage.scene.api::<Validator>();
     full_node(&stage, "fifth").await?;
     full_node(&stage, "sixth").await?;
 
-    let secret = json!({"metadata": {"name": "owner"}, "stringData": {"owner.key": hex::encode(OWNER)}});
-    let secret: Secret = serde_json::from_value(secret).unwrap();
-    stage.scene.api::<Secret>().create(&PostParams::default(), &secret).await?;
-    let validator = json!({
-        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "fifth"},
-        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": "fifth"}, "owner": {"secretName": "owner"}, "stake": "1000"},
-    });
-    let parameters = PatchParams::apply("e2e").validation_strict();
+    keep_key(&stage.scene).await?;
     stage.begin();
-    validators.patch("fifth", &parameters, &Patch::Apply(&validator)).await?;
+    apply(&stage.scene, "fifth", "1000").await?;
     // The operator has no right to read Secrets here, and says how to give it.
-    wait_until(&stage.scene, "the operator asks for the right", |status| {
-        find(&status.conditions, condition::READY).is_some_and(|told| told.reason == "SecretsForbidden")
-    })
-    .await?;
+    let asks = |status: &ValidatorStatus| has(status, condition::READY, "SecretsForbidden");
+    wait_until(&stage.scene, "the operator asks for the right", asks).await?;
     let told = status(&stage.scene).await?;
     let message = find(&told.conditions, condition::STALLED).unwrap().message.clone();
     let command = message.split_once("allow it: ").unwrap().1.to_owned();
@@ -154,21 +194,60 @@ async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_mon
     stage.end("moved to another node").await?;
 
     stage.begin();
-    validators.delete("fifth", &DeleteParams::default()).await?;
-    stage
-        .scene
-        .wait("the validator has left with its stake", PATIENCE_SECONDS, || async {
-            Ok(match validators.get_opt("fifth").await? {
-                None => Ok(()),
-                Some(left) => Err(format!("{:?}", left.status)),
-            })
-        })
-        .await?;
+    remove(&stage.scene).await?;
     assert_eq!(balance(&stage.scene).await?, BALANCE, "to the last unit");
     assert_eq!(on_chain(&stage.scene).await?["registered"], false);
-    tokio::time::sleep(Duration::from_secs(2)).await;
     stage.end("the fifth validator leaves").await?;
+
+    // More than there is, and a node whose name somebody else has on the chain.
+    stage.begin();
+    apply(&stage.scene, "sixth", "5001").await?;
+    let lacks = |status: &ValidatorStatus| has(status, condition::READY, "InsufficientBalance");
+    wait_until(&stage.scene, "the operator says what is missing", lacks).await?;
+    assert_eq!(status(&stage.scene).await?.history, Vec::new(), "nothing was sent");
+    apply(&stage.scene, "demo-v1", "1000").await?;
+    let undone = |status: &ValidatorStatus| {
+        let is_back = status.stake.as_deref() == Some("0") && status.unbonding.is_empty();
+        has(status, condition::STALLED, "NameTaken") && is_back && status.transaction.is_none()
+    };
+    wait_until(&stage.scene, "the chain refuses, and the stake is back", undone).await?;
+    assert_eq!(balance(&stage.scene).await?, BALANCE);
+    remove(&stage.scene).await?;
+    stage.end("refused, and undone").await?;
     stage.finish().await
+}
+
+#[tokio::test]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn an_operator_killed_over_and_over_in_a_saga_pays_for_nothing_twice() -> Outcome {
+    let scene = Scene::start("saga").await?;
+    let mut network = small_network("saga-1")?;
+    let accounts = json!([{"address": owner(), "balance": BALANCE.to_string()}]);
+    network["spec"]["genesis"] = json!({"accounts": accounts, "parameters": {"epochBlocks": 32, "unbondingEpochs": 1}});
+    scene.apply(&network).await?;
+    scene.wait_ready(NETWORK, 120).await?;
+    let mut node = BizraNode::new("reader", scene.api::<BizraNode>().get("demo-v0").await?.spec);
+    node.spec.template.host_spread = HostSpread::Preferred;
+    scene.api::<BizraNode>().create(&PostParams::default(), &node).await?;
+    scene.wait_node_ready("reader", 120).await?;
+    keep_key(&scene).await?;
+    allow_secrets(&scene).await?;
+    apply(&scene, "reader", "1000").await?;
+    let mut leader = operator::leader(&scene.client).await?;
+    for pause in [400, 800, 1_200, 1_600] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        operator::kill(&scene.client).await?;
+        // The next one gets a little further.
+        leader = operator::wait_leader(&scene, |name| !name.is_empty() && *name != *leader, 60).await?;
+    }
+    wait_until(&scene, "it validates", is_ready).await?;
+    let applied = status(&scene).await?.history.into_iter().filter(|done| done.failure.is_none());
+    let steps: Vec<SagaStep> = applied.map(|done| done.step).collect();
+    assert_eq!(steps, [SagaStep::ReserveStake, SagaStep::RegisterValidator, SagaStep::ActivateValidator]);
+    assert_eq!(balance(&scene).await?, BALANCE - 1_000);
+    let account = scene.ask("demo-v0", &format!("/v1/accounts/{}", owner())).await?;
+    assert_eq!(account["nonce"], 3, "each step is one transaction: {account}");
+    scene.remove().await
 }
 
 /// The commands of a document: its blocks marked `sh`, in order, as one script.
@@ -218,27 +297,11 @@ async fn a_namespace_with_a_validator_in_mid_saga_goes() -> Outcome {
     network["spec"]["genesis"] = json!({"accounts": [{"address": owner(), "balance": "5000"}]});
     scene.apply(&network).await?;
     scene.wait_ready(NETWORK, 120).await?;
-    let secret = json!({"metadata": {"name": "owner"}, "stringData": {"owner.key": hex::encode(OWNER)}});
-    let secret: Secret = serde_json::from_value(secret).unwrap();
-    scene.api::<Secret>().create(&PostParams::default(), &secret).await?;
-    let binding = json!({
-        "metadata": {"name": "owners"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bizra-owners"},
-        "subjects": [{"kind": "ServiceAccount", "name": "bizra", "namespace": "bizra-system"}],
-    });
-    let binding: RoleBinding = serde_json::from_value(binding).unwrap();
-    scene.api::<RoleBinding>().create(&PostParams::default(), &binding).await?;
+    keep_key(&scene).await?;
+    allow_secrets(&scene).await?;
     // Its node is not there, so the saga stops in the middle, with the stake reserved.
-    let validator = json!({
-        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "fifth"},
-        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": "missing"}, "owner": {"secretName": "owner"}, "stake": "1000"},
-    });
-    let parameters = PatchParams::apply("e2e").validation_strict();
-    scene.api::<Validator>().patch("fifth", &parameters, &Patch::Apply(&validator)).await?;
-    wait_until(&scene, "it waits for its node", |status| {
-        find(&status.conditions, condition::READY).is_some_and(|told| told.reason == "NodeNotReady")
-    })
-    .await?;
+    apply(&scene, "missing", "1000").await?;
+    wait_until(&scene, "it waits for its node", |status| has(status, condition::READY, "NodeNotReady")).await?;
     assert_eq!(status(&scene).await?.stake.as_deref(), Some("1000"));
     assert!(scene.api::<Validator>().get("fifth").await?.metadata.finalizers.is_some());
     scene.remove().await
