@@ -42,6 +42,12 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A stream that ends sooner does not reset the back-off: a peer that takes and drops streams is not hammered.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
+/// A peer that opens a stream is there, whatever was tried before: it is dialled at once. Not more often than this, so that one
+/// that opens streams for the sake of it is dialled hardly more than one that is silent.
+const HURRY_INTERVAL: Duration = Duration::from_secs(2);
+/// An attempt that has lasted so long may be one to where the peer was before.
+const ATTEMPT_PATIENCE: Duration = Duration::from_millis(250);
+
 /// Sends one lane to one peer.
 pub(super) struct Dialer {
     pub(super) peer: Arc<Peer>,
@@ -73,6 +79,8 @@ enum DialError {
     Ended(Box<tonic::Status>),
     #[error("its address is now {0}")]
     Moved(String),
+    #[error("the peer has opened a stream meanwhile")]
+    Arrived,
     #[error("no answer in time")]
     Timeout(#[from] tokio::time::error::Elapsed),
 }
@@ -129,9 +137,16 @@ impl Dialer {
         let warning = Throttle::default();
         let mut backoff = BACKOFF_FIRST;
         let mut address = self.peer.address.subscribe();
+        let mut arrivals = self.peer.lane(self.lane).incoming.newest.subscribe();
+        let mut hurried = None;
         loop {
             let target = address.borrow_and_update().clone();
-            let error = match self.open(&target).await {
+            arrivals.mark_unchanged();
+            let opened = tokio::select! {
+                opened = self.open(&target) => opened,
+                () = arrival(&mut arrivals, hurried, ATTEMPT_PATIENCE) => Err(DialError::Arrived),
+            };
+            let error = match opened {
                 Ok(open) => {
                     self.report(true).await;
                     let opened = Instant::now();
@@ -148,14 +163,24 @@ impl Dialer {
                 }
                 Err(error) => error,
             };
+            if matches!(error, DialError::Arrived) {
+                (hurried, backoff) = (Some(Instant::now()), BACKOFF_FIRST);
+                continue;
+            }
             let unproven = matches!(error, DialError::WrongProof | DialError::OwnKey);
             // Nodes start one after the other: a peer that is not there yet is worth a line only after a while.
             let is_notable = unproven || backoff == BACKOFF_MAX || matches!(error, DialError::Refused(_));
             if is_notable && warning.allows() {
                 tracing::warn!(peer = self.peer.name, lane = self.lane.name(), %error, "not connected to a peer");
             }
-            tokio::time::sleep(jittered(backoff)).await;
-            backoff = if unproven { BACKOFF_MAX } else { backoff.saturating_mul(2).min(BACKOFF_MAX) };
+            tokio::select! {
+                () = tokio::time::sleep(jittered(backoff)) => {
+                    backoff = if unproven { BACKOFF_MAX } else { backoff.saturating_mul(2).min(BACKOFF_MAX) };
+                }
+                () = arrival(&mut arrivals, hurried, Duration::ZERO), if !unproven => {
+                    (hurried, backoff) = (Some(Instant::now()), BACKOFF_FIRST);
+                }
+            }
         }
     }
 
@@ -276,9 +301,38 @@ impl Dialer {
     }
 }
 
+/// Resolves when the peer has opened a stream since `arrivals` was looked at, after `patience` and not too soon after the last
+/// time.
+async fn arrival(arrivals: &mut watch::Receiver<u64>, hurried: Option<Instant>, patience: Duration) {
+    let left = hurried.map_or(Duration::ZERO, |at| HURRY_INTERVAL.saturating_sub(at.elapsed()));
+    tokio::time::sleep(left.max(patience)).await;
+    if arrivals.changed().await.is_err() {
+        // The peer is gone, and the dialer with it.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Half to all of it, so that nodes that lost each other together do not return together.
 fn jittered(backoff: Duration) -> Duration {
     // Without randomness there is no jitter, and no harm.
     let share = getrandom::u32().unwrap_or(u32::MAX);
     backoff / 2 + (backoff / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_comes_by_is_dialled_at_once_but_not_over_and_over() {
+        let streams = watch::Sender::new(0);
+        let mut arrivals = streams.subscribe();
+        let soon = Duration::from_millis(100);
+        assert!(timeout(soon, arrival(&mut arrivals, None, Duration::ZERO)).await.is_err(), "nobody has come");
+        streams.send_modify(|streams| *streams += 1);
+        assert!(timeout(soon, arrival(&mut arrivals, Some(Instant::now()), Duration::ZERO)).await.is_err());
+        assert!(timeout(soon, arrival(&mut arrivals, None, ATTEMPT_PATIENCE)).await.is_err());
+        assert!(timeout(soon, arrival(&mut arrivals, None, Duration::ZERO)).await.is_ok());
+        assert!(timeout(soon, arrival(&mut arrivals, None, Duration::ZERO)).await.is_err(), "once");
+    }
 }
