@@ -52,13 +52,24 @@ fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a 
 
 #[test]
 fn no_install_grants_a_wildcard_or_a_way_to_more_rights_or_secrets_of_others() {
-    for (values, cluster_roles) in [(vec![], 1), (vec!["watchNamespaces={one,two}"], 0)] {
+    const OWNERS: &str = "bizra-operator-owners";
+    for (values, cluster_roles, cluster_bindings) in [(vec![], 2, 1), (vec!["watchNamespaces={one,two}"], 0, 0)] {
         let objects = template(&values);
         assert_eq!(of_kind(&objects, "ClusterRole").count(), cluster_roles);
-        assert_eq!(of_kind(&objects, "ClusterRoleBinding").count(), cluster_roles);
+        assert_eq!(of_kind(&objects, "ClusterRoleBinding").count(), cluster_bindings);
+        // The keys of owners: in the namespaces that the operator was installed for, and otherwise where somebody binds it.
+        let bindings = of_kind(&objects, "ClusterRoleBinding").chain(of_kind(&objects, "RoleBinding"));
+        let owners: Vec<&Value> = bindings.filter(|binding| binding["roleRef"]["name"] == OWNERS).collect();
+        let places: Vec<_> = owners.iter().filter_map(|binding| binding["metadata"]["namespace"].as_str()).collect();
+        assert_eq!(places, if values.is_empty() { vec![] } else { vec!["one", "two"] });
+        assert_eq!(owners.len(), places.len(), "bound everywhere");
         let roles: Vec<&Value> = of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role")).collect();
-        assert_eq!(roles.len(), if values.is_empty() { 2 } else { 3 });
+        assert_eq!(roles.len(), if values.is_empty() { 3 } else { 5 });
         for role in roles {
+            if role["metadata"]["name"] == OWNERS {
+                assert_eq!(role["rules"], json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]));
+                continue;
+            }
             let granted = role["rules"].to_string();
             for forbidden in ["*", "escalate", "bind\"", "impersonate", "exec", "attach", "portforward", "proxy"] {
                 assert!(!granted.contains(forbidden), "{forbidden} in {granted}");

@@ -195,7 +195,7 @@ fn a_release_waits_while_the_chain_keeps_no_more_parts() {
     let mut world = World::new(1_000);
     world.run(&member(600));
     let epoch = world.view.set.epoch + 1;
-    world.view.validator.unbonding = vec![v1::Unbonding { epoch, amount: 0 }; UNBONDING_MAX];
+    world.view.validator.unbonding = vec![v1::Unbonding { epoch, amount: 1 }; UNBONDING_MAX];
     assert!(matches!(next(&world.view, &OWNER, &member(500), 0), Next::Wait(reason) if reason.word == "Unbonding"));
     world.cut_off();
     assert_eq!(next(&world.view, &OWNER, &member(500), 0), Next::Step(Operation::Release(100)));
