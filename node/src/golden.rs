@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-/// Compares with a file under `node/src`; Cargo runs tests in the folder of their package. With `BIZRA_WRITE_GOLDEN` set it is written instead, which is right only for a
-/// form that was never released: a released one gets a new version and a new file.
+/// Compares with a file under `node/src`; Cargo runs tests in the folder of their package. With `BIZRA_WRITE_GOLDEN` set it is
+/// written instead, which is right only for a form that was never released: a released one gets a new version and a new file.
 pub(crate) fn assert_golden(path: &str, now: &str) {
     let path = Path::new("src").join(path);
     if std::env::var_os("BIZRA_WRITE_GOLDEN").is_some() {

@@ -20,8 +20,8 @@ use crate::ports::{Member, PublicKey};
 use crate::signing_record::{BLOCK_BYTES, Binding, BlockWrite, FILE_BLOCKS, SigningRecord};
 use crate::wire::PeerMessage;
 
-/// Compares with a file beside this one; Cargo runs tests in the folder of their package. With `BIZRA_WRITE_GOLDEN` set it is written instead, which is right only for forms
-/// that were never released: a released one gets a new version and a new file.
+/// Compares with a file beside this one; Cargo runs tests in the folder of their package. With `BIZRA_WRITE_GOLDEN` set it is
+/// written instead, which is right only for forms that were never released: a released one gets a new version and a new file.
 fn assert_golden(name: &str, now: &str) {
     let path = Path::new("src/golden").join(name);
     if std::env::var_os("BIZRA_WRITE_GOLDEN").is_some() {

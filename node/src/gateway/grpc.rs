@@ -412,6 +412,7 @@ fn trace_of<T>(request: &Request<T>) -> TraceId {
     trace_id(request.metadata().get(TRACEPARENT).map(tonic::metadata::MetadataValue::as_encoded_bytes))
 }
 
-fn fixed(bytes: &[u8], what: &str) -> Result<[u8; 32], Status> {
+/// The 32 bytes of an id or key in a request.
+pub(crate) fn fixed(bytes: &[u8], what: &str) -> Result<[u8; 32], Status> {
     bytes.try_into().map_err(|_| Status::invalid_argument(format!("{what} has 32 bytes, not {}", bytes.len())))
 }

@@ -33,6 +33,7 @@ use crate::storage::StorageError;
 use crate::transaction::{ChainId, TransactionPool};
 
 pub use events::event_json;
+pub(crate) use grpc::fixed;
 pub use grpc::{LedgerEndpoint, ledger_endpoint, serve_grpc};
 pub use http::{read_transaction, router, serve_http};
 pub use metrics::GatewayMetrics;

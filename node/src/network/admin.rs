@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status};
 
 use super::tls::{Audience, TlsMaterial};
 use super::{NetworkError, listener};
-use crate::gateway::LedgerEndpoint;
+use crate::gateway::{LedgerEndpoint, fixed};
 use crate::identity::ConsensusKey;
 use crate::monitoring::StatusHandle;
 use crate::transaction::{Address, KeyProof};
@@ -143,10 +143,7 @@ impl Admin for AdminService {
     }
 
     async fn prove_key(&self, request: Request<ProveKeyRequest>) -> Result<Response<ProveKeyResponse>, Status> {
-        let owner = request.into_inner().owner;
-        let owner: [u8; 32] = owner.try_into().map_err(|owner: Vec<u8>| {
-            Status::invalid_argument(format!("an owner has 32 bytes, not {}", owner.len()))
-        })?;
+        let owner = fixed(&request.into_inner().owner, "an owner")?;
         let status = self.status.current();
         if status.sync_state() != SyncState::InSync {
             return Err(Status::failed_precondition("the node is not in sync; ask again when it is"));

@@ -31,6 +31,11 @@ use std::time::Duration;
 
 use crate::kubernetes::WriteError;
 
+/// A number of a node as a status has it: Kubernetes knows no unsigned ones.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// When an object is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {

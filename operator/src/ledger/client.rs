@@ -55,12 +55,16 @@ pub struct Ledger {
     voters: Vec<Asked>,
 }
 
+fn total_power(voters: &[Asked]) -> u64 {
+    voters.iter().map(|voter| voter.total_power).max().unwrap_or(0)
+}
+
 /// The height that nodes with more than a third of the power have finalised, and who they are. The highest such height: what it
 /// holds is final.
 fn witnesses(mut voters: Vec<Asked>) -> Result<(u64, Vec<Asked>), LedgerError> {
     voters.retain(|voter| voter.power > 0 && voter.height > 0);
     voters.sort_by_key(|voter| std::cmp::Reverse(voter.height));
-    let total = voters.iter().map(|voter| voter.total_power).max().unwrap_or(0);
+    let total = total_power(&voters);
     let mut power: u128 = 0;
     let enough = voters.iter().position(|voter| {
         power += u128::from(voter.power);
@@ -94,7 +98,7 @@ impl Ledger {
     /// What it knows of an owner, and what became of a transaction.
     pub async fn owner(&self, owner: Address, transaction: Option<TransactionId>) -> Result<OwnerView, LedgerError> {
         let (height, voters) = witnesses(self.voters.clone())?;
-        let total = voters.iter().map(|voter| voter.total_power).max().unwrap_or(0);
+        let total = total_power(&voters);
         let mut asked: FuturesUnordered<_> = voters
             .into_iter()
             .map(|voter| async move {

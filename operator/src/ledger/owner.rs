@@ -3,10 +3,9 @@
 use bizra_transaction::Address;
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use k8s_openapi::api::core::v1::Secret;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The Ed25519 key of an account. Wiped from memory when it is dropped; read anew for each reconciliation.
-#[derive(Clone)]
 pub struct OwnerKey(SigningKey);
 
 /// A Secret without an owner's key.
@@ -39,6 +38,12 @@ impl OwnerKey {
     /// The key.
     pub fn signing_key(&self) -> &SigningKey {
         &self.0
+    }
+}
+
+impl Drop for OwnerKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true, refused},
         hosts,
         key_report::KeyReading,
+        signed,
     },
     kubernetes::WriteError,
     planted::{self, Bug},
@@ -176,10 +177,6 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
         volume: said.and_then(volume).or(old.volume),
         repair: plan.healing.repair.clone(),
     }
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn lag(said: &NodeStatus) -> i64 {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{PendingTransaction, Validator},
-    controllers::{Context, ReconcileError, conditions::Reason},
+    controllers::{Context, ReconcileError, conditions::Reason, signed},
     kubernetes::Write,
     ledger,
 };
@@ -94,7 +94,6 @@ async fn prepare(
     let fee = validator.spec.fee.parse().map_err(|error| build_error(&error))?;
     let terms = Terms { chain, nonce: view.nonce, fee, expiry_height };
     let bytes = terms.sign(&operation, owner.signing_key()).map_err(|error| build_error(&error))?;
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     Ok(Outcome::Prepared(Box::new(PendingTransaction {
         step,
         id: TransactionId::of(&bytes).to_string(),

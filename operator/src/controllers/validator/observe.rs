@@ -38,8 +38,12 @@ pub struct Observed {
 impl Observed {
     /// The account: the one the status names, or else that of the key.
     pub fn address(&self, validator: &Validator) -> Option<Address> {
-        known_address(validator).or_else(|| self.owner.as_ref().ok().map(OwnerKey::address))
+        address_of(validator, &self.owner)
     }
+}
+
+fn address_of(validator: &Validator, owner: &Result<OwnerKey, Reason>) -> Option<Address> {
+    known_address(validator).or_else(|| owner.as_ref().ok().map(OwnerKey::address))
 }
 
 fn known_address(validator: &Validator) -> Option<Address> {
@@ -90,7 +94,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
         None => (Word::Unknown("it does not run".to_owned()), None),
     };
 
-    let address = known_address(validator).or_else(|| owner.as_ref().ok().map(OwnerKey::address));
+    let address = address_of(validator, &owner);
     let elder = address.and_then(|address| elder(context, &namespace, validator, address));
     let pending = validator.status.as_ref().and_then(|status| status.transaction.as_ref());
     let pending = pending.and_then(|pending| bizra_proto::ceremony::decode_hex(&pending.id)).map(TransactionId);

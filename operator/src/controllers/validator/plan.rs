@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{PendingTransaction, Refusal, SagaRecord, SagaStep, Validator, ValidatorDeletionPolicy},
-    controllers::conditions::Reason,
+    controllers::{conditions::Reason, signed},
     ledger::OwnerView,
     probe::Word,
 };
@@ -178,7 +178,6 @@ fn key_trouble(observed: &Observed, address: bizra_transaction::Address) -> Opti
 
 /// What became of the transaction under way, by the finalised state.
 fn settle(validator: &Validator, observed: &Observed, view: &OwnerView, pending: &PendingTransaction, plan: &mut Plan) {
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let record = |height: Option<u64>, failure: Option<&str>| SagaRecord {
         step: pending.step,
         transaction_id: pending.id.clone(),

@@ -13,6 +13,7 @@ use crate::{
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Headway, Reason, Truth, announcements, is_true},
+        signed,
     },
     kubernetes::Announcement,
     ledger::OwnerView,
@@ -147,10 +148,6 @@ pub fn status(
         refusal: plan.refusal.clone(),
         history: remember(old.history, plan.settled.clone()),
     }
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// What the chain says, condition by condition.

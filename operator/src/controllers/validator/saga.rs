@@ -124,9 +124,8 @@ pub fn next(view: &OwnerView, owner: &[u8; 32], wish: &Wish<'_>, fee: u64) -> Ne
 
 /// A transaction that cannot be paid is not sent.
 fn affordable(view: &OwnerView, operation: Operation, fee: u64) -> Next {
-    let amount = if let Operation::Reserve(amount) = operation { amount } else { 0 };
     // What has unbonded pays for a reservation, too.
-    let mature = if let Operation::Reserve(_) = operation { mature(view) } else { 0 };
+    let (amount, mature) = if let Operation::Reserve(amount) = operation { (amount, mature(view)) } else { (0, 0) };
     let needed = u128::from(amount) + u128::from(fee);
     let there = u128::from(view.balance) + u128::from(mature);
     if needed <= there && fee <= view.balance {
