@@ -72,6 +72,10 @@ pub struct GenesisValidator {
     /// key, which signs no transactions: such a validator can be jailed, but never rotated or deactivated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Stake the owner has reserved at height 0, base units, a decimal number. What it is worth is a part of `power`; the rest is
+    /// granted by the genesis for as long as the validator stays registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stake: Option<String>,
 }
 
 /// An account of height 0.
@@ -196,6 +200,7 @@ impl Genesis {
         let mut owners = std::collections::BTreeSet::new();
         let mut keys = std::collections::BTreeSet::new();
         let mut total_power: u64 = 0;
+        let mut supply: u64 = 0;
         for validator in &self.validators {
             let fail = |what: &str| CeremonyError::Validator { name: validator.name.clone(), what: what.to_owned() };
             let key = verify_possession(&validator.public_key, &validator.proof_of_possession, &self.chain_id)?;
@@ -211,9 +216,13 @@ impl Genesis {
             }
             let power = validator.power().ok_or_else(|| fail("its power must be a positive decimal number"))?;
             total_power = add_within_63_bits(total_power, power).ok_or_else(|| fail("the total power is too large"))?;
+            let stake = validator.stake().ok_or_else(|| fail("its stake is not a decimal number"))?;
+            if validator.granted_power(&self.parameters).is_none() {
+                return Err(fail("its stake is worth more than its power"));
+            }
+            supply = add_within_63_bits(supply, stake).ok_or_else(|| fail("the total supply is too large"))?;
         }
         let mut addresses = std::collections::BTreeSet::new();
-        let mut supply: u64 = 0;
         for account in &self.accounts {
             let fail = |what: &str| CeremonyError::Account { address: account.address.clone(), what: what.to_owned() };
             let address = decode_hex::<32>(&account.address).ok_or_else(|| fail("not 64 lower-case hex digits"))?;
@@ -232,9 +241,17 @@ impl GenesisValidator {
     pub fn power(&self) -> Option<u64> {
         parse_decimal(&self.power).filter(|&power| power > 0)
     }
-}
 
-impl GenesisValidator {
+    /// The stake as a number; 0 without one, `None` if it is malformed.
+    pub fn stake(&self) -> Option<u64> {
+        self.stake.as_deref().map_or(Some(0), parse_decimal)
+    }
+
+    /// The power beyond that of the stake; `None` if the stake is worth more, or something is malformed.
+    pub fn granted_power(&self, parameters: &Parameters) -> Option<u64> {
+        self.power()?.checked_sub(self.stake()? / parameters.stake_per_power.max(1))
+    }
+
     /// The owner's account, by default that of the consensus key; `None` if it is malformed.
     pub fn owner(&self, public_key: [u8; 32]) -> Option<[u8; 32]> {
         self.owner.as_deref().map_or(Some(public_key), decode_hex)
@@ -272,6 +289,7 @@ mod tests {
             proof_of_possession: prove_possession(&key, chain_id),
             power: "1".to_owned(),
             owner: None,
+            stake: None,
         }
     }
 
@@ -316,6 +334,24 @@ mod tests {
         let mut wrong = genesis();
         wrong.parameters.epoch_blocks = 100;
         assert!(matches!(wrong.check(), Err(CeremonyError::Parameters(_))));
+    }
+
+    #[test]
+    fn a_stake_is_worth_no_more_than_the_power() {
+        let mut genesis = genesis();
+        let spoken = |genesis: &Genesis| genesis.check().map_err(|error| error.to_string());
+        genesis.validators[0].power = "2".to_owned();
+        genesis.validators[0].stake = Some("1999".to_owned());
+        assert_eq!((spoken(&genesis), genesis.validators[0].granted_power(&genesis.parameters)), (Ok(()), Some(1)));
+        for (stake, told) in
+            [("3000", "worth more"), ("01", "not a decimal number"), ("9223372036854775807", "worth more")]
+        {
+            genesis.validators[0].stake = Some(stake.to_owned());
+            assert!(spoken(&genesis).is_err_and(|error| error.contains(told)), "{stake}");
+        }
+        genesis.validators[0].power = i64::MAX.to_string();
+        genesis.validators[1].stake = Some("1".to_owned());
+        assert!(spoken(&genesis).is_err(), "a supply of 2^63");
     }
 
     #[test]

@@ -19,30 +19,32 @@ fn state(genesis: &Genesis) -> Result<(State, Vec<(Address, Account)>), LedgerEr
     let chain = ChainId::new(&genesis.chain_id)
         .ok_or_else(|| invalid(format!("{:?} does not name a chain", genesis.chain_id)))?;
     let mut accounts = Vec::with_capacity(genesis.accounts.len());
-    let mut supply: u64 = 0;
+    let invalid_supply = || invalid("the supply is too large".to_owned());
+    let mut staked: u64 = 0;
+    for validator in &genesis.validators {
+        staked = validator.stake().and_then(|stake| staked.checked_add(stake)).ok_or_else(invalid_supply)?;
+    }
+    let mut supply = staked;
     for account in &genesis.accounts {
         let read = || Some((Address(decode_hex(&account.address)?), account.balance()?));
         let (address, balance) = read().ok_or_else(|| invalid(format!("account {} is malformed", account.address)))?;
-        supply = supply.checked_add(balance).ok_or_else(|| invalid("the supply is too large".to_owned()))?;
+        supply = supply.checked_add(balance).ok_or_else(invalid_supply)?;
         accounts.push((address, Account { balance, nonce: 0 }));
     }
     genesis.parameters.check().map_err(|error| invalid(error.to_string()))?;
     let next_cutoff = genesis.parameters.epoch_blocks;
-    let state = State { chain, executed: 0, supply, fees: 0, transactions: 0, money: Money::default(), next_cutoff };
+    let money = Money { staked, slashed: 0 };
+    let state = State { chain, executed: 0, supply, fees: 0, transactions: 0, money, next_cutoff };
     Ok((state, accounts))
 }
 
-fn members(genesis: &Genesis) -> Result<Vec<Member>, LedgerError> {
+/// The members of the first set, each with its stake.
+fn members(genesis: &Genesis) -> Result<Vec<(Member, u64)>, LedgerError> {
     let member = |validator: &bizra_proto::ceremony::GenesisValidator| {
         let consensus_key = decode_hex(&validator.public_key)?;
         let owner = Address(validator.owner(consensus_key)?);
-        Some(Member {
-            owner,
-            name: validator.name.clone(),
-            consensus_key,
-            power: validator.power()?,
-            conduct: Conduct::default(),
-        })
+        let (name, power, conduct) = (validator.name.clone(), validator.power()?, Conduct::default());
+        Some((Member { owner, name, consensus_key, power, conduct }, validator.stake()?))
     };
     let invalid = |name: &str| LedgerError::Genesis(format!("validator {name} is malformed"));
     genesis.validators.iter().map(|validator| member(validator).ok_or_else(|| invalid(&validator.name))).collect()

@@ -78,7 +78,14 @@ pub(super) fn now_milliseconds() -> u64 {
 /// The validator of a key report.
 pub(super) fn validator(name: &str, report: KeyReport, power: &str) -> GenesisValidator {
     let KeyReport { public_key, proof_of_possession, certificate_request: _, genesis_hash: _ } = report;
-    GenesisValidator { name: name.to_owned(), public_key, proof_of_possession, power: power.to_owned(), owner: None }
+    GenesisValidator {
+        name: name.to_owned(),
+        public_key,
+        proof_of_possession,
+        power: power.to_owned(),
+        owner: None,
+        stake: None,
+    }
 }
 
 fn read_validator(text: &str) -> Result<GenesisValidator, CliError> {

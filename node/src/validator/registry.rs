@@ -96,23 +96,29 @@ fn decode_parameters(bytes: &[u8]) -> Result<Parameters, StorageError> {
 }
 
 impl Registry {
-    /// The registry of a genesis: its entries go to `entries`.
+    /// The registry of a genesis, of members with their stakes: its entries go to `entries`.
     pub(crate) fn genesis(
-        members: Vec<Member>,
+        staked: Vec<(Member, u64)>,
         parameters: Parameters,
         entries: &mut impl Entries,
     ) -> Result<Self, StorageError> {
         let mut validators = BTreeMap::new();
-        for member in &members {
+        let mut members = Vec::with_capacity(staked.len());
+        for (member, reserved) in staked {
             let validator = Validator {
                 name: member.name.clone(),
                 status: ValidatorStatus::Active,
                 consensus_key: Some(member.consensus_key),
-                granted_power: member.power,
+                granted_power: member.power.saturating_sub(reserved / parameters.stake_per_power.max(1)),
                 queued_at: 0,
             };
+            if reserved > 0 {
+                let stake = Stake { reserved, unbonding: Vec::new() };
+                entries.set(EntryKey::of(Domain::Stake, member.owner), Some(stake.encode()))?;
+            }
             entries.set(EntryKey::of(Domain::Validator, member.owner), Some(validator.encode()))?;
             validators.insert(member.owner, validator);
+            members.push(member);
         }
         let version = parameters.protocol_version;
         let set = ValidatorSetRecord { epoch: 0, cutoff: 0, version, members };

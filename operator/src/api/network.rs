@@ -45,10 +45,6 @@ pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
         "message": "the chain id of a network cannot change; create a new Network for a new chain, or set spec.chainId back"
     },
     {
-        "rule": "self.validators == oldSelf.validators",
-        "message": "the genesis fixes the number of validators; set spec.validators back, or create a new Network with another number"
-    },
-    {
         "rule": "self.genesis == oldSelf.genesis",
         "message": "the genesis cannot change once the network exists; set spec.genesis back, and move money by transactions"
     }
@@ -58,7 +54,9 @@ pub struct NetworkSpec {
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub chain_id: String,
 
-    /// Number of validators the genesis names, each with the same power. 3f + 1 validators survive f faults.
+    /// Number of validators, each with the same power to begin with; 3f + 1 validators survive f faults. Once there is a chain, more join
+    /// it and fewer leave it by transactions of their owners, one after the other, the highest ordinal first to go. `Validator`s that
+    /// people make are not counted.
     #[serde(default = "default_validators")]
     #[schemars(extend("x-kubernetes-validations" = [
         {
@@ -67,7 +65,7 @@ pub struct NetworkSpec {
         },
         {
             "rule": "self <= 31",
-            "message": "a network has at most 31 genesis validators; set spec.validators to 31 or less"
+            "message": "a network has at most 31 validators of its own; set spec.validators to 31 or less"
         }
     ]))]
     pub validators: i32,
@@ -127,16 +125,32 @@ fn default_validators() -> i32 {
 }
 
 /// What the chain starts from.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 pub struct GenesisSpec {
     /// Accounts with money at height 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
     pub accounts: Vec<GenesisAccountSpec>,
+    /// Accounts with the stake of one validator each, besides those of the genesis validators: for validators that `spec.validators` adds
+    /// later. The operator keeps their keys, as it keeps those of the genesis validators' owners.
+    #[serde(default = "default_spare_validators")]
+    #[schemars(range(min = 0, max = 96))]
+    pub spare_validators: i32,
     /// Parameters of the ledger at height 0. But for the length of an epoch, owners of more than two thirds of the power can change
     /// them on the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<LedgerParametersSpec>,
+}
+
+fn default_spare_validators() -> i32 {
+    16
+}
+
+impl Default for GenesisSpec {
+    fn default() -> Self {
+        Self { accounts: Vec::new(), spare_validators: default_spare_validators(), parameters: None }
+    }
 }
 
 /// Parameters of the ledger.
@@ -151,7 +165,7 @@ pub struct LedgerParametersSpec {
     #[serde(default = "default_unbonding_epochs")]
     #[schemars(range(min = 1, max = 1_024))]
     pub unbonding_epochs: i32,
-    /// Base units of stake for one unit of voting power. Each genesis validator has one unit without a stake.
+    /// Base units of stake for one unit of voting power. Each genesis validator begins with the stake for one unit.
     #[serde(default = "default_stake_per_power")]
     #[schemars(range(min = 1, max = 1_000_000_000_000_000_i64))]
     pub stake_per_power: i64,

@@ -50,18 +50,21 @@ fn what_a_chain_is_made_of_cannot_change_and_volumes_only_grow() {
     let old = network(&json!({"chainId": "a", "storage": {"size": "2Gi"}}));
     for (spec, sentence) in [
         (json!({"chainId": "b", "storage": {"size": "2Gi"}}), "set spec.chainId back"),
-        (json!({"chainId": "a", "validators": 5, "storage": {"size": "2Gi"}}), "set spec.validators back"),
         (json!({"chainId": "a", "storage": {"size": "1Gi"}}), "a volume cannot shrink"),
         (json!({"chainId": "a", "storage": {"size": "2Gi", "className": "x"}}), "set storage.className back"),
         (
             json!({"chainId": "a", "storage": {"size": "2Gi"}, "genesis": {"accounts": [{"address": "0", "balance": "1"}]}}),
             "set spec.genesis back",
         ),
+        (
+            json!({"chainId": "a", "storage": {"size": "2Gi"}, "genesis": {"spareValidators": 1}}),
+            "set spec.genesis back",
+        ),
     ] {
         let told = refusal(validate_update(&network(&spec), &old));
         assert!(told.contains(sentence), "{spec}: {told}");
     }
-    let grown = network(&json!({"chainId": "a", "storage": {"size": "3Gi"}, "image": {"tag": "2"}}));
+    let grown = network(&json!({"chainId": "a", "validators": 5, "storage": {"size": "3Gi"}, "image": {"tag": "2"}}));
     assert_eq!(refusal(validate_update(&grown, &old)), "");
 }
 

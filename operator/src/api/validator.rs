@@ -53,8 +53,10 @@ pub struct ValidatorSpec {
     /// The `BizraNode` whose key votes. Another one is a move: the validator leaves the set with the one and joins it with the other.
     pub node_ref: NodeReference,
 
-    /// The account that owns the validator.
-    pub owner: OwnerSpec,
+    /// The account that owns the validator. Left out, it is one whose key the operator makes and keeps: see `status.address`, which
+    /// needs the money for the stake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<OwnerSpec>,
 
     /// Stake in base units: a decimal number of at most 18 digits, as a string. More is reserved from the owner's balance at once;
     /// less unbonds with the network's delay.

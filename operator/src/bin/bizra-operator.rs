@@ -15,6 +15,7 @@ use bizra_operator::{
     api::{BizraNode, Network, NodePool, Validator, definitions},
     controllers::{Settings, bizra_node::heal::HealingLimits, is_installed},
     kubernetes::{Elector, LeaseSettings},
+    ledger::OwnerSeed,
     metrics::Metrics,
     operator::operate,
     probe::PollSettings,
@@ -44,6 +45,12 @@ enum Command {
         /// Folder to write to.
         #[arg(long)]
         out: PathBuf,
+    },
+    /// Writes the key of a generated owner account, as `bizra-node` takes keys. Reads the seed, which is under `owners.seed` in the Secret
+    /// `bizra-owners-…` of the operator's namespace, from standard input.
+    OwnerKey {
+        /// Name of the Validator whose owner it is.
+        validator: String,
     },
 }
 
@@ -92,6 +99,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Crds { out } => write_definitions(&out),
+        Command::OwnerKey { validator } => write_owner_key(&validator),
         Command::Run(arguments) => run(arguments),
     };
     match result {
@@ -112,6 +120,13 @@ fn write_definitions(out: &Path) -> Result<(), Failure> {
         std::fs::write(&path, serde_yaml_ng::to_string(&definition)?)?;
         println!("{}", path.display());
     }
+    Ok(())
+}
+
+fn write_owner_key(validator: &str) -> Result<(), Failure> {
+    let text = zeroize::Zeroizing::new(std::io::read_to_string(std::io::stdin())?);
+    let seed = OwnerSeed::parse(&text).ok_or("standard input is not a seed: 64 lower-case hex digits")?;
+    println!("{}", *seed.owner(validator).to_hex());
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Objects for the tests of plans and reports.
 
-use bizra_proto::ceremony::{KeyReport, prove_possession};
+use bizra_proto::ceremony::{Genesis, GenesisValidator, KeyReport, prove_possession};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     api::{BizraNode, ImageSpec, Network, NodePool, NodePoolSpec, Reconciliation, StorageSpec},
     kubernetes::{Manifest, Write},
+    ledger::OwnerSeed,
     probe::Word,
     resources::{claim, labels, names, node as node_builder, pod},
 };
@@ -127,15 +128,22 @@ pub(super) fn kept(generation: u32) -> Kept {
     Kept::read(secret).unwrap().unwrap()
 }
 
+/// The Secret with a seed of the owners.
+pub(super) fn owners() -> Secret {
+    written(&network::owners::create(&network("demo-1"), "bizra-system").unwrap())
+}
+
 pub(super) fn network_observed() -> network::observe::Observed {
     network::observe::Observed {
         now: now(),
         operator_namespace: "bizra-system".to_owned(),
         nodes: Vec::new(),
+        validators: Vec::new(),
         pods: Vec::new(),
         words: std::collections::BTreeMap::new(),
         claims: Vec::new(),
         genesis: None,
+        owners: None,
         certificates: None,
         nodes_service: None,
         api_service: None,
@@ -221,9 +229,25 @@ pub(super) fn written<K: serde::de::DeserializeOwned>(write: &Write) -> K {
     }
 }
 
+/// A genesis that names no owners, as a person may write one.
 pub(super) fn genesis_map(reports: &[KeyReport]) -> ConfigMap {
-    use bizra_proto::ceremony::{Genesis, GenesisValidator};
-    let genesis = Genesis {
+    crate::resources::genesis::config_map("demo", "default", &genesis(reports)).unwrap()
+}
+
+/// The genesis that the operator makes of these reports.
+pub(super) fn endowed(reports: &[KeyReport]) -> ConfigMap {
+    let mut genesis = genesis(reports);
+    let network = network("demo-1");
+    genesis.accounts = network::owners::endow(&mut genesis.validators, &network, &genesis.parameters, &seed());
+    crate::resources::genesis::config_map("demo", "default", &genesis).unwrap()
+}
+
+pub(super) fn seed() -> OwnerSeed {
+    OwnerSeed::parse(&"07".repeat(32)).unwrap()
+}
+
+fn genesis(reports: &[KeyReport]) -> Genesis {
+    Genesis {
         version: 1,
         chain_id: "demo-1".to_owned(),
         time_milliseconds: 1,
@@ -235,10 +259,10 @@ pub(super) fn genesis_map(reports: &[KeyReport]) -> ConfigMap {
                 proof_of_possession: report.proof_of_possession.clone(),
                 power: "1".to_owned(),
                 owner: None,
+                stake: None,
             })
             .collect(),
         accounts: Vec::new(),
         parameters: bizra_proto::parameters::Parameters::default(),
-    };
-    crate::resources::genesis::config_map("demo", "default", &genesis).unwrap()
+    }
 }

@@ -188,6 +188,21 @@ impl Census {
         Verdict::NotNow(Reason::new("WaitingForQuorum", message))
     }
 
+    /// Whether this node may leave the validator set for good: what remains has a quorum of its own in sync.
+    pub fn may_leave(&self, name: &str) -> Verdict {
+        let power = self.voters.iter().filter(|voter| voter.name == name).map(|voter| voter.power).sum();
+        let others = self.voters.iter().filter(|voter| voter.name != name && voter.standing == Standing::InSync);
+        let in_sync: u128 = others.map(|voter| voter.power).sum();
+        let total = self.total.saturating_sub(power);
+        if in_sync * 3 > total * 2 {
+            return Verdict::Safe;
+        }
+        let message = format!(
+            "without {name}, power {in_sync} of {total} would be in sync, more than two thirds are needed; it leaves when that is so"
+        );
+        Verdict::NotNow(Reason::new("WaitingForQuorum", message))
+    }
+
     /// Whether this node may be taken down now.
     pub fn may_go(&self, name: &str) -> Verdict {
         let Some(candidate) = self.voters.iter().find(|voter| voter.name == name) else {

@@ -145,12 +145,12 @@ impl Wakes for BizraNode {
             queues.node(&node.metadata, &node.name_any());
         }
         let is_validator = |node: &Self| owner_of::<Network>(&node.metadata).is_some();
-        let follows = |node: &Option<Arc<Self>>| {
-            let node = node.as_ref().filter(|node| !is_validator(node))?;
+        let is_there = |node: &Option<Arc<Self>>| {
+            let node = node.as_ref()?;
             node.metadata.deletion_timestamp.is_none().then(|| node.uid())
         };
-        if follows(&change.old) != follows(&change.new) {
-            // Validators list the nodes that follow.
+        if is_there(&change.old) != is_there(&change.new) {
+            // Validators list the nodes that follow, and our own that are not in the genesis.
             let network = &node.spec.network_ref.name;
             queues.nodes_where(context, &node.metadata, network, FOLLOWERS_DELAY, is_validator);
         }
@@ -176,6 +176,15 @@ impl Wakes for Validator {
             context.forget(&validator.uid().unwrap_or_default());
         } else if !change.is_own_report {
             queues.validators.wake(key_of(validator.as_ref()), NODE_DELAY);
+        }
+        // A Network has its own validators join and leave one after the other.
+        let told = |validator: &Self| {
+            let status = validator.status.as_ref();
+            (status.map(|status| status.conditions.clone()), status.and_then(|status| status.power.clone()))
+        };
+        let is_same = |old: &Self, new: &Self| is_same(&old.metadata, &new.metadata) && told(old) == told(new);
+        if owner_of::<Network>(&validator.metadata).is_some() && !compares(change, is_same) {
+            queues.network(&validator.metadata, Some(&validator.spec.network_ref.name));
         }
     }
 }

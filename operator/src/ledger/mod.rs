@@ -7,7 +7,7 @@ mod client;
 mod owner;
 
 pub use client::{Asked, Ledger, LedgerError, prove_key};
-pub use owner::{OwnerKey, OwnerKeyError};
+pub use owner::{OwnerKey, OwnerKeyError, OwnerSeed, SEED};
 
 use bizra_proto::v1;
 

@@ -18,6 +18,8 @@ pub const NETWORK: &str = "bizra.io/network";
 pub const NETWORK_NAMESPACE: &str = "bizra.io/network-namespace";
 /// Uid of the Network.
 pub const NETWORK_UID: &str = "bizra.io/network-uid";
+/// Name of the Secret itself, on a Secret with the seed of a network's owners: Secrets are listed by labels, not read by name.
+pub const OWNERS: &str = "bizra.io/owners";
 /// Annotation of an authority's Secret: the how manyth of its network it is. Without it, the first.
 pub const AUTHORITY_GENERATION: &str = "bizra.io/authority-generation";
 /// Annotation of an authority's Secret: `spec.certificates.rotation` when it was made. Without it, 0.

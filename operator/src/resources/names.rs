@@ -7,6 +7,11 @@ pub fn validator(network: &str, ordinal: i32) -> String {
     format!("{network}-v{ordinal}")
 }
 
+/// The ordinal in the name of a network's own validator; none if the name is not one a network gives.
+pub fn validator_ordinal(network: &str, name: &str) -> Option<i32> {
+    name.strip_prefix(network)?.strip_prefix("-v")?.parse().ok()
+}
+
 /// A pool's node of this ordinal.
 pub fn pool_node(pool: &str, ordinal: i32) -> String {
     format!("{pool}-{ordinal}")
@@ -64,6 +69,14 @@ pub fn authority(network_uid: &str, generation: u32) -> String {
     let name = format!("bizra-authority-{}", digest.get(..16).unwrap_or(&digest));
     // The first was made before there were others.
     if generation <= 1 { name } else { format!("{name}-{generation}") }
+}
+
+/// The Secret with the seed of a network's generated owners, in the operator's namespace. It outlives the Network, as the chain does,
+/// and belongs to whoever continues that chain.
+pub fn owners(namespace: &str, network: &str, chain_id: &str) -> String {
+    // None of them holds a slash.
+    let digest = hex::encode(Sha256::digest(format!("{namespace}/{network}/{chain_id}").as_bytes()));
+    format!("bizra-owners-{}", digest.get(..16).unwrap_or(&digest))
 }
 
 /// Host name of a node inside the cluster, without the cluster domain.

@@ -72,6 +72,7 @@ impl Layout {
             proof_of_possession: report.proof_of_possession.clone(),
             power: "1".to_owned(),
             owner: None,
+            stake: None,
         });
         let genesis = Genesis {
             version: 1,

@@ -13,6 +13,7 @@ use crate::{
     api::{BizraNode, Network},
     controllers::{
         Context, ReconcileError,
+        network::validator_names,
         ownership::{Ownership, ownership},
         reading::{self, Source},
     },
@@ -35,7 +36,7 @@ pub struct Observed {
     pub genesis: Option<ConfigMap>,
     /// The certificates of the network.
     pub certificates: Option<ConfigMap>,
-    /// Names of the network's nodes that do not validate, oldest first.
+    /// Names of the network's nodes that are not in its genesis: our own first, then the oldest.
     pub followers: Vec<String>,
     /// The pod of the node's name.
     pub pod: Option<Pod>,
@@ -74,7 +75,11 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     let pod: Option<Pod> = reading::one(context, source, &namespace, &name, "the pod").await?;
     // A list that is a moment old harms nobody, and whoever is missing in it brings this node back.
     let nodes = context.caches.nodes.of_network(&namespace, network_name);
-    let followers = network.as_ref().map(|network| followers(nodes, network)).unwrap_or_default();
+    let followers = network.as_ref().map(|network| {
+        let validators = validator_names(network, genesis.as_ref());
+        followers(nodes, network, &validators)
+    });
+    let followers = followers.unwrap_or_default();
 
     let key = (namespace, name);
     let (mut idle, last_height) = (SignedDuration::ZERO, context.probes.last_height(&key));
@@ -91,12 +96,14 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     Ok(Observed { now, network, claim, config, genesis, certificates, followers, pod, word, idle, last_height, limits })
 }
 
-/// Oldest first, so that a new node never takes the place of another.
-fn followers(mut nodes: Vec<Arc<BizraNode>>, network: &Network) -> Vec<String> {
-    nodes.retain(|node| {
-        node.metadata.deletion_timestamp.is_none() && ownership(&node.metadata, network) != Ownership::Ours
+/// Those that are not in the genesis, and so not listed by everybody. Our own first, then the oldest, so that a new node never takes
+/// the place of another.
+fn followers(mut nodes: Vec<Arc<BizraNode>>, network: &Network, validators: &[String]) -> Vec<String> {
+    nodes.retain(|node| node.metadata.deletion_timestamp.is_none() && !validators.contains(&node.name_any()));
+    nodes.sort_by_cached_key(|node| {
+        let is_ours = ownership(&node.metadata, network) == Ownership::Ours;
+        (!is_ours, node.creation_timestamp(), node.name_any())
     });
-    nodes.sort_by_cached_key(|node| (node.creation_timestamp(), node.name_any()));
     nodes.iter().map(|node| node.name_any()).collect()
 }
 

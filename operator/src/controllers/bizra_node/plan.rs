@@ -277,8 +277,10 @@ impl Planner<'_> {
         let Some(Ok(genesis)) = genesis.map(parse_genesis) else {
             return;
         };
-        let listed = genesis.validators.iter().any(|validator| validator.public_key == report.public_key);
-        self.plan.key_not_in_genesis = !listed && self.component() == Component::Validator;
+        // Another key of a validator whose owner is known comes by a rotation.
+        let meant = genesis.validators.iter().find(|validator| validator.name == self.name);
+        let fixed = meant.filter(|validator| validator.owner.is_none() && self.component() == Component::Validator);
+        self.plan.key_not_in_genesis = fixed.is_some_and(|validator| validator.public_key != report.public_key);
     }
 
     /// The volume's uid, if the node may use the volume.

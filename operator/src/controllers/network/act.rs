@@ -7,6 +7,7 @@ use kube::{Resource as _, ResourceExt as _, api::ObjectMeta};
 
 use super::{
     observe::Observed,
+    owners,
     plan::{Plan, Step},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub(super) async fn act(
                 let message = format!("made authority {generation}; nodes are told to trust it before it signs");
                 (write, (*generation > 1).then(|| Reason::new("AuthorityCreated", message)))
             }
+            Step::CreateOwners => (owners::create(network, &context.settings.operator_namespace)?, None),
             Step::IssueCertificates { requests, keep } => {
                 let Some(write) = issue(network, observed, plan, requests, keep, now)? else { continue };
                 (write, None)

@@ -76,6 +76,7 @@ impl World {
                     secret.metadata.uid = Some(format!("authority-{generation}"));
                     self.observed.authorities.push(Kept::read(secret).unwrap().unwrap());
                 }
+                Step::CreateOwners => self.observed.owners = Some(crate::controllers::fixtures::owners()),
                 Step::IssueCertificates { requests, keep } => {
                     told.push(format!("certificates of {}, {} stay", requests.len(), keep.len()));
                     let issued =
@@ -101,6 +102,7 @@ impl World {
                     ("PodDisruptionBudget", _) => observed.budget = Some(written(write)),
                     ("NetworkPolicy", _) => observed.policy = Some(written(write)),
                     ("BizraNode", _) => observed.nodes.push(written(write)),
+                    ("Validator", _) => observed.validators.push(written(write)),
                     ("ConfigMap", _) => observed.genesis = Some(written(write)),
                     other => panic!("{other:?}"),
                 }

@@ -11,12 +11,14 @@ use bizra_proto::parameters::Parameters;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::ResourceExt as _;
 
+use super::owners;
 use crate::{
-    api::{LedgerParametersSpec, Network},
+    api::{GenesisAccountSpec, LedgerParametersSpec, Network},
     controllers::{
         conditions::Reason,
         key_report::{self, KeyReading},
     },
+    ledger::OwnerSeed,
     memo::Memo,
     resources::{genesis, labels, names, pod},
 };
@@ -36,7 +38,7 @@ pub enum Ceremony {
     },
     /// Every validator has proven its key; this is to be the genesis.
     Compose(Genesis),
-    /// These validators have not reported a key yet.
+    /// These validators have not reported a key yet; if it is none of them, the owners have none.
     Waiting(Vec<String>),
     /// Somebody has to change something.
     Stalled(Reason),
@@ -82,19 +84,26 @@ pub fn genesis_of(network: &Network, config_map: &ConfigMap) -> Result<(Genesis,
     if genesis.chain_id != network.spec.chain_id {
         return Err(other(format!("its chain id is {}, not {}", genesis.chain_id, network.spec.chain_id)));
     }
+    let wanted = &network.spec.genesis;
     let theirs: BTreeSet<_> = genesis.accounts.iter().map(|account| (&account.address, &account.balance)).collect();
-    let ours: BTreeSet<_> =
-        network.spec.genesis.accounts.iter().map(|account| (&account.address, &account.balance)).collect();
-    if theirs != ours {
-        return Err(other("its accounts are not those of spec.genesis.accounts".to_owned()));
+    let ours: BTreeSet<_> = wanted.accounts.iter().map(|account| (&account.address, &account.balance)).collect();
+    if !ours.is_subset(&theirs) || theirs.len() - ours.len() != owners::spare_accounts(&genesis, wanted) {
+        return Err(other("its accounts are not those of spec.genesis".to_owned()));
     }
-    let names: Vec<&String> = genesis.validators.iter().map(|validator| &validator.name).collect();
-    if !names.iter().copied().eq(&wanted_names(network)) {
-        return Err(other(format!(
-            "it names {} validators, spec.validators is {}",
-            names.len(),
-            network.spec.validators
-        )));
+    let is_ours = |(ordinal, validator): (i32, &GenesisValidator)| {
+        validator.name == names::validator(&network.name_any(), ordinal)
+    };
+    if !(0..).zip(&genesis.validators).all(is_ours) {
+        return Err(other("it names validators of another network".to_owned()));
+    }
+    let count = genesis.validators.len();
+    if !owners::are_known(&genesis) && i32::try_from(count) != Ok(network.spec.validators) {
+        return Err(Reason::new(
+            "ValidatorsFixed",
+            format!(
+                "the genesis names no owners of its {count} validators, so none can leave and no other is one of them; set spec.validators to {count}, or make a BizraNode and a Validator"
+            ),
+        ));
     }
     let hash = genesis::hash(file);
     Ok((genesis, hash))
@@ -106,6 +115,7 @@ pub fn assess(
     config_map: Option<&ConfigMap>,
     pods: &[Pod],
     claims: &[PersistentVolumeClaim],
+    seed: Option<&OwnerSeed>,
     now_milliseconds: u64,
 ) -> Ceremony {
     let chain_id = &network.spec.chain_id;
@@ -140,7 +150,7 @@ pub fn assess(
             },
         },
         None if !pinned.is_empty() => Ceremony::Stalled(genesis_lost(network, &pinned)),
-        None => compose(network, readings, now_milliseconds),
+        None => compose(network, readings, seed, now_milliseconds),
     }
 }
 
@@ -192,7 +202,12 @@ fn pinned_hashes(readings: &[(String, KeyReading)], claims: &[PersistentVolumeCl
     reported.chain(labelled).collect()
 }
 
-fn compose(network: &Network, readings: Vec<(String, KeyReading)>, time_milliseconds: u64) -> Ceremony {
+fn compose(
+    network: &Network,
+    readings: Vec<(String, KeyReading)>,
+    seed: Option<&OwnerSeed>,
+    time_milliseconds: u64,
+) -> Ceremony {
     let mut missing = Vec::new();
     let mut reports: Vec<(String, KeyReport)> = Vec::new();
     for (name, reading) in readings {
@@ -207,36 +222,30 @@ fn compose(network: &Network, readings: Vec<(String, KeyReading)>, time_millisec
             }
         }
     }
-    if !missing.is_empty() {
-        return Ceremony::Waiting(missing);
-    }
+    let Some(seed) = seed.filter(|_| missing.is_empty()) else { return Ceremony::Waiting(missing) };
+    let parameters = network.spec.genesis.parameters.as_ref();
+    let parameters = parameters.map_or_else(Parameters::default, LedgerParametersSpec::of_genesis);
+    let validator = |(name, report): (String, KeyReport)| GenesisValidator {
+        name,
+        public_key: report.public_key,
+        proof_of_possession: report.proof_of_possession,
+        power: POWER.to_owned(),
+        owner: None,
+        stake: None,
+    };
+    let mut validators: Vec<GenesisValidator> = reports.into_iter().map(validator).collect();
+    let spare = owners::endow(&mut validators, network, &parameters, seed);
+    let account = |account: &GenesisAccountSpec| GenesisAccount {
+        address: account.address.clone(),
+        balance: account.balance.clone(),
+    };
     let genesis = Genesis {
         version: 1,
         chain_id: network.spec.chain_id.clone(),
         time_milliseconds,
-        validators: reports
-            .into_iter()
-            .map(|(name, report)| GenesisValidator {
-                name,
-                public_key: report.public_key,
-                proof_of_possession: report.proof_of_possession,
-                power: POWER.to_owned(),
-                owner: None,
-            })
-            .collect(),
-        accounts: network
-            .spec
-            .genesis
-            .accounts
-            .iter()
-            .map(|account| GenesisAccount { address: account.address.clone(), balance: account.balance.clone() })
-            .collect(),
-        parameters: network
-            .spec
-            .genesis
-            .parameters
-            .as_ref()
-            .map_or_else(Parameters::default, LedgerParametersSpec::of_genesis),
+        validators,
+        accounts: network.spec.genesis.accounts.iter().map(account).chain(spare).collect(),
+        parameters,
     };
     match genesis.check() {
         Ok(()) => Ceremony::Compose(genesis),

@@ -3,7 +3,9 @@
 pub(super) mod act;
 pub mod authorities;
 pub mod ceremony;
+pub mod membership;
 pub mod observe;
+pub mod owners;
 pub mod placement;
 pub mod plan;
 pub mod report;

@@ -12,9 +12,9 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use super::authorities::Kept;
+use super::{authorities::Kept, owners};
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, Validator},
     controllers::{
         Context, ReconcileError, caches,
         reading::{self, Source},
@@ -32,6 +32,8 @@ pub struct Observed {
     pub operator_namespace: String,
     /// Every `BizraNode` that names this network, and every other one of a wanted name.
     pub nodes: Vec<BizraNode>,
+    /// Validators of the network, and every other one of a wanted name.
+    pub validators: Vec<Validator>,
     /// Pods of the network, from one list: the ceremony reads them all at once.
     pub pods: Vec<Pod>,
     /// What the nodes in these pods said last, by node name.
@@ -40,6 +42,8 @@ pub struct Observed {
     pub claims: Vec<PersistentVolumeClaim>,
     /// The genesis.
     pub genesis: Option<ConfigMap>,
+    /// The Secret with the seed of the owners, if it was asked for: while there is no genesis, and when the Network ends.
+    pub owners: Option<Secret>,
     /// The certificates.
     pub certificates: Option<ConfigMap>,
     /// The headless Service.
@@ -69,9 +73,14 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
     let name = network.name_any();
 
     let mut nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, &name, "the BizraNodes").await?;
+    let mut validators: Vec<Validator> =
+        reading::of_network(context, source, &namespace, &name, "the Validators").await?;
     for wanted in (0..network.spec.validators).map(|ordinal| names::validator(&name, ordinal)) {
         if nodes.iter().all(|node| node.name_any() != wanted) {
             nodes.extend(reading::one(context, source, &namespace, &wanted, "the BizraNodes").await?);
+        }
+        if validators.iter().all(|validator| validator.name_any() != wanted) {
+            validators.extend(reading::one(context, source, &namespace, &wanted, "the Validators").await?);
         }
     }
 
@@ -98,14 +107,18 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         }
     }
     let one = (context, source, namespace.as_str());
+    let genesis = named(one, &names::genesis(&name), "the genesis").await?;
+    let needs_owners = genesis.is_none() || network.metadata.deletion_timestamp.is_some();
     Ok(Observed {
         now: Timestamp::now(),
         operator_namespace: context.settings.operator_namespace.clone(),
         nodes,
+        validators,
         pods,
         words,
         claims,
-        genesis: named(one, &names::genesis(&name), "the genesis").await?,
+        genesis,
+        owners: if needs_owners { owners::read(context, network).await? } else { None },
         certificates: named(one, &names::certificates(&name), "the certificates").await?,
         nodes_service: named(one, &names::nodes_service(&name), "the Services").await?,
         api_service: named(one, &names::api_service(&name), "the Services").await?,

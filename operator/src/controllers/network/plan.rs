@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::{
     authorities::{self, Decision},
-    ceremony::{Ceremony, assess, wanted_names},
+    ceremony::{Ceremony, assess},
+    membership::{self, Membership},
     observe::Observed,
-    placement,
+    owners, placement,
     roll::{self, Progress, Roll},
 };
 use crate::{
@@ -37,6 +38,8 @@ pub enum Step {
         /// The how manyth it is.
         generation: u32,
     },
+    /// Make the seed of the owners and keep it in its Secret, unless there is one.
+    CreateOwners,
     /// Sign these requests as was decided, and publish certificates and authorities.
     IssueCertificates {
         /// Requests by node name.
@@ -57,8 +60,8 @@ pub struct Plan {
     pub waiting: Option<Reason>,
     /// Where the ceremony is.
     pub ceremony: Ceremony,
-    /// Names of the validators the spec asks for.
-    pub validators: Vec<String>,
+    /// Which validators there are to be now.
+    pub membership: Membership,
     /// The rolling change; none if nothing was decided.
     pub roll: Option<Roll>,
     /// Why nothing is changed, if somebody has ordered that.
@@ -77,7 +80,7 @@ impl Plan {
     pub fn needs_live_reads(&self, network: &Network) -> bool {
         let cannot_be_taken_back = |step: &Step| match step {
             Step::Write(write, _) => write.removes() || write.target().kind() == "BizraNode",
-            Step::CreateAuthority { .. } => true,
+            Step::CreateAuthority { .. } | Step::CreateOwners => true,
             Step::IssueCertificates { .. } => false,
         };
         let status = network.status.as_ref();
@@ -93,7 +96,15 @@ impl Plan {
 /// Makes the plan.
 pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -> Result<Plan, ReconcileError> {
     let now_milliseconds = u64::try_from(observed.now.as_millisecond()).unwrap_or(0);
-    let ceremony = assess(network, observed.genesis.as_ref(), &observed.pods, &observed.claims, now_milliseconds);
+    let seed = observed.owners.as_ref().map(owners::seed).transpose();
+    let ceremony = match &seed {
+        Err(reason) if observed.genesis.is_none() => Ceremony::Stalled(reason.clone()),
+        _ => {
+            let (genesis, seed) = (observed.genesis.as_ref(), seed.as_ref().ok().and_then(Option::as_ref));
+            assess(network, genesis, &observed.pods, &observed.claims, seed, now_milliseconds)
+        }
+    };
+    let census = census(network, observed, &ceremony);
     let mut planner = Planner {
         network,
         observed,
@@ -103,8 +114,8 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             steps: Vec::new(),
             stalled: None,
             waiting: None,
+            membership: membership::decide(network, observed, &ceremony, census.as_ref()),
             ceremony,
-            validators: wanted_names(network),
             roll: None,
             paused: None,
             hibernated: None,
@@ -115,7 +126,6 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
     if network.metadata.deletion_timestamp.is_some() {
         planner.clean_up();
     } else {
-        let census = planner.census();
         planner.plan.concentration =
             census.as_ref().and_then(|census| placement::concentration(census, &observed.pods));
         planner.run(default_image, census.as_ref())?;
@@ -123,6 +133,14 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
         planner.pause();
     }
     Ok(planner.plan)
+}
+
+/// Who votes; none without a chain.
+fn census(network: &Network, observed: &Observed, ceremony: &Ceremony) -> Option<Census> {
+    let Ceremony::Done { genesis, .. } = ceremony else { return None };
+    let name = network.name_any();
+    let nodes: Vec<&BizraNode> = observed.nodes.iter().filter(|node| node.spec.network_ref.name == name).collect();
+    Some(Census::take(Some(genesis), &nodes, &observed.pods, &observed.words, Freshness::Polled))
 }
 
 struct Planner<'a> {
@@ -199,6 +217,9 @@ impl Planner<'_> {
             if let Some(genesis) = &observed.genesis {
                 self.write(Write::delete(genesis), None);
             }
+            if let Some(owners) = &observed.owners {
+                self.write(Write::delete(owners), None);
+            }
             if planted::is(Bug::FinalizerKept) && self.plan.steps.is_empty() {
                 return;
             }
@@ -224,11 +245,15 @@ impl Planner<'_> {
         if let Some(generation) = self.plan.authorities.create {
             self.plan.steps.push(Step::CreateAuthority { generation });
         }
+        if self.observed.genesis.is_none() && self.observed.owners.is_none() {
+            self.plan.steps.push(Step::CreateOwners);
+        }
         self.services()?;
         self.budget()?;
         // Before the first node, which is then never without it.
         self.policy()?;
-        self.validators(default_image, census)?;
+        self.nodes(default_image, census)?;
+        self.validators()?;
         if self.plan.stalled.is_none() {
             self.ceremony()?;
             self.certificates();
@@ -286,16 +311,15 @@ impl Planner<'_> {
     }
 
     fn budget(&mut self) -> Result<(), ReconcileError> {
-        let mut powers: Vec<u64> = match &self.plan.ceremony {
-            Ceremony::Done { genesis, .. } | Ceremony::Compose(genesis) => {
-                genesis.validators.iter().filter_map(bizra_proto::ceremony::GenesisValidator::power).collect()
-            }
-            Ceremony::Waiting(_) | Ceremony::Stalled(_) => vec![1; self.plan.validators.len()],
-        };
+        // Its pods are those of our validators, and of whoever came to vote later. One of ours that does not vote yet is one of them.
+        let nodes = &self.plan.membership.nodes;
+        let mut powers: Vec<u64> = nodes.iter().map(|name| self.power(name)).collect();
         // Whoever came to vote later.
-        let others = self.observed.nodes.iter().filter(|node| {
-            node.spec.network_ref.name == self.name && ownership(&node.metadata, self.network) != Ownership::Ours
-        });
+        let others = self
+            .observed
+            .nodes
+            .iter()
+            .filter(|node| node.spec.network_ref.name == self.name && !nodes.contains(&node.name_any()));
         let power = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
         powers.extend(others.filter_map(power).filter(|power| *power > 0));
         let live = self.observed.budget.as_ref();
@@ -306,6 +330,19 @@ impl Planner<'_> {
             self.write(write, None);
         }
         Ok(())
+    }
+
+    /// Power of one of our validators: by its status, or else by the genesis, which gives each the same.
+    fn power(&self, name: &str) -> u64 {
+        let node = self.observed.nodes.iter().find(|node| node.name_any() == name);
+        let told = node.and_then(|node| node.status.as_ref()?.power.as_ref()?.parse().ok());
+        told.unwrap_or_else(|| match &self.plan.ceremony {
+            Ceremony::Done { genesis, .. } => {
+                let of_genesis = genesis.validators.iter().find(|validator| validator.name == name);
+                of_genesis.and_then(bizra_proto::ceremony::GenesisValidator::power).unwrap_or(0)
+            }
+            _ => 1,
+        })
     }
 
     fn policy(&mut self) -> Result<(), ReconcileError> {
@@ -334,14 +371,14 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn validators(&mut self, default_image: &ImageSpec, census: Option<&Census>) -> Result<(), ReconcileError> {
+    fn nodes(&mut self, default_image: &ImageSpec, census: Option<&Census>) -> Result<(), ReconcileError> {
         let observed = self.observed;
         // The image of the operator that made a network stays its image: a new operator restarts nobody.
         let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours);
         let default_image = node_builder::settled_image(ours).unwrap_or_else(|| default_image.clone());
         let template = node_builder::template(self.network, &default_image);
-        let roll = roll::decide(self.network, observed, census, template)?;
-        for name in self.plan.validators.clone() {
+        let roll = roll::decide(self.network, observed, census, &self.plan.membership.nodes, template)?;
+        for name in self.plan.membership.nodes.clone() {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
             if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)
                 || live.is_some_and(|live| live.metadata.deletion_timestamp.is_some())
@@ -363,16 +400,38 @@ impl Planner<'_> {
             }
         }
         self.plan.roll = Some(roll);
+        let goes = self.plan.membership.goes.as_ref();
+        let goes = goes.and_then(|goes| observed.nodes.iter().find(|node| node.name_any() == *goes));
+        if let Some(node) = goes.filter(|node| node.metadata.deletion_timestamp.is_none()) {
+            let message =
+                format!("deleting BizraNode {}, which is no validator any more; its volume stays", node.name_any());
+            self.write(Write::delete(node), Some(Reason::new("ValidatorRetired", message)));
+        }
         Ok(())
     }
 
-    /// Who votes; none without a chain.
-    fn census(&self) -> Option<Census> {
-        let Ceremony::Done { genesis, .. } = &self.plan.ceremony else { return None };
-        let observed = self.observed;
-        let nodes: Vec<&BizraNode> =
-            observed.nodes.iter().filter(|node| node.spec.network_ref.name == self.name).collect();
-        Some(Census::take(Some(genesis), &nodes, &observed.pods, &observed.words, Freshness::Polled))
+    /// Whatever else people write into one of our Validators stays: it is how they give it more stake, or another node.
+    fn validators(&mut self) -> Result<(), ReconcileError> {
+        let Ceremony::Done { genesis, .. } = &self.plan.ceremony else { return Ok(()) };
+        let (parameters, observed) = (genesis.parameters, self.observed);
+        let find = |name: &str| observed.validators.iter().find(|validator| validator.name_any() == name);
+        for name in self.plan.membership.validators.clone() {
+            let live = find(&name);
+            if self.may_have(live.map(|live| &live.metadata), "Validator", &name) && live.is_none() {
+                let validator = owners::validator(self.network, &name, &parameters);
+                let event = Reason::new("ValidatorAppointed", format!("created Validator {name}"));
+                self.write(Write::Create(Manifest::of(&validator)?), Some(event));
+            }
+        }
+        if let Some(validator) = self.plan.membership.leaves.as_deref().and_then(find) {
+            let message =
+                format!("deleting Validator {}: it leaves the chain, and its stake is paid back", validator.name_any());
+            self.write(Write::delete(validator), Some(Reason::new("ValidatorLeaves", message)));
+        }
+        if self.plan.waiting.is_none() {
+            self.plan.waiting.clone_from(&self.plan.membership.waiting);
+        }
+        Ok(())
     }
 
     fn ceremony(&mut self) -> Result<(), ReconcileError> {

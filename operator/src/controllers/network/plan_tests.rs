@@ -7,8 +7,8 @@ use k8s_openapi::{
 use super::*;
 use crate::{
     controllers::fixtures::{
-        claim_of, default_image, deleting, genesis_map, kept, network, network_observed, node, now, pod_of, report,
-        written,
+        claim_of, default_image, deleting, genesis_map, kept, network, network_observed, node, now, owners, pod_of,
+        report, written,
     },
     kubernetes::covers,
     resources::revision,
@@ -20,6 +20,7 @@ fn targets(plan: &Plan) -> Vec<String> {
         .map(|step| match step {
             Step::Write(write, _) => write.describe(),
             Step::CreateAuthority { generation } => format!("authority {generation}"),
+            Step::CreateOwners => "owners".to_owned(),
             Step::IssueCertificates { requests, .. } => format!("certificates of {}", requests.len()),
         })
         .collect()
@@ -36,6 +37,7 @@ fn a_new_network_gets_everything_but_a_genesis() {
         targets(&plan),
         [
             "authority 1",
+            "owners",
             "apply Service default/demo-nodes",
             "apply Service default/demo-api",
             "apply PodDisruptionBudget default/demo-validators",
@@ -55,6 +57,7 @@ fn world_after(count: usize) -> Observed {
     for step in plan_of(&network("demo-1"), &network_observed()).steps.iter().take(count) {
         match step {
             Step::CreateAuthority { generation } => observed.authorities.push(kept(*generation)),
+            Step::CreateOwners => observed.owners = Some(owners()),
             Step::Write(write, _) => {
                 let Write::Apply(manifest) = write.as_ref() else { panic!("{write:?}") };
                 match (manifest.target.kind(), manifest.target.name()) {
@@ -82,7 +85,7 @@ fn after_a_crash_at_any_point_exactly_the_rest_is_planned() {
 }
 
 fn after_the_reports() -> Observed {
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     observed.claims = (0..4).map(claim_of).collect();
     let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
     observed.pods = (0..).zip(&reports).map(|(ordinal, report)| pod_of(ordinal, Some(report))).collect();
@@ -101,7 +104,9 @@ fn the_genesis_is_created_and_then_certificates_are_issued_once() {
 
     // A crash between the two leaves the certificates to be done, and the genesis as it is.
     observed.genesis = Some(genesis);
-    assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["certificates of 4"]);
+    let validators = (0..4).map(|ordinal| format!("create Validator default/demo-v{ordinal}"));
+    let rest: Vec<String> = validators.chain(["certificates of 4".to_owned()]).collect();
+    assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), rest);
 }
 
 #[test]
@@ -135,12 +140,12 @@ fn certificates_are_renewed_and_reissued_under_a_new_authority() {
 
 #[test]
 fn a_name_that_is_taken_stalls_and_a_former_owner_is_waited_for() {
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     observed.nodes[1].metadata.owner_references = None;
     let plan = plan_of(&network("demo-1"), &observed);
     assert_eq!(plan.stalled.map(|reason| reason.word).as_deref(), Some("NameTaken"));
 
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     observed.nodes[1].metadata.owner_references.as_mut().unwrap()[0].uid = "network-0".to_owned();
     let plan = plan_of(&network("demo-1"), &observed);
     assert_eq!((plan.stalled, plan.waiting.map(|reason| reason.word)), (None, Some("FormerTerminating".to_owned())));
@@ -157,13 +162,13 @@ fn data_of_another_chain_starts_nothing() {
 
 #[test]
 fn a_new_operator_image_does_not_change_running_nodes() {
-    let plan = plan(&network("demo-1"), &world_after(9), &node_builder::parse_image("localhost/bizra:next")).unwrap();
+    let plan = plan(&network("demo-1"), &world_after(10), &node_builder::parse_image("localhost/bizra:next")).unwrap();
     assert_eq!(targets(&plan), Vec::<String>::new());
 }
 
 #[test]
 fn a_network_that_names_no_image_any_more_goes_back_to_the_one_it_was_made_with() {
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     for node in &mut observed.nodes {
         node.spec.template.image.tag = Some("named".to_owned());
     }
@@ -175,7 +180,7 @@ fn a_network_that_names_no_image_any_more_goes_back_to_the_one_it_was_made_with(
 
 #[test]
 fn only_the_policy_delete_deletes_data() {
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     observed.claims = vec![claim_of(0)];
     observed.genesis = Some(genesis_map(&[]));
     let ends = deleting(network("demo-1"));
@@ -196,7 +201,7 @@ fn only_the_policy_delete_deletes_data() {
 
 #[test]
 fn an_applied_node_is_the_desired_one() {
-    let observed = world_after(9);
+    let observed = world_after(10);
     let live = serde_json::to_value(&observed.nodes[0]).unwrap();
     let mut desired = serde_json::to_value(node(0)).unwrap();
     for grown in ["uid", "resourceVersion", "generation"] {
@@ -211,7 +216,7 @@ fn a_paused_network_is_judged_and_nothing_is_changed_but_a_deletion_is_carried_o
     paused.spec.reconciliation = Reconciliation::Paused;
     let plan_ = plan_of(&paused, &network_observed());
     assert_eq!((targets(&plan_), &plan_.roll), (Vec::new(), &None));
-    assert!(plan_.paused.unwrap().message.ends_with("changes that wait: 9"));
+    assert!(plan_.paused.unwrap().message.ends_with("changes that wait: 10"));
     paused.metadata.finalizers = Some(vec![labels::DATA_FINALIZER.to_owned()]);
     let plan_ = plan_of(&deleting(paused), &network_observed());
     assert_eq!(targets(&plan_), ["patch Network default/demo"]);
@@ -219,22 +224,22 @@ fn a_paused_network_is_judged_and_nothing_is_changed_but_a_deletion_is_carried_o
 
 #[test]
 fn a_policy_that_lets_more_through_is_written_again_and_one_that_is_not_wanted_goes() {
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     let added = json!({"ports": [{"protocol": "TCP", "port": 7400}]});
     let spec = observed.policy.as_mut().and_then(|policy| policy.spec.as_mut()).unwrap();
     // Beside what the operator asks for, so that nothing it asks for is missing.
     spec.ingress.as_mut().unwrap()[0].from.as_mut().unwrap()[0].namespace_selector = Some(LabelSelector::default());
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["apply NetworkPolicy default/demo-nodes"]);
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     let spec = observed.policy.as_mut().and_then(|policy| policy.spec.as_mut()).unwrap();
     spec.ingress.as_mut().unwrap().push(serde_json::from_value(added).unwrap());
     assert_eq!(targets(&plan_of(&network("demo-1"), &observed)), ["apply NetworkPolicy default/demo-nodes"]);
 
     let mut open = network("demo-1");
     open.spec.network_policy.mode = NetworkPolicyMode::Disabled;
-    assert_eq!(targets(&plan_of(&open, &world_after(9))), ["delete NetworkPolicy default/demo-nodes"]);
+    assert_eq!(targets(&plan_of(&open, &world_after(10))), ["delete NetworkPolicy default/demo-nodes"]);
     // One of that name that is somebody else's stays.
-    let mut observed = world_after(9);
+    let mut observed = world_after(10);
     observed.policy.as_mut().unwrap().metadata.owner_references = None;
     assert_eq!(targets(&plan_of(&open, &observed)), Vec::<String>::new());
 }
@@ -245,7 +250,7 @@ fn a_peer_that_cannot_be_let_in_stalls_the_network_and_keeps_nothing_else_from_b
     network.spec.network_policy.clients = Some(vec![NetworkPolicyPeer::default()]);
     let plan = plan_of(&network, &network_observed());
     assert_eq!(plan.stalled.as_ref().map(|reason| reason.word.as_str()), Some("InvalidNetworkPolicyPeer"));
-    assert_eq!(targets(&plan).len(), 9);
+    assert_eq!(targets(&plan).len(), 10);
 }
 
 #[test]
@@ -261,7 +266,7 @@ fn an_authority_that_cannot_be_read_is_told_of_and_nothing_is_made_in_its_place(
 
 #[test]
 fn whoever_came_to_vote_later_counts_in_the_budget() {
-    let settled = world_after(9);
+    let settled = world_after(10);
     let mut fifth = settled.nodes[0].clone();
     (fifth.metadata.name, fifth.metadata.owner_references) = (Some("fifth".to_owned()), None);
     for (power, least) in [("0", None), ("1", Some(4)), ("3", Some(5))] {

@@ -165,18 +165,18 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
 
 fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> {
     let node = |name: &str| observed.nodes.iter().find(|node| node.name_any() == name);
-    match &plan.ceremony {
-        Ceremony::Done { genesis, .. } => genesis
-            .validators
-            .iter()
-            .map(|validator| Validator {
-                name: &validator.name,
-                power: u128::from(validator.power().unwrap_or(0)),
-                node: node(&validator.name),
-            })
-            .collect(),
-        _ => plan.validators.iter().map(|name| Validator { name, power: 1, node: node(name) }).collect(),
-    }
+    let in_genesis = |name: &str| match &plan.ceremony {
+        Ceremony::Done { genesis, .. } => {
+            genesis.validators.iter().find(|validator| validator.name == name).map_or(0, |it| it.power().unwrap_or(0))
+        }
+        _ => 1,
+    };
+    let told = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
+    let validator = |name: &'a String| {
+        let node = node(name);
+        Validator { name, power: node.and_then(told).unwrap_or_else(|| in_genesis(name)).into(), node }
+    };
+    plan.membership.nodes.iter().map(validator).collect()
 }
 
 /// By two numbers of the same moment. What others say may be a minute younger, and the chain many blocks further by then; how far
@@ -194,6 +194,9 @@ fn readiness(plan: &Plan, validators: &[Validator<'_>], ready: usize) -> (bool, 
     match &plan.ceremony {
         Ceremony::Stalled(reason) => (false, reason.clone()),
         Ceremony::Waiting(missing) => {
+            if missing.is_empty() {
+                return (false, Reason::new("WaitingForKeys", "the genesis waits for the keys of the owners"));
+            }
             let shown = missing.iter().take(OFFENDERS_MAX).cloned().collect::<Vec<_>>().join(", ");
             (false, Reason::new("WaitingForKeys", format!("the genesis waits for the keys of {shown}")))
         }

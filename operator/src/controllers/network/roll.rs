@@ -141,12 +141,13 @@ impl Member<'_> {
     }
 }
 
-/// Decides. `census` is of the same observation; without a chain (`census` none) nobody votes and everybody is changed at
+/// Decides. `names` are those of the validators there are to be. `census` is of the same observation; without a chain (`census` none) nobody votes and everybody is changed at
 /// once.
 pub fn decide(
     network: &Network,
     observed: &Observed,
     census: Option<&Census>,
+    names: &[String],
     wanted: NodeTemplate,
 ) -> Result<Roll, serde_json::Error> {
     let target = revision::of_template(&wanted)?;
@@ -176,10 +177,9 @@ pub fn decide(
         // If its last holder was given another template meanwhile, nobody can go back to it.
         failed.rolled_back_to = failed.rolled_back_to.take().filter(|good| known.contains_key(good));
     }
-    let names = super::validator_names(network, observed.genesis.as_ref());
     if network.spec.activity == Activity::Hibernated {
         // Nothing runs that could show whether the new template works.
-        hold_back(&mut roll, &names, &members, &known, None);
+        hold_back(&mut roll, names, &members, &known, None);
         if !roll.held_back.is_empty() {
             let message = format!("revision {} is rolled out when the network runs again", roll.target);
             roll.progress = Progress::Waiting(Reason::new("Hibernated", message));
@@ -198,7 +198,7 @@ pub fn decide(
     let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
     // If nobody votes, nothing can be broken: a first image with a typing error is corrected everywhere at once.
     if (census.anybody_votes() || roll.failed.is_some()) && !planted::is(Bug::PermitIgnored) {
-        hold_back(&mut roll, &names, &members, &known, permit.as_ref());
+        hold_back(&mut roll, names, &members, &known, permit.as_ref());
     }
     if let Some(failed) = &roll.failed {
         roll.progress = Progress::Stalled(failure_reason(failed));

@@ -76,7 +76,14 @@ impl World {
         let words = &self.observed.words;
         let census = Census::take(Some(&genesis), &nodes, &self.observed.pods, words, Freshness::Polled);
         let template = node_builder::template(&self.network, &default_image());
-        let roll = decide(&self.network, &self.observed, Some(&census), template).unwrap();
+        let roll = decide(
+            &self.network,
+            &self.observed,
+            Some(&census),
+            &super::super::ceremony::wanted_names(&self.network),
+            template,
+        )
+        .unwrap();
         for index in 0..self.observed.nodes.len() {
             let name = self.observed.nodes[index].name_any();
             let template = roll.template(&name).clone();

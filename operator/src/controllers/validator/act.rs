@@ -65,7 +65,7 @@ async fn prepare(
     observed: &Observed,
     operation: &saga::Operation,
 ) -> Result<Outcome, ReconcileError> {
-    let (Ok(owner), Some(Ok(view)), Some(network)) = (&observed.owner, &observed.view, &observed.network) else {
+    let (Some(Ok(owner)), Some(Ok(view)), Some(network)) = (&observed.owner, &observed.view, &observed.network) else {
         return Ok(Outcome::Done);
     };
     let step = operation.step();

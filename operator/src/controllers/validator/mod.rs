@@ -32,8 +32,12 @@ pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Resu
         context.forget(&uid);
         return Ok(Action::await_change());
     };
-    let observed = observe::observe(&context, Source::Cache, &validator).await?;
-    let plan = plan::plan(&validator, &observed);
+    let mut observed = observe::observe(&context, Source::Cache, &validator).await?;
+    let mut plan = plan::plan(&validator, &observed);
+    if plan.needs_key() && observed.owner.is_none() {
+        observed.owner = Some(observe::owner(&context, &validator, observed.network.as_ref()).await?);
+        plan = plan::plan(&validator, &observed);
+    }
     let outcome = act::act(&context, &validator, &observed, plan.step.as_ref()).await;
     if plan.step == Some(plan::Step::LetGo) && outcome.is_ok() {
         return Ok(Action::await_change());

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use crate::{
     api::{BizraNode, Network, Validator},
-    controllers::{Context, ReconcileError, Source, conditions::Reason, quorum, reading},
+    controllers::{Context, ReconcileError, Source, conditions::Reason, network::owners, quorum, reading},
     ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
     probe::Word,
 };
@@ -25,8 +25,8 @@ pub struct Observed {
     pub word: Word,
     /// A connection to it.
     pub channel: Option<Channel>,
-    /// The owner's key, or why there is none.
-    pub owner: Result<OwnerKey, Reason>,
+    /// The owner's key, or why there is none; not asked for while only the account matters, and that is known.
+    pub owner: Option<Result<OwnerKey, Reason>>,
     /// An older Validator of the same account.
     pub elder: Option<String>,
     /// What the chain knows of the account; none while the account is not known.
@@ -38,12 +38,12 @@ pub struct Observed {
 impl Observed {
     /// The account: the one the status names, or else that of the key.
     pub fn address(&self, validator: &Validator) -> Option<Address> {
-        address_of(validator, &self.owner)
+        address_of(validator, self.owner.as_ref())
     }
 }
 
-fn address_of(validator: &Validator, owner: &Result<OwnerKey, Reason>) -> Option<Address> {
-    known_address(validator).or_else(|| owner.as_ref().ok().map(OwnerKey::address))
+fn address_of(validator: &Validator, owner: Option<&Result<OwnerKey, Reason>>) -> Option<Address> {
+    known_address(validator).or_else(|| Some(owner?.as_ref().ok()?.address()))
 }
 
 fn known_address(validator: &Validator) -> Option<Address> {
@@ -70,7 +70,10 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
     let nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
     let pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
-    let owner = owner(context, &namespace, validator).await?;
+    let owner = match known_address(validator) {
+        Some(_) => None,
+        None => Some(owner(context, validator, network.as_ref()).await?),
+    };
 
     let reach = |node: &BizraNode| {
         let pod = pods.iter().find(|pod| pod.name_any() == node.name_any() && quorum::container_runs(pod))?;
@@ -94,7 +97,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
         None => (Word::Unknown("it does not run".to_owned()), None),
     };
 
-    let address = address_of(validator, &owner);
+    let address = address_of(validator, owner.as_ref());
     let elder = address.and_then(|address| elder(context, &namespace, validator, address));
     let pending = validator.status.as_ref().and_then(|status| status.transaction.as_ref());
     let pending = pending.and_then(|pending| bizra_proto::ceremony::decode_hex(&pending.id)).map(TransactionId);
@@ -125,15 +128,15 @@ fn how_to_allow(refusal: &str, namespace: &str) -> String {
     )
 }
 
-/// The owner's key. Secrets are read one by one and never kept.
-async fn owner(
+/// The owner's key. Secrets are read one by one, when they are needed, and never kept.
+pub async fn owner(
     context: &Context,
-    namespace: &str,
     validator: &Validator,
+    network: Option<&Network>,
 ) -> Result<Result<OwnerKey, Reason>, ReconcileError> {
-    let wanted = &validator.spec.owner;
-    let name = &wanted.secret_name;
-    let api = Api::<Secret>::namespaced(context.client.clone(), namespace);
+    let Some(wanted) = &validator.spec.owner else { return generated(context, validator, network).await };
+    let (name, namespace) = (&wanted.secret_name, validator.namespace().unwrap_or_default());
+    let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
     let secret = match api.get_opt(name).await {
         Ok(Some(secret)) => secret,
         Ok(None) => {
@@ -142,12 +145,28 @@ async fn owner(
             return Ok(Err(Reason::new("SecretMissing", message)));
         }
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            return Ok(Err(Reason::new("SecretsForbidden", how_to_allow(&status.message, namespace))));
+            return Ok(Err(Reason::new("SecretsForbidden", how_to_allow(&status.message, &namespace))));
         }
         Err(source) => return Err(ReconcileError::Observe { what: "the owner's Secret", source }),
     };
     Ok(OwnerKey::read(&secret, &wanted.secret_key)
         .map_err(|error| Reason::new("SecretMalformed", format!("Secret {name} cannot be used: {error}"))))
+}
+
+/// The key of an owner that the operator has made: the name of the Validator is what it is derived by.
+async fn generated(
+    context: &Context,
+    validator: &Validator,
+    network: Option<&Network>,
+) -> Result<Result<OwnerKey, Reason>, ReconcileError> {
+    let Some(network) = network else { return Ok(Err(Reason::new("NetworkMissing", "there is no Network"))) };
+    let Some(secret) = owners::read(context, network).await? else {
+        let (namespace, name) = (&context.settings.operator_namespace, owners::name_of(network));
+        let message =
+            format!("there is no Secret {namespace}/{name} with the seed of the owners; restore it from a backup");
+        return Ok(Err(Reason::new("OwnersMissing", message)));
+    };
+    Ok(owners::seed(&secret).map(|seed| seed.owner(&validator.name_any())))
 }
 
 #[cfg(test)]

@@ -50,6 +50,13 @@ pub struct Plan {
     pub refusal: Option<Refusal>,
 }
 
+impl Plan {
+    /// True if it can only be carried out with the owner's key.
+    pub fn needs_key(&self) -> bool {
+        matches!(self.step, Some(Step::Hold | Step::Prepare(_)))
+    }
+}
+
 /// Makes the plan.
 pub fn plan(validator: &Validator, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
@@ -90,7 +97,7 @@ fn decide(validator: &Validator, observed: &Observed, plan: &mut Plan) {
         return;
     }
     let (Some(address), Some(view)) = (observed.address(validator), &observed.view) else {
-        plan.stalled = observed.owner.as_ref().err().cloned();
+        plan.stalled = observed.owner.as_ref().and_then(|owner| owner.as_ref().err().cloned());
         return;
     };
     let view = match view {
@@ -127,6 +134,11 @@ fn decide(validator: &Validator, observed: &Observed, plan: &mut Plan) {
         Next::Wait(reason) => plan.waiting = Some(reason),
         Next::Stop(reason) => plan.stalled = Some(reason),
         Next::Done if is_leaving => plan.step = Some(Step::LetGo),
+        // Whose stake was there before this object is let go as one that reserved it.
+        Next::Done if !is_held(validator) && view.validator.reserved_stake > 0 => {
+            plan.step = Some(Step::Hold);
+            plan.waiting = Some(Reason::new("Starting", "the stake is about to be held"));
+        }
         Next::Done => plan.is_done = plan.refusal.is_none(),
     }
     if let Some(refusal) = plan.refusal.as_ref().filter(|_| !is_leaving) {
@@ -163,7 +175,7 @@ fn wish<'a>(validator: &'a Validator, observed: &Observed, is_leaving: bool, ref
 
 /// Why nothing can be signed.
 fn key_trouble(observed: &Observed, address: bizra_transaction::Address) -> Option<Reason> {
-    match &observed.owner {
+    match observed.owner.as_ref()? {
         Err(reason) => Some(reason.clone()),
         Ok(key) if key.address() != address => {
             let message = format!(

@@ -48,7 +48,7 @@ fn observed(balance: u64) -> Observed {
         network: Some(network("demo-1")),
         word: Word::Status(Box::new(said)),
         channel: None,
-        owner: Ok(owner(7)),
+        owner: Some(Ok(owner(7))),
         elder: None,
         view: Some(Ok(OwnerView { height: 100, balance, nonce: 3, set, ..OwnerView::default() })),
         ledger: Ledger::new(Vec::new()),
@@ -185,9 +185,9 @@ fn without_the_owners_key_or_the_chains_word_nothing_is_signed() {
         word(plan.stalled.as_ref().or(plan.waiting.as_ref())).to_owned()
     };
     let missing = || Err(Reason::new("SecretMissing", ""));
-    assert_eq!(stalled(&held, Observed { owner: missing(), view: None, ..observed(0) }), "SecretMissing");
-    assert_eq!(stalled(&known, Observed { owner: missing(), ..observed(1_000) }), "SecretMissing");
-    assert_eq!(stalled(&known, Observed { owner: Ok(owner(8)), ..observed(1_000) }), "OwnerChanged");
+    assert_eq!(stalled(&held, Observed { owner: Some(missing()), view: None, ..observed(0) }), "SecretMissing");
+    assert_eq!(stalled(&known, Observed { owner: Some(missing()), ..observed(1_000) }), "SecretMissing");
+    assert_eq!(stalled(&known, Observed { owner: Some(Ok(owner(8))), ..observed(1_000) }), "OwnerChanged");
     assert_eq!(stalled(&held, Observed { view: Some(Err(LedgerError::TooFew)), ..observed(0) }), "ChainSilent");
     assert_eq!(stalled(&held, Observed { elder: Some("fourth".to_owned()), ..observed(1_000) }), "OwnerInUse");
     assert_eq!(stalled(&held, Observed { network: None, ..observed(1_000) }), "NetworkMissing");
