@@ -49,6 +49,7 @@ pub(crate) fn genesis() -> LoadedGenesis {
         proof_of_possession: String::new(),
         power: "100".to_owned(),
         owner: Some(address(seed).to_string()),
+        stake: None,
     };
     let account = |seed: u8| GenesisAccount { address: address(seed).to_string(), balance: "1000000".to_owned() };
     let member = |seed: u8| Member { name: format!("v{seed}"), public_key: public(100 + seed), power: Power(100) };

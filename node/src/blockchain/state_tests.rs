@@ -137,6 +137,29 @@ impl World {
     }
 }
 
+#[test]
+fn a_stake_of_the_genesis_is_a_part_of_the_supply_and_can_be_taken_back() {
+    let mut world = world();
+    let mut staked = genesis();
+    (staked.genesis.validators[0].power, staked.genesis.validators[0].stake) =
+        ("101".to_owned(), Some("100999".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    world.database = Database::open(folder.path()).unwrap();
+    let metrics = crate::blockchain::LedgerMetrics::new(&prometheus::Registry::new()).unwrap();
+    world.ledger = Ledger::open(world.database.clone(), &staked.genesis, GENESIS_HASH, metrics).unwrap();
+    let supply = world.reader().totals().unwrap();
+    assert_eq!((supply.supply, supply.staked), (9_000_000 + 100_999, 100_999));
+    assert_eq!(world.stake(1), Stake { reserved: 100_999, unbonding: Vec::new() });
+    verify_conservation(&world.database).unwrap();
+    // 100 of its power is the stake's, and one was granted.
+    assert_eq!(world.act(1, &Operation::ReleaseStake { amount: 50_999 }), None);
+    world.run_to(32);
+    let set = world.ledger.validators_at_cutoff(32).unwrap();
+    let power = set.members.iter().find(|member| member.owner == address(1)).unwrap().power;
+    assert_eq!(power, 51);
+    assert_eq!(world.stake(1).reserved, 50_000);
+}
+
 fn batch(sequence: u64, transactions: &[Bytes]) -> Option<Batch> {
     let mut builder = PayloadBuilder::default();
     for transaction in transactions {

@@ -29,6 +29,7 @@ pub(super) fn validator(owner: u8, seed: u8, power: u64) -> GenesisValidator {
         proof_of_possession: prove_possession(&key(seed), CHAIN),
         power: power.to_string(),
         owner: Some(public(100 + owner)),
+        stake: None,
     }
 }
 

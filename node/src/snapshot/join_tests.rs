@@ -35,6 +35,7 @@ fn genesis() -> Genesis {
         proof_of_possession: String::new(),
         power: "1".to_owned(),
         owner: Some(Address([seed; 32]).to_string()),
+        stake: None,
     };
     // Enough accounts for several chunks.
     let account = |number: u32| {

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bizra_e2e::{
     operator,
     scene::{Scene, SceneError, from_root, small_network},
-    stage::{NETWORK, Stage},
+    stage::{NETWORK, Stage, VALIDATORS},
 };
 use bizra_operator::{
-    api::{BizraNode, HostSpread, SagaStep, Validator, ValidatorStatus, condition},
+    api::{BizraNode, HostSpread, Network, SagaStep, Validator, ValidatorStatus, condition},
     controllers::conditions::{find, is_true},
 };
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 type Outcome = Result<(), SceneError>;
@@ -214,6 +214,75 @@ async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_mon
     assert_eq!(balance(&stage.scene).await?, BALANCE);
     remove(&stage.scene).await?;
     stage.end("refused, and undone").await?;
+    stage.finish().await
+}
+
+async fn set_validators(scene: &Scene, count: i32) -> Outcome {
+    let patch = Patch::Merge(json!({"spec": {"validators": count}}));
+    scene.api::<Network>().patch(NETWORK, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+/// Waits until the network has so many validators, all in sync, and the chain's next set has exactly those.
+async fn wait_for_validators(scene: &Scene, count: usize) -> Outcome {
+    scene
+        .wait(&format!("there are {count} validators"), 5 * PATIENCE_SECONDS, || async {
+            let status = scene.api::<Network>().get(NETWORK).await?.status.unwrap_or_default();
+            let set = scene.ask("demo-v0", "/v1/validator-sets/latest").await?;
+            let powers: Vec<&str> =
+                set["members"].as_array().into_iter().flatten().filter_map(|member| member["power"].as_str()).collect();
+            let ready = usize::try_from(status.validators.ready).ok();
+            let is_so =
+                is_true(&status.conditions, condition::READY) && ready == Some(count) && powers == vec!["1"; count];
+            Ok(if is_so { Ok(()) } else { Err(format!("{:?} {set}", find(&status.conditions, condition::READY))) })
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn a_network_grows_to_seven_validators_and_shrinks_to_four_again() -> Outcome {
+    let mut stage = Stage::start("membership", |network| {
+        network["spec"]["hostSpread"] = json!("Preferred");
+        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 2});
+    })
+    .await?;
+    let validators = stage.scene.api::<Validator>();
+    wait_for_validators(&stage.scene, 4).await?;
+    assert_eq!(validators.list(&ListParams::default()).await?.items.len(), 4, "the genesis validators");
+
+    stage.begin();
+    set_validators(&stage.scene, 7).await?;
+    wait_for_validators(&stage.scene, 7).await?;
+    stage.end("four validators become seven").await?;
+    let owner_of = |ordinal: i32| {
+        let validators = validators.clone();
+        async move {
+            let status = validators.get(&format!("demo-v{ordinal}")).await?.status.unwrap_or_default();
+            Ok::<_, SceneError>(status.address.unwrap_or_default())
+        }
+    };
+    let mut owners = Vec::new();
+    for ordinal in 4..7 {
+        owners.push(owner_of(ordinal).await?);
+    }
+
+    stage.begin();
+    set_validators(&stage.scene, 4).await?;
+    wait_for_validators(&stage.scene, 4).await?;
+    stage.end("seven validators become four").await?;
+    stage
+        .scene
+        .wait("their nodes are gone", 60, || async {
+            let nodes = stage.scene.names::<BizraNode>().await?;
+            Ok(if nodes == VALIDATORS { Ok(()) } else { Err(format!("{nodes:?}")) })
+        })
+        .await?;
+    for owner in owners {
+        let account = stage.scene.ask("demo-v0", &format!("/v1/accounts/{owner}")).await?;
+        assert_eq!(account["balance"], "1000", "the stake is back to the last unit: {account}");
+    }
+    // A Network that goes takes no validator off the chain.
     stage.finish().await
 }
 
