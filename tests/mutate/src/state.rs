@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use bizra_operator::{
-    api::{BizraNode, Network, NodePool},
+    api::{BizraNode, Network, NodePool, Validator},
     resources::labels,
 };
 
@@ -28,6 +28,7 @@ pub(crate) async fn capture(client: &Client, namespace: &str) -> Result<State, k
     add::<Network>(&mut state, client, namespace).await?;
     add::<NodePool>(&mut state, client, namespace).await?;
     add::<BizraNode>(&mut state, client, namespace).await?;
+    add::<Validator>(&mut state, client, namespace).await?;
     add::<Pod>(&mut state, client, namespace).await?;
     add::<PersistentVolumeClaim>(&mut state, client, namespace).await?;
     add::<ConfigMap>(&mut state, client, namespace).await?;
@@ -120,9 +121,12 @@ fn compare(place: &str, before: &Value, after: &Value, told: &mut Vec<String>) {
 /// What cannot be taken back by design, and is therefore not compared:
 ///
 /// 1. a volume that has grown stays as large, and so does what is asked for it;
-/// 2. the volume of a pool's node that went stays, for the next node of that name.
+/// 2. the volume of a node that went stays, be it of a pool or of a network that had more validators, for the next node of that name.
 pub(crate) fn forgive(fresh: &mut State, now: &mut State) {
-    let left = |name: &String| name.starts_with("PersistentVolumeClaim readers-") && !fresh.contains_key(name);
+    let is_numbered = |name: &String| {
+        ["readers-", "demo-v"].iter().any(|prefix| name.starts_with(&format!("PersistentVolumeClaim {prefix}")))
+    };
+    let left = |name: &String| is_numbered(name) && !fresh.contains_key(name);
     let left: Vec<String> = now.keys().filter(|name| left(name)).cloned().collect();
     now.retain(|name, _| !left.contains(name));
     let size = |object: &Value| object.pointer("/spec/resources/requests/storage").cloned();

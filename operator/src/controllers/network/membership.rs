@@ -132,7 +132,9 @@ impl View<'_> {
         if let Some(name) = under_way {
             membership.waiting = self.trouble(name);
         } else if let Some(name) = next_to_leave {
-            match census.may_leave(name) {
+            // Who is not in yet is nobody the others need.
+            let verdict = if self.power(name) == 0 { Verdict::Safe } else { census.may_leave(name) };
+            match verdict {
                 Verdict::Safe => {
                     membership.leaves = Some(name.clone());
                     membership.waiting = Some(Reason::new("ScalingDown", format!("Validator {name} is to leave")));
