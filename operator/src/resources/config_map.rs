@@ -94,7 +94,7 @@ pub fn node_file(
     signing: Signing,
 ) -> Result<String, toml::ser::Error> {
     let certificates = pod::CERTIFICATES_DIR;
-    let peers = |names: &[String]| {
+    let peers = |names: &[String]| -> Vec<Peer> {
         let others = names.iter().filter(|name| name.as_str() != node);
         let peer = |name: &String| Peer {
             name: name.clone(),
@@ -115,9 +115,10 @@ pub fn node_file(
         },
         peers: peers(neighbours.validators),
     })?;
-    if !neighbours.followers.is_empty() {
+    let followers = peers(neighbours.followers);
+    if !followers.is_empty() {
         text.push_str(FOLLOWERS);
-        text.push_str(&toml::to_string(&Peers { peers: peers(neighbours.followers) })?);
+        text.push_str(&toml::to_string(&Peers { peers: followers })?);
     }
     Ok(text)
 }
@@ -194,6 +195,7 @@ address = "demo-v1.demo-nodes.default.svc:7100"
             "[[peers]]\nname = \"reader-0\"\naddress = \"reader-0.demo-nodes.default.svc:7100\"\n"
         );
         assert_eq!((pod_part(&fenced), followers(&file)), (file.clone(), ""));
+        assert_eq!(file_of(&["demo-v0"], Signing::Allowed), file, "a node does not follow itself");
         let names: Vec<String> = toml::from_str::<toml::Table>(&fenced).unwrap()["peers"]
             .as_array()
             .unwrap()

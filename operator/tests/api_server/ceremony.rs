@@ -43,7 +43,7 @@ async fn one_network_becomes_four_nodes_with_a_genesis_of_their_keys() {
     assert_eq!(status.genesis_hash, Some(hex::encode(genesis_hash(file.as_bytes()))));
     let names: Vec<&str> = genesis.validators.iter().map(|validator| validator.name.as_str()).collect();
     assert_eq!(names, ["demo-v0", "demo-v1", "demo-v2", "demo-v3"]);
-    assert_eq!(genesis.accounts.len(), 1);
+    assert_eq!(genesis.accounts.len(), 1 + 16);
 
     let map: ConfigMap = scenario.api().get("demo-genesis").await.unwrap();
     assert_eq!((map.immutable, map.owner_references().len()), (Some(true), 0));
