@@ -1,12 +1,16 @@
 //! The kinds that are cached, and what of them.
 //!
-//! Plans read little of a pod's spec, and most of its size is there, so the containers are cut down to name and image. A plan
-//! that needs more of a kind changes `prune` here first: objects read live are pruned, too, so a test notices.
+//! Plans read little of a pod, and it is the largest object of a node, so its containers are cut down to name and image, and
+//! what is said of them to how they run and how they ended. A plan that needs more of a kind changes `prune` here first: objects
+//! read live are pruned, too, so a test notices.
 
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, Container, PersistentVolumeClaim, Pod, PodSpec, Service},
-    networking::v1::NetworkPolicy,
-    policy::v1::PodDisruptionBudget,
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Container, ContainerStatus, PersistentVolumeClaim, Pod, PodSpec, PodStatus, Service},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::ResourceExt as _;
 
@@ -107,6 +111,11 @@ fn prune_metadata<K: kube::Resource<DynamicType = ()>>(object: &mut K) {
     }
 }
 
+/// What a network has only one of is read by all its nodes.
+fn is_of_a_node(metadata: &ObjectMeta) -> bool {
+    pod::label(metadata, labels::NODE).is_some()
+}
+
 macro_rules! cached_by_label {
     ($kind:ty) => {
         impl Cached for $kind {
@@ -114,6 +123,10 @@ macro_rules! cached_by_label {
 
             fn network(&self) -> Option<&str> {
                 pod::label(&self.metadata, labels::NETWORK)
+            }
+
+            fn is_packed(&self) -> bool {
+                is_of_a_node(&self.metadata)
             }
 
             fn prune(&mut self) {
@@ -184,8 +197,31 @@ impl Cached for Pod {
         self.labels().get(labels::NETWORK).map(String::as_str)
     }
 
+    fn is_packed(&self) -> bool {
+        is_of_a_node(&self.metadata)
+    }
+
     fn prune(&mut self) {
         prune_metadata(self);
+        if let Some(status) = self.status.take() {
+            let bare = |container: ContainerStatus| ContainerStatus {
+                name: container.name,
+                state: container.state,
+                last_state: container.last_state,
+                restart_count: container.restart_count,
+                ..ContainerStatus::default()
+            };
+            let all_bare = |containers: Vec<ContainerStatus>| containers.into_iter().map(bare).collect();
+            self.status = Some(PodStatus {
+                phase: status.phase,
+                reason: status.reason,
+                pod_ip: status.pod_ip,
+                conditions: status.conditions,
+                init_container_statuses: status.init_container_statuses.map(all_bare),
+                container_statuses: status.container_statuses.map(all_bare),
+                ..PodStatus::default()
+            });
+        }
         let Some(spec) = self.spec.take() else { return };
         let bare =
             |container: Container| Container { name: container.name, image: container.image, ..Container::default() };
@@ -197,5 +233,68 @@ impl Cached for Pod {
             termination_grace_period_seconds: spec.termination_grace_period_seconds,
             ..PodSpec::default()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        controllers::{
+            fixtures,
+            key_report::{self, KeyReading},
+        },
+        kubernetes::{Answer, key_of},
+        resources::config_map,
+    };
+
+    fn is_read_as_it_was_told<K: Kept + PartialEq>(mut object: K) {
+        object.meta_mut().resource_version = Some("7".to_owned());
+        object.meta_mut().creation_timestamp = Some(Time(fixtures::now()));
+        object.prune();
+        assert!(object.is_packed());
+        let cache = Cache::default();
+        cache.put(object.clone());
+        assert_eq!(cache.look(&key_of(&object)), Answer::Known(Arc::new(object)));
+    }
+
+    #[test]
+    fn what_is_packed_is_read_as_it_was_told() {
+        is_read_as_it_was_told(fixtures::pod_of(0, Some(&fixtures::report(1, "demo-1", None))));
+        is_read_as_it_was_told(fixtures::deleting(fixtures::pod_of(0, None)));
+        let mut claim = fixtures::claim_of(0);
+        claim.status =
+            Some(serde_json::from_value(json!({"phase": "Bound", "capacity": {"storage": "10Gi"}})).unwrap());
+        is_read_as_it_was_told(claim);
+        let config = config_map::config(&fixtures::node(0), "demo-v0", "default", "a = 1\n".to_owned());
+        // Empty is not absent.
+        is_read_as_it_was_told(ConfigMap { data: Some(BTreeMap::new()), ..config.clone() });
+        is_read_as_it_was_told(config);
+    }
+
+    #[test]
+    fn a_pruned_pod_tells_its_keys_and_its_ends() {
+        let report = fixtures::report(1, "demo-1", None);
+        let mut pod = fixtures::pod_of(0, Some(&report));
+        let status = pod.status.as_mut().unwrap();
+        let node = json!({
+            "name": "node", "ready": true, "started": true, "restartCount": 3, "image": "i", "imageID": "i@sha256:0",
+            "containerID": "containerd://0", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+            "lastState": {"terminated": {"exitCode": 1, "message": "last words"}},
+            "volumeMounts": [{"name": "data", "mountPath": "/var/lib/bizra"}],
+        });
+        status.container_statuses = Some(vec![serde_json::from_value(node).unwrap()]);
+        pod.prune();
+        assert_eq!(key_report::read(&pod, "volume-0", "demo-1"), KeyReading::Reported(Box::new(report)));
+        let node = &pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0];
+        let end = node.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+        assert_eq!((node.restart_count, end.message.as_deref()), (3, Some("last words")));
+        assert_eq!((node.container_id.as_ref(), node.volume_mounts.as_ref()), (None, None));
     }
 }

@@ -2,7 +2,7 @@
 //! an eviction, a deletion, a new volume) is planned again from live reads before it is done. Whatever the source, no read misses a
 //! write of this process: where a cache does, the API server is asked.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
 use kube::{Api, Client, Resource, api::ListParams};
@@ -63,7 +63,7 @@ async fn read<K: Kept>(
             answer = cache.look(&key);
         }
         let found = match answer {
-            Answer::Known(object) => Some(Some(K::clone(&object))),
+            Answer::Known(object) => Some(Some(Arc::unwrap_or_clone(object))),
             Answer::Gone => Some(None),
             Answer::Absent if believes_absence => Some(None),
             Answer::Absent | Answer::Behind => None,
@@ -94,7 +94,8 @@ pub(super) async fn of_network<K: Kept>(
     let cache = K::cache(&context.caches);
     if source == Source::Cache {
         context.metrics.cache_reads.with_label_values(&["cached"]).inc();
-        let mut objects: Vec<K> = cache.of_network(namespace, network).iter().map(|object| K::clone(object)).collect();
+        let objects = cache.of_network(namespace, network).into_iter();
+        let mut objects: Vec<K> = objects.map(Arc::unwrap_or_clone).collect();
         // What this process has written is read one by one, if the watch has not told of it in time.
         for key in cache.behind(namespace) {
             let told = objects.iter().position(|object| key_of(object) == key);

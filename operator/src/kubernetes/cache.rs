@@ -22,6 +22,7 @@ use std::{
 
 use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
 use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::planted::{self, Bug};
@@ -36,13 +37,26 @@ const ABSENCES_MAX: usize = 4096;
 
 /// A kind that can be cached.
 pub trait Cached:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Serialize
+    + DeserializeOwned
+    + Debug
+    + Send
+    + Sync
+    + 'static
 {
     /// Label selector of the watch; empty for all objects.
     const SELECTOR: &'static str;
 
     /// Name of the Network it belongs to.
     fn network(&self) -> Option<&str>;
+
+    /// True if it is kept as text and read when it is looked up: one of many that few look at. The types of Kubernetes have room
+    /// for all that an object may have; a pod is a fifth as large as text.
+    fn is_packed(&self) -> bool {
+        false
+    }
 
     /// Drops what no plan reads. Objects read from the API server are pruned, too, so that no plan can come to depend on it.
     fn prune(&mut self);
@@ -98,13 +112,37 @@ pub struct Cache<K> {
 }
 
 struct Inner<K> {
-    objects: BTreeMap<ObjectKey, Arc<K>>,
+    objects: BTreeMap<ObjectKey, Stored<K>>,
     /// Names by namespace and network.
     by_network: BTreeMap<ObjectKey, BTreeSet<String>>,
     debts: HashMap<ObjectKey, Owed>,
     /// Own writes so far, of all objects.
     writes: u64,
     absences: HashMap<ObjectKey, Instant>,
+}
+
+/// An object as it is kept.
+#[derive(Clone)]
+enum Stored<K> {
+    Open(Arc<K>),
+    Packed(Arc<[u8]>),
+}
+
+impl<K: Cached> Stored<K> {
+    fn of(object: &Arc<K>) -> Self {
+        match object.is_packed().then(|| serde_json::to_vec(object.as_ref())) {
+            Some(Ok(text)) => Self::Packed(text.into()),
+            Some(Err(_)) | None => Self::Open(Arc::clone(object)),
+        }
+    }
+
+    /// None only if what was written cannot be read, which is as if it were not here: the API server is asked.
+    fn open(&self) -> Option<Arc<K>> {
+        match self {
+            Self::Open(object) => Some(Arc::clone(object)),
+            Self::Packed(text) => serde_json::from_slice(text).ok().map(Arc::new),
+        }
+    }
 }
 
 struct Owed {
@@ -141,8 +179,12 @@ impl<K: Cached> Cache<K> {
         if inner.debts.contains_key(key) && !planted::is(Bug::OwnWritesUnread) {
             return Answer::Behind;
         }
-        match inner.objects.get(key) {
-            Some(object) => Answer::Known(Arc::clone(object)),
+        let stored = inner.objects.get(key).cloned();
+        match stored {
+            Some(stored) => {
+                drop(inner);
+                stored.open().map_or(Answer::Behind, Answer::Known)
+            }
             None if inner.absences.get(key).is_some_and(|at| at.elapsed() < ABSENCE_COUNTS) => Answer::Gone,
             None => Answer::Absent,
         }
@@ -167,7 +209,8 @@ impl<K: Cached> Cache<K> {
 
     /// What the watch has told last, whatever has been written since: to know whom a change concerns, not to plan from.
     pub fn last_told(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        self.inner().objects.get(key).cloned()
+        let stored = self.inner().objects.get(key).cloned();
+        stored?.open()
     }
 
     /// All objects of a network, by name. Own writes may be missing: see [`behind`](Self::behind).
@@ -175,7 +218,9 @@ impl<K: Cached> Cache<K> {
         let inner = self.inner();
         let names = inner.by_network.get(&(namespace.to_owned(), network.to_owned()));
         let keys = names.into_iter().flatten().map(|name| (namespace.to_owned(), name.clone()));
-        keys.filter_map(|key| inner.objects.get(&key).cloned()).collect()
+        let stored: Vec<Stored<K>> = keys.filter_map(|key| inner.objects.get(&key).cloned()).collect();
+        drop(inner);
+        stored.iter().filter_map(Stored::open).collect()
     }
 
     /// Those of a namespace that this process has written later than the cache knows, statuses aside.
@@ -202,7 +247,7 @@ impl<K: Cached> Cache<K> {
         inner.absences.remove(&key);
         inner.writes += 1;
         let write = inner.writes;
-        let is_paid = is_paid(inner.objects.get(&key).map(Arc::as_ref), &debt);
+        let is_paid = is_paid(inner.open(&key).as_deref(), &debt);
         match (inner.debts.get_mut(&key), &mut debt) {
             // A version that is not known to be the latest must not hide that nothing is known.
             (Some(owed), _) if owed.debt == Debt::Unknown => {
@@ -244,7 +289,8 @@ impl<K: Cached> Cache<K> {
         }
         let write = inner.writes;
         inner.debts.remove(key);
-        let cached = inner.objects.get(key).map(Arc::as_ref);
+        let cached = inner.open(key);
+        let cached = cached.as_deref();
         let debt = match live {
             // No watch will ever tell of it, so the API server has to be asked each time.
             Some(live) if !selects(K::SELECTOR, live) => Debt::Unknown,
@@ -298,9 +344,13 @@ impl<K: Cached> Cache<K> {
 }
 
 impl<K: Cached> Inner<K> {
+    fn open(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.objects.get(key)?.open()
+    }
+
     fn put(&mut self, object: K) -> Option<Change<K>> {
         let key = key_of(&object);
-        let old = self.objects.get(&key).cloned();
+        let old = self.open(&key);
         let version = object.resource_version().unwrap_or_default();
         if let Some(known) = &old
             && is_at_least(&known.resource_version().unwrap_or_default(), &version)
@@ -323,13 +373,13 @@ impl<K: Cached> Inner<K> {
             let place = (key.0.clone(), network.to_owned());
             self.by_network.entry(place).or_default().insert(key.1.clone());
         }
-        self.objects.insert(key, Arc::clone(&object));
+        self.objects.insert(key, Stored::of(&object));
         Some(Change { old, new: Some(object), is_own_report })
     }
 
     /// `version` is the one at which it went, if that is known.
     fn remove(&mut self, key: &ObjectKey, version: Option<String>) -> Change<K> {
-        let old = self.objects.remove(key);
+        let old = self.objects.remove(key).and_then(|stored| stored.open());
         if let Some(old) = &old {
             self.leave_network(key, old);
         }

@@ -12,7 +12,9 @@ fn map(name: &str, uid: &str, version: u64) -> ConfigMap {
     map.metadata.namespace = Some("default".to_owned());
     map.metadata.uid = Some(uid.to_owned());
     map.metadata.resource_version = Some(version.to_string());
-    map.metadata.labels = Some([(labels::NETWORK.to_owned(), "demo".to_owned())].into());
+    // As one of many: kept as text.
+    let labels = [(labels::NETWORK, "demo"), (labels::NODE, name)];
+    map.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
     map
 }
 

@@ -64,15 +64,24 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     let network_name = &node.spec.network_ref.name;
 
     let network: Option<Network> = reading::one(context, source, &namespace, network_name, "the Network").await?;
-    let claim = reading::one(context, source, &namespace, &names::claim(&name), "the volume claim").await?;
-    let config = reading::one(context, source, &namespace, &names::config(&name), "the configuration").await?;
+    let claim: Option<PersistentVolumeClaim> =
+        reading::one(context, source, &namespace, &names::claim(&name), "the volume claim").await?;
+    // Without a volume all that is planned is to make one; configuration and pod only show how things stand.
+    let config = names::config(&name);
+    let (of_pod, config) = match claim {
+        Some(_) => (source, reading::one(context, source, &namespace, &config, "the configuration").await?),
+        None => {
+            let config = reading::made_by_others(context, Source::Cache, &namespace, &config, "the configuration");
+            (Source::Cache, config.await?)
+        }
+    };
     let genesis = names::genesis(network_name);
     let genesis = reading::made_by_others(context, source, &namespace, &genesis, "the genesis").await?;
     // Nothing that cannot be taken back depends on them, and those of a hundred nodes are a hundred kilobytes.
     let certificates = names::certificates(network_name);
     let certificates =
         reading::made_by_others(context, Source::Cache, &namespace, &certificates, "the certificates").await?;
-    let pod: Option<Pod> = reading::one(context, source, &namespace, &name, "the pod").await?;
+    let pod: Option<Pod> = reading::one(context, of_pod, &namespace, &name, "the pod").await?;
     // A list that is a moment old harms nobody, and whoever is missing in it brings this node back.
     let nodes = context.caches.nodes.of_network(&namespace, network_name);
     let followers = network.as_ref().map(|network| {
