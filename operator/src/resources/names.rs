@@ -17,6 +17,17 @@ pub fn ordinal(pool: &str, node: &str) -> Option<i32> {
     node.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
 }
 
+/// The how manyth replacement of a validator's node.
+pub fn replacement(node: &str, number: u32) -> String {
+    format!("{node}-r{number}")
+}
+
+/// True if this is the name of a replacement of the node.
+pub fn is_replacement(node: &str, name: &str) -> bool {
+    let number = name.strip_prefix(node).and_then(|rest| rest.strip_prefix("-r"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok_and(|parsed| parsed.to_string() == number))
+}
+
 /// The volume claim of a node.
 pub fn claim(node: &str) -> String {
     format!("{node}-data")

@@ -128,7 +128,7 @@ fn a_repair_sets_the_database_aside_after_the_keys_and_is_no_other_revision() {
         (DatabaseOrder::ResetIfCorrupt, Some("--if-corrupt")),
         (DatabaseOrder::Reset, None),
     ] {
-        let order = RepairOrder { replaces: "pod-1", database };
+        let order = RepairOrder { replaces: "pod-1", database, replaces_keys: false };
         let pod = built_to_repair(NodeTemplate::default(), Some(order));
         assert_eq!(revision(&pod), revision(&plain));
         assert_eq!(pod["metadata"]["annotations"]["bizra.io/repair"], json!("pod-1"));

@@ -20,7 +20,7 @@ use crate::{
         conditions::Reason,
         key_report::{self, KeyReading},
         ownership::{Ownership, ownership},
-        quorum::{Census, Freshness},
+        quorum::{self, Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
     planted::{self, Bug},
@@ -286,15 +286,20 @@ impl Planner<'_> {
     }
 
     fn budget(&mut self) -> Result<(), ReconcileError> {
+        // Whoever took a validator's place is counted for itself.
+        let is_replaced =
+            |name: &str| self.observed.nodes.iter().any(|node| node.name_any() == name && quorum::is_replaced(node));
         let mut powers: Vec<u64> = match &self.plan.ceremony {
             Ceremony::Done { genesis, .. } | Ceremony::Compose(genesis) => {
-                genesis.validators.iter().filter_map(bizra_proto::ceremony::GenesisValidator::power).collect()
+                let there = genesis.validators.iter().filter(|validator| !is_replaced(&validator.name));
+                there.filter_map(bizra_proto::ceremony::GenesisValidator::power).collect()
             }
             Ceremony::Waiting(_) | Ceremony::Stalled(_) => vec![1; self.plan.validators.len()],
         };
         // Whoever came to vote later.
         let others = self.observed.nodes.iter().filter(|node| {
-            node.spec.network_ref.name == self.name && ownership(&node.metadata, self.network) != Ownership::Ours
+            let is_ours = ownership(&node.metadata, self.network) == Ownership::Ours;
+            node.spec.network_ref.name == self.name && !is_ours && !quorum::is_replaced(node)
         });
         let power = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
         powers.extend(others.filter_map(power).filter(|power| *power > 0));

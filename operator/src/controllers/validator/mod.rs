@@ -4,6 +4,7 @@
 mod act;
 pub mod observe;
 pub mod plan;
+pub mod replacement;
 pub mod report;
 pub mod saga;
 
@@ -32,8 +33,13 @@ pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Resu
         context.forget(&uid);
         return Ok(Action::await_change());
     };
-    let observed = observe::observe(&context, Source::Cache, &validator).await?;
-    let plan = plan::plan(&validator, &observed);
+    let mut observed = observe::observe(&context, Source::Cache, &validator).await?;
+    let mut plan = plan::plan(&validator, &observed);
+    if matches!(plan.step, Some(plan::Step::Write(..))) {
+        // A node with a volume is about to be made, or one to go.
+        observed = observe::observe(&context, Source::Live, &validator).await?;
+        plan = plan::plan(&validator, &observed);
+    }
     let outcome = act::act(&context, &validator, &observed, plan.step.as_ref()).await;
     if plan.step == Some(plan::Step::LetGo) && outcome.is_ok() {
         return Ok(Action::await_change());
