@@ -73,7 +73,7 @@ pub struct ValidatorSpec {
     #[schemars(extend("x-kubernetes-validations" = [
         {
             "rule": "self >= 10",
-            "message": "set spec.hostGraceSeconds to 10 or more: a host may be out of reach for a moment"
+            "message": "a host may be out of reach for moments; set spec.hostGraceSeconds to 10 or more"
         },
         {
             "rule": "self <= 604800",

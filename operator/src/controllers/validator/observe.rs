@@ -78,10 +78,10 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let reach = |node: &BizraNode| {
         let pod = pods.iter().find(|pod| pod.name_any() == node.name_any() && quorum::container_runs(pod))?;
         let (key, uid) = ((namespace.clone(), node.name_any()), pod.uid()?);
-        Some((context.probes.latest(&key, &uid), context.probes.channel(&key, &uid)?))
+        Some((context.probes.latest(&key, &uid), context.probes.channel(&key, &uid)))
     };
     let voters = nodes.iter().filter_map(|node| {
-        let (Word::Status(said), channel) = reach(node)? else { return None };
+        let (Word::Status(said), Some(channel)) = reach(node)? else { return None };
         Some(Asked {
             name: node.name_any(),
             power: said.power,
@@ -92,10 +92,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     });
     let ledger = Ledger::new(voters.collect());
     let node = nodes.iter().find(|node| node.name_any() == replacement::meant(validator));
-    let (word, channel) = match node.and_then(reach) {
-        Some((word, channel)) => (word, Some(channel)),
-        None => (Word::Unknown("it does not run".to_owned()), None),
-    };
+    let (word, channel) = node.and_then(reach).unwrap_or_else(|| (Word::Unknown("it does not run".to_owned()), None));
 
     let address = address_of(validator, &owner);
     let elder = address.and_then(|address| elder(context, &namespace, validator, address));
