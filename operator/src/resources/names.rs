@@ -81,3 +81,16 @@ pub fn authority(network_uid: &str, generation: u32) -> String {
 pub fn host(node: &str, network: &str, namespace: &str) -> String {
     format!("{node}.{}.{namespace}.svc", nodes_service(network))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_is_told_by_its_name() {
+        assert!(is_replacement("demo-v0", &replacement("demo-v0", 12)));
+        for other in ["demo-v0", "demo-v0-r", "demo-v0-r01", "demo-v0-r+1", "demo-v0-r1-r1", "demo-v01-r1", "demo-r1"] {
+            assert!(!is_replacement("demo-v0", other), "{other}");
+        }
+    }
+}
