@@ -6,7 +6,7 @@ mod network;
 mod node_pool;
 mod node_template;
 mod schema;
-mod validator;
+pub(crate) mod validator;
 
 pub use bizra_node::{
     BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference, Repair, RepairAction, RepairCause, VolumeStatus,
@@ -70,6 +70,10 @@ pub mod condition {
     pub const KEY_HEALTHY: &str = "KeyHealthy";
     /// The validator signed two conflicting votes, and its key never votes again.
     pub const JAILED: &str = "Jailed";
+    /// If the key of the validator's node is lost, the operator can put another one in its place.
+    pub const KEY_REPLACEABLE: &str = "KeyReplaceable";
+    /// Another node votes in this one's place, because its host was lost. Only there while that is so.
+    pub const REPLACED: &str = "Replaced";
     /// One host or one zone runs validators with a third of the power: without it no block is finalised. Only there while
     /// that is so.
     pub const POWER_CONCENTRATED: &str = "PowerConcentrated";

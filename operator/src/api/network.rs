@@ -417,6 +417,8 @@ pub enum PermitPurpose {
     Restart,
     /// To have its database set aside and fetched from peers.
     Resync,
+    /// To lose keys that are gone or refuse, and get new ones.
+    NewKeys,
 }
 
 /// A revision whose roll-out was stopped.

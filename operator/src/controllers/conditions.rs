@@ -143,12 +143,13 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
 }
 
 /// Conditions that are only there while something is out of the ordinary, and what it is called when they go.
-const EXTRAORDINARY: [(&str, &str); 5] = [
+const EXTRAORDINARY: [(&str, &str); 6] = [
     (condition::DEGRADED, "Recovered"),
     (condition::PAUSED, "Resumed"),
     (condition::FENCED, "FenceLifted"),
     (condition::HIBERNATED, "Woken"),
     (condition::POWER_CONCENTRATED, "PowerSpread"),
+    (condition::REPLACED, "ReplacementOver"),
 ];
 
 /// Reasons of a node that is not ready yet, on its way as it should be. While they last the status tells of them; of these alone

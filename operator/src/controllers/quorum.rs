@@ -14,9 +14,9 @@ use bizra_proto::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use super::conditions::Reason;
+use super::conditions::{Reason, is_true};
 use crate::{
-    api::{BizraNode, Signing},
+    api::{BizraNode, Signing, condition},
     probe::Word,
     resources::pod,
 };
@@ -126,7 +126,8 @@ impl Census {
                 let name = node.name_any();
                 let told = said(&name).filter(|said| said.total_power > 0).map(|said| u128::from(said.power));
                 let kept = || node.status.as_ref()?.power.as_ref()?.parse().ok();
-                let power = told.unwrap_or_else(|| in_genesis(&name).max(kept()).unwrap_or(0));
+                let last = || if is_replaced(node) { None } else { in_genesis(&name).max(kept()) };
+                let power = told.unwrap_or_else(|| last().unwrap_or(0));
                 let pod = pods.iter().find(|pod| pod.name_any() == name);
                 let height = said(&name).map_or(0, |said| said.finalized_height);
                 Voter { standing: standing(node, pod, words.get(&name)), power, height, name }
@@ -282,6 +283,11 @@ pub fn standing(node: &BizraNode, pod: Option<&Pod>, word: Option<&Word>) -> Sta
 /// True of a node that has said itself that it has no power: only such a one is repaired without a permit.
 pub fn is_full_node(node: &BizraNode) -> bool {
     node.status.as_ref().and_then(|status| status.power.as_deref()) == Some("0")
+}
+
+/// True of a node in whose place another one validates: its key has no power any more.
+pub fn is_replaced(node: &BizraNode) -> bool {
+    node.status.as_ref().is_some_and(|status| is_true(&status.conditions, condition::REPLACED))
 }
 
 fn never_votes(said: &NodeStatus) -> bool {

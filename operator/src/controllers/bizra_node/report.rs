@@ -98,7 +98,7 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
     let fence = fence(node, observed, &old);
     let obeyed = match (&plan.standstill, &fence) {
         (Some(Standstill::Paused(order)), _) => Some(order),
-        (Some(Standstill::Hibernated(order)), _) if observed.pod.is_none() => Some(order),
+        (Some(Standstill::Hibernated(order) | Standstill::Replaced(order)), _) if observed.pod.is_none() => Some(order),
         (None, Some((Truth::True, order))) if reason.word == order.word && plan.steps.is_empty() => Some(order),
         _ => None,
     };
@@ -128,6 +128,10 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
     });
     if let Some(Standstill::Paused(paused)) = &plan.standstill {
         conditions.set(condition::PAUSED, Truth::True, paused);
+    }
+    if let Some(successor) = &observed.replaced_by {
+        let message = format!("BizraNode {successor} validates in its place, because its host was lost");
+        conditions.set(condition::REPLACED, Truth::True, &Reason::new("HostLost", message));
     }
     if let Some(trouble) = &plan.healing.trouble {
         conditions.set(condition::DEGRADED, Truth::True, trouble);
@@ -239,7 +243,9 @@ fn fence(node: &BizraNode, observed: &Observed, old: &BizraNodeStatus) -> Option
 fn readiness(node: &BizraNode, observed: &Observed, plan: &Plan) -> (Truth, Reason) {
     match (&plan.obstacle, &plan.standstill) {
         (Some(Obstacle::Stalled(reason) | Obstacle::Waiting(reason)), _)
-        | (None, Some(Standstill::Hibernated(reason))) => return (Truth::False, reason.clone()),
+        | (None, Some(Standstill::Hibernated(reason) | Standstill::Replaced(reason))) => {
+            return (Truth::False, reason.clone());
+        }
         (None, Some(Standstill::Paused(_)) | None) => {}
     }
     let Some(pod) = &observed.pod else {

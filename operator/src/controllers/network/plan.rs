@@ -21,7 +21,7 @@ use crate::{
         conditions::Reason,
         key_report::{self, KeyReading},
         ownership::{Ownership, ownership},
-        quorum::{Census, Freshness},
+        quorum::{self, Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
     planted::{self, Bug},
@@ -311,15 +311,16 @@ impl Planner<'_> {
     }
 
     fn budget(&mut self) -> Result<(), ReconcileError> {
-        // Its pods are those of our validators, and of whoever came to vote later. One of ours that does not vote yet is one of them.
+        // Its pods are those of our validators, and of whoever came to vote later. One of ours that does not vote yet is one of them; whoever
+        // took a validator's place is counted for itself.
+        let find = |name: &String| self.observed.nodes.iter().find(|node| node.name_any() == *name);
+        let is_there = |name: &&String| !find(name).is_some_and(quorum::is_replaced);
         let nodes = &self.plan.membership.nodes;
-        let mut powers: Vec<u64> = nodes.iter().map(|name| self.power(name)).collect();
-        // Whoever came to vote later.
-        let others = self
-            .observed
-            .nodes
-            .iter()
-            .filter(|node| node.spec.network_ref.name == self.name && !nodes.contains(&node.name_any()));
+        let mut powers: Vec<u64> = nodes.iter().filter(is_there).map(|name| self.power(name)).collect();
+        let others = self.observed.nodes.iter().filter(|node| {
+            let is_other = !nodes.contains(&node.name_any()) && !quorum::is_replaced(node);
+            node.spec.network_ref.name == self.name && is_other
+        });
         let power = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
         powers.extend(others.filter_map(power).filter(|power| *power > 0));
         let live = self.observed.budget.as_ref();

@@ -16,8 +16,10 @@ use crate::{
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
+        quorum,
     },
     kubernetes::{Announcement, shorten},
+    resources::{labels, pod},
 };
 
 /// Most offenders a status names.
@@ -164,7 +166,15 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
 }
 
 fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> {
-    let node = |name: &str| observed.nodes.iter().find(|node| node.name_any() == name);
+    // Whoever took a validator's place stands for it.
+    let node = |name: &str| {
+        let own = observed.nodes.iter().find(|node| node.name_any() == name)?;
+        let successor = || {
+            let replaces = |node: &&BizraNode| pod::annotation(&node.metadata, labels::REPLACES) == Some(name);
+            observed.nodes.iter().find(|node| replaces(node) && !quorum::is_replaced(node))
+        };
+        Some(own).filter(|own| !quorum::is_replaced(own)).or_else(successor)
+    };
     let in_genesis = |name: &str| match &plan.ceremony {
         Ceremony::Done { genesis, .. } => {
             genesis.validators.iter().find(|validator| validator.name == name).map_or(0, |it| it.power().unwrap_or(0))

@@ -88,6 +88,23 @@ fn a_validator_whose_key_is_not_in_the_genesis_does_not_count() {
 }
 
 #[test]
+fn whoever_took_a_validators_place_stands_for_it() {
+    let mut nodes: Vec<BizraNode> = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    let mut successor = nodes[0].clone();
+    successor.metadata.name = Some("demo-v0-r1".to_owned());
+    successor.metadata.owner_references = None;
+    successor.annotations_mut().insert(labels::REPLACES.to_owned(), "demo-v0".to_owned());
+    nodes[0] = node_saying(0, "False", "Replaced", 9);
+    let replaced = said(condition::REPLACED, "True", "HostLost");
+    nodes[0].status.as_mut().unwrap().conditions.push(serde_json::from_value(replaced).unwrap());
+    assert_eq!(status_of(nodes.clone()).validators.ready, 3);
+    nodes.push(successor);
+    let status = status_of(nodes);
+    assert_eq!((status.validators.ready, status.validators.desired), (4, 4));
+    assert_eq!(condition(&status, condition::READY), "True/AllValidatorsReady");
+}
+
+#[test]
 fn a_network_without_genesis_says_what_it_waits_for() {
     let network = network("demo-1");
     let observed = network_observed();

@@ -125,10 +125,10 @@ impl Member<'_> {
         (Some(&repair.pod_uid) == pod.uid().as_ref() && !quorum::is_full_node(self.node)).then_some(repair)
     }
 
-    /// True from the moment its database is set aside until it is in sync again.
+    /// True from the moment its database is given up until it is in sync again.
     fn is_resyncing(&self) -> bool {
         let repair = self.node.status.as_ref().and_then(|status| status.repair.as_ref());
-        let repair = repair.filter(|repair| repair.action == RepairAction::Resync);
+        let repair = repair.filter(|repair| repair.action != RepairAction::Restart);
         repair.is_some_and(|repair| self.pod.is_none_or(|pod| is_used(repair, pod)))
             && !quorum::is_full_node(self.node)
             && !self.is_in_place()
@@ -211,7 +211,11 @@ fn members<'a>(
     observed: &'a Observed,
     census: Option<&Census>,
 ) -> Result<Vec<Member<'a>>, serde_json::Error> {
-    let of_network = observed.nodes.iter().filter(|node| node.spec.network_ref.name == network.name_any());
+    // Who was replaced is not there to be changed.
+    let of_network = observed
+        .nodes
+        .iter()
+        .filter(|node| node.spec.network_ref.name == network.name_any() && !quorum::is_replaced(node));
     of_network
         .map(|node| {
             let name = node.name_any();
@@ -310,7 +314,7 @@ fn settle_repair(member: &Member<'_>, permit: Permit, now: Timestamp) -> Option<
 fn permit_repair(census: &Census, members: &[Member<'_>], now: Timestamp, deadline: i64) -> Option<Permit> {
     let may = |member: &&Member<'_>, repair: &Repair| match repair.action {
         RepairAction::Restart => census.may_go(&member.name) == Verdict::Safe,
-        RepairAction::Resync => {
+        RepairAction::Resync | RepairAction::NewVolume | RepairAction::NewKeys => {
             // G4: one at a time, and what it had is held by others.
             let height = member.node.status.as_ref().and_then(|status| status.height).unwrap_or(0);
             let others = members.iter().filter(|other| other.name != member.name);
@@ -472,6 +476,7 @@ fn what_for(permit: &Permit) -> String {
         PermitPurpose::Change => format!("revision {}", permit.revision),
         PermitPurpose::Restart => "a repair".to_owned(),
         PermitPurpose::Resync => "a new database".to_owned(),
+        PermitPurpose::NewKeys => "new keys".to_owned(),
     }
 }
 

@@ -378,6 +378,33 @@ fn a_database_is_given_up_only_while_the_others_have_what_it_had_and_one_at_a_ti
 }
 
 #[test]
+fn keys_are_given_up_one_node_at_a_time_and_only_while_a_quorum_does_without() {
+    for action in ["NewVolume", "NewKeys"] {
+        let mut world = World::new();
+        await_repair(&mut world, 1, action);
+        heights(&mut world, 7);
+        world.silence(3);
+        // All volumes were restored from a backup, say, and every node refuses: nothing is given up.
+        assert_eq!(world.decide().permit, None, "{action}");
+        world.settle(3);
+        heights(&mut world, 7);
+        let permit = world.decide().permit.unwrap();
+        let told = (permit.node.as_str(), permit.purpose, permit.pod_uid.as_str());
+        assert_eq!(told, ("demo-v1", PermitPurpose::NewKeys, "pod-1"), "{action}");
+    }
+}
+
+#[test]
+fn a_node_in_whose_place_another_validates_is_given_the_new_template_without_a_permit_and_holds_up_nobody() {
+    let mut world = World::new();
+    let replaced = json!({"type": "Replaced", "status": "True", "reason": "HostLost", "message": "", "lastTransitionTime": now().to_string()});
+    world.observed.nodes[0].status.as_mut().unwrap().conditions.push(serde_json::from_value(replaced).unwrap());
+    world.image("next");
+    let permit = world.decide().permit.unwrap();
+    assert_eq!(permit.node, "demo-v1");
+}
+
+#[test]
 fn a_repair_is_given_its_permit_before_a_change_and_returns_it_when_the_node_is_back() {
     let mut world = World::new();
     world.image("next");

@@ -1,18 +1,18 @@
 //! Does what was planned: at most one write to the API server, or one transaction handed to the nodes.
 
 use bizra_transaction::{Address, ChainId, Operation, Terms, TransactionId};
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use super::{
     observe::Observed,
     plan::{FINALIZER, Step},
-    saga,
+    replacement, saga,
 };
 use crate::{
     api::{PendingTransaction, Validator},
     controllers::{Context, ReconcileError, conditions::Reason, signed},
-    kubernetes::Write,
+    kubernetes::{Announcement, Write, WriteOutcome},
     ledger,
 };
 
@@ -41,6 +41,14 @@ pub(super) async fn act(
         Some(Step::Hold) => finalizers(context, validator, true).await,
         Some(Step::LetGo) => finalizers(context, validator, false).await,
         Some(Step::Prepare(operation)) => prepare(validator, observed, operation).await,
+        Some(Step::Write(write, event)) => {
+            if context.write(write).await? == WriteOutcome::Written
+                && let Some(event) = event.clone()
+            {
+                context.announcer.announce(validator.object_ref(&()), Announcement::normal(event));
+            }
+            Ok(Outcome::Done)
+        }
         Some(Step::Submit(pending)) => {
             if let Ok(bytes) = hex::decode(&pending.bytes) {
                 observed.ledger.submit(&bytes).await;
@@ -109,7 +117,7 @@ async fn prove(
     observed: &Observed,
     owner: Address,
 ) -> Result<bizra_transaction::KeyProof, Reason> {
-    let node = &validator.spec.node_ref.name;
+    let node = replacement::meant(validator);
     let not_ready = |why: String| Reason::new("NodeNotReady", why);
     let channel = observed.channel.clone().ok_or_else(|| not_ready(format!("BizraNode {node} cannot be reached")))?;
     ledger::prove_key(node, channel, owner).await.map_err(|error| not_ready(error.to_string()))

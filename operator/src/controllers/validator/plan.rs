@@ -5,11 +5,17 @@ use kube::ResourceExt as _;
 
 use super::{
     observe::Observed,
+    replacement::{self, Places},
     saga::{self, Meaning, Next, Operation, Wish},
 };
 use crate::{
     api::{PendingTransaction, Refusal, SagaRecord, SagaStep, Validator, ValidatorDeletionPolicy},
-    controllers::{conditions::Reason, signed},
+    controllers::{
+        conditions::Reason,
+        ownership::{Ownership, ownership},
+        signed,
+    },
+    kubernetes::{Write, needs_apply},
     ledger::OwnerView,
     probe::Word,
 };
@@ -31,6 +37,8 @@ pub enum Step {
     Prepare(Operation),
     /// The transaction of the status is handed to the nodes, perhaps again.
     Submit(PendingTransaction),
+    /// A node is made, changed or removed, and people are told.
+    Write(Box<Write>, Option<Reason>),
 }
 
 /// What to do, and what was found on the way.
@@ -48,20 +56,62 @@ pub struct Plan {
     pub settled: Option<SagaRecord>,
     /// The refusal that holds.
     pub refusal: Option<Refusal>,
+    /// Who validates, and who is to.
+    pub places: Places,
 }
 
 impl Plan {
-    /// True if it can only be carried out with the owner's key.
-    pub fn needs_key(&self) -> bool {
-        matches!(self.step, Some(Step::Hold | Step::Prepare(_)))
+    /// True if it can only be carried out, or judged, with the owner's key.
+    pub fn needs_key(&self, validator: &Validator) -> bool {
+        matches!(self.step, Some(Step::Hold | Step::Prepare(_))) || !replacement::is_replaceable(validator)
     }
 }
 
 /// Makes the plan.
 pub fn plan(validator: &Validator, observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { places: replacement::decide(validator, observed), ..Plan::default() };
     decide(validator, observed, &mut plan);
+    if validator.metadata.deletion_timestamp.is_none() {
+        place(validator, observed, &mut plan);
+    }
     plan
+}
+
+/// A node that takes another's place comes before any transaction: it has the longest way. One that is not needed any more goes
+/// when all is done.
+fn place(validator: &Validator, observed: &Observed, plan: &mut Plan) {
+    if let Some(told) = plan.places.told.clone().filter(|_| plan.stalled.is_none()) {
+        let next = plan.waiting.take().map(|waiting| format!("; {}", waiting.message)).unwrap_or_default();
+        plan.waiting = Some(Reason { word: told.word, message: told.message + &next });
+        plan.is_done = false;
+    }
+    if let Some(wanted) = &plan.places.wanted {
+        let name = wanted.name_any();
+        let live = observed.around.nodes.iter().find(|node| node.name_any() == name);
+        if live.is_some_and(|live| ownership(&live.metadata, validator) != Ownership::Ours) {
+            let message = format!("BizraNode {name} belongs to somebody else; delete or rename it");
+            plan.stalled = Some(Reason::new("NameTaken", message));
+            return;
+        }
+        // One that is being deleted is made anew when it is gone.
+        if live.is_none_or(|live| live.metadata.deletion_timestamp.is_none()) {
+            match needs_apply(live, wanted) {
+                Ok(None) => {}
+                Ok(Some(write)) => {
+                    let message = format!("created BizraNode {name}, which takes the place of a lost one");
+                    let event = live.is_none().then(|| Reason::new("ReplacementCreated", message));
+                    plan.step = Some(Step::Write(Box::new(write), event));
+                }
+                Err(error) => plan.stalled = Some(Reason::new("BuildFailed", error.to_string())),
+            }
+        }
+    }
+    if let Some(superfluous) = plan.places.superfluous.as_ref().filter(|_| plan.is_done && plan.step.is_none()) {
+        let name = superfluous.name_any();
+        let message = format!("deleted BizraNode {name}, which validates no more; its volume claim stays");
+        let write = Box::new(Write::delete(&**superfluous));
+        plan.step = Some(Step::Write(write, Some(Reason::new("NodeRemoved", message))));
+    }
 }
 
 fn is_held(validator: &Validator) -> bool {
@@ -174,7 +224,7 @@ fn wish<'a>(validator: &'a Validator, observed: &Observed, is_leaving: bool, ref
 }
 
 /// Why nothing can be signed.
-fn key_trouble(observed: &Observed, address: bizra_transaction::Address) -> Option<Reason> {
+pub(super) fn key_trouble(observed: &Observed, address: bizra_transaction::Address) -> Option<Reason> {
     match observed.owner.as_ref()? {
         Err(reason) => Some(reason.clone()),
         Ok(key) if key.address() != address => {
@@ -224,4 +274,4 @@ pub fn remember(mut history: Vec<SagaRecord>, settled: Option<SagaRecord>) -> Ve
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -9,20 +9,20 @@ use crate::{
     controllers::{
         conditions::find,
         fixtures::{deleting, network, now},
-        validator::{act::Outcome, report::status},
+        validator::{act::Outcome, replacement::Nodes, report::status},
     },
     ledger::{Ledger, LedgerError, OwnerKey},
 };
 
 const KEY: [u8; 32] = [5; 32];
 
-fn owner(seed: u8) -> OwnerKey {
+pub(in crate::controllers::validator) fn owner(seed: u8) -> OwnerKey {
     let data = k8s_openapi::ByteString(hex::encode([seed; 32]).into_bytes());
     let secret: Secret = serde_json::from_value(json!({"data": {"owner.key": data}})).unwrap();
     OwnerKey::read(&secret, "owner.key").unwrap()
 }
 
-fn validator(spec: &serde_json::Value) -> Validator {
+pub(in crate::controllers::validator) fn validator(spec: &serde_json::Value) -> Validator {
     let mut whole = json!({
         "networkRef": {"name": "demo"}, "nodeRef": {"name": "reader-0"}, "owner": {"secretName": "owner"}, "stake": "600",
     });
@@ -35,12 +35,12 @@ fn validator(spec: &serde_json::Value) -> Validator {
     .unwrap()
 }
 
-fn held(mut validator: Validator) -> Validator {
+pub(in crate::controllers::validator) fn held(mut validator: Validator) -> Validator {
     validator.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     validator
 }
 
-fn observed(balance: u64) -> Observed {
+pub(in crate::controllers::validator) fn observed(balance: u64) -> Observed {
     let said = v1::NodeStatus { public_key: hex::encode(KEY), ..Default::default() };
     let set = v1::GetValidatorSetResponse { epoch: 1, ..Default::default() };
     Observed {
@@ -52,10 +52,11 @@ fn observed(balance: u64) -> Observed {
         elder: None,
         view: Some(Ok(OwnerView { height: 100, balance, nonce: 3, set, ..OwnerView::default() })),
         ledger: Ledger::new(Vec::new()),
+        around: Nodes::default(),
     }
 }
 
-fn view(observed: &mut Observed) -> &mut OwnerView {
+pub(in crate::controllers::validator) fn view(observed: &mut Observed) -> &mut OwnerView {
     observed.view.as_mut().unwrap().as_mut().unwrap()
 }
 

@@ -108,7 +108,8 @@ const UNBONDING_MAX: usize = 32;
 
 const INACTIVE: &str = "Inactive";
 const ACTIVE: &str = "Active";
-const JAILED: &str = "Jailed";
+/// A status of the registry: it has signed two conflicting votes.
+pub const JAILED: &str = "Jailed";
 
 /// What comes next for this owner. `fee` is paid with each transaction.
 pub fn next(view: &OwnerView, owner: &[u8; 32], wish: &Wish<'_>, fee: u64) -> Next {
