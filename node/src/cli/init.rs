@@ -75,7 +75,7 @@ impl InitKey {
     /// True if the folder is there and refuses for good (PROTOCOL S1, S3). One that could be signed with is never set aside,
     /// whoever orders it.
     fn is_refused(&self) -> Result<bool, CliError> {
-        let judge = || {
+        let judge = || -> Result<bool, ConsensusError> {
             let folder = SignerFolder::open(&self.data_dir, &self.volume_id)?;
             let key = folder.consensus_key()?;
             folder.tls_key()?;

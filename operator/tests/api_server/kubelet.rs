@@ -190,7 +190,9 @@ impl Kubelet {
             let arguments = pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0].args.clone().unwrap();
             if arguments.contains(&"--replace-refused".to_owned()) {
                 self.troubles.lock().unwrap().remove(&name);
-                self.volumes.lock().unwrap().remove(&volume_id);
+                let key = SigningKey::from(seed(&format!("{volume_id} {}", arguments.last().unwrap())));
+                let volume = Volume { key, tls_key: rcgen::KeyPair::generate().unwrap(), pinned: None };
+                self.volumes.lock().unwrap().insert(volume_id.clone(), volume);
                 self.resets.lock().unwrap().push((name.clone(), arguments.clone()));
             }
             let report = self.report(&volume_id, &arguments[4]);
