@@ -6,6 +6,9 @@ pub mod observe;
 pub mod plan;
 pub mod report;
 pub mod saga;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod small_ledger;
 
 use std::{sync::Arc, time::Duration};
 
