@@ -132,6 +132,7 @@ pub(super) fn network_observed() -> network::observe::Observed {
         now: now(),
         operator_namespace: "bizra-system".to_owned(),
         nodes: Vec::new(),
+        validators: Vec::new(),
         pods: Vec::new(),
         words: std::collections::BTreeMap::new(),
         claims: Vec::new(),

@@ -14,7 +14,7 @@ use kube::ResourceExt as _;
 
 use super::authorities::Kept;
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, Validator},
     controllers::{
         Context, ReconcileError, caches,
         reading::{self, Source},
@@ -32,6 +32,8 @@ pub struct Observed {
     pub operator_namespace: String,
     /// Every `BizraNode` that names this network, and every other one of a wanted name.
     pub nodes: Vec<BizraNode>,
+    /// Validators of the network.
+    pub validators: Vec<Validator>,
     /// Pods of the network, from one list: the ceremony reads them all at once.
     pub pods: Vec<Pod>,
     /// What the nodes in these pods said last, by node name.
@@ -75,6 +77,8 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         }
     }
 
+    // What they tell of jailings is kept; a moment later is soon enough.
+    let validators = reading::of_network(context, Source::Cache, &namespace, &name, "the Validators").await?;
     // Claims first: a pod of the list then names a claim that was there before it was read.
     let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
     let pods = reading::of_network(context, source, &namespace, &name, "the pods").await?;
@@ -102,6 +106,7 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         now: Timestamp::now(),
         operator_namespace: context.settings.operator_namespace.clone(),
         nodes,
+        validators,
         pods,
         words,
         claims,

@@ -36,14 +36,18 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The account: the one the status names, or else that of the key.
+    /// The account: the one whose transactions the status tells of, or else that of the key.
     pub fn address(&self, validator: &Validator) -> Option<Address> {
         address_of(validator, &self.owner)
     }
 }
 
 fn address_of(validator: &Validator, owner: &Result<OwnerKey, Reason>) -> Option<Address> {
-    known_address(validator).or_else(|| owner.as_ref().ok().map(OwnerKey::address))
+    let (known, told) = (known_address(validator), owner.as_ref().ok().map(OwnerKey::address));
+    // Before its first transaction a validator belongs to nobody, and a wrong Secret can be put right.
+    let status = validator.status.as_ref();
+    let is_bound = status.is_some_and(|status| status.transaction.is_some() || !status.history.is_empty());
+    if is_bound { known.or(told) } else { told.or(known) }
 }
 
 fn known_address(validator: &Validator) -> Option<Address> {
