@@ -2,6 +2,9 @@
 //! (see [`saga`]); a transaction is written into the status before it is submitted.
 
 mod act;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod crash_tests;
 pub mod observe;
 pub mod plan;
 pub mod report;
