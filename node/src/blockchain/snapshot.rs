@@ -244,7 +244,7 @@ pub fn read_snapshot<E: From<StorageError>>(
 /// The last `count` cut-off heights that are executed, the newest first; none below the first epoch's.
 pub fn last_cutoffs(database: &Database, count: u64) -> Result<Vec<u64>, StorageError> {
     let totals = super::LedgerReader::new(database.clone()).totals()?;
-    let epoch_blocks = super::LedgerReader::new(database.clone()).epoch_blocks()?;
+    let epoch_blocks = super::LedgerReader::new(database.clone()).parameters()?.epoch_blocks;
     let newest = totals.next_cutoff.saturating_sub(epoch_blocks);
     let cutoffs = (0..count).map_while(|below| newest.checked_sub(below.saturating_mul(epoch_blocks)));
     let mut found = Vec::new();

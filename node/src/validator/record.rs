@@ -49,6 +49,13 @@ pub struct Validator {
     pub queued_at: u64,
 }
 
+impl Validator {
+    /// The power that grant and stake give.
+    pub fn power(&self, stake: &Stake, stake_per_power: u64) -> u64 {
+        self.granted_power.saturating_add(stake.reserved / stake_per_power.max(1))
+    }
+}
+
 /// Money of an account that answers for a validator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stake {

@@ -327,7 +327,7 @@ impl Registry {
     }
 
     fn power(&self, validator: &Validator, stake: &Stake) -> u64 {
-        validator.granted_power.saturating_add(stake.reserved / self.parameters.stake_per_power.max(1))
+        validator.power(stake, self.parameters.stake_per_power)
     }
 
     fn register<E: Entries>(

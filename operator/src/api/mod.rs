@@ -13,9 +13,9 @@ pub use bizra_node::{
 };
 pub use modes::{Activity, Reconciliation, Signing};
 pub use network::{
-    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, LedgerParametersSpec, Network,
-    NetworkPolicyMode, NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus,
-    ServiceSpec, ServiceType, ValidatorCounts,
+    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Jailing, LedgerParametersSpec,
+    Network, NetworkPolicyMode, NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose,
+    QuorumStatus, ServiceSpec, ServiceType, ValidatorCounts,
 };
 pub use node_pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use node_template::{
@@ -74,6 +74,8 @@ pub mod condition {
     pub const KEY_REPLACEABLE: &str = "KeyReplaceable";
     /// Another node votes in this one's place, because its host was lost. Only there while that is so.
     pub const REPLACED: &str = "Replaced";
+    /// A validator is jailed and nobody has acknowledged it: no other is changed. Only there while that is so.
+    pub const JAILED_VALIDATOR: &str = "JailedValidator";
     /// One host or one zone runs validators with a third of the power: without it no block is finalised. Only there while
     /// that is so.
     pub const POWER_CONCENTRATED: &str = "PowerConcentrated";

@@ -200,6 +200,9 @@ pub struct ValidatorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub balance: Option<String>,
+    /// The block that jailed it, for two conflicting votes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jailed_at: Option<i64>,
     /// Turns to lead since the last cut-off that came to nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_missed: Option<i64>,

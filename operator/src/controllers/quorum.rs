@@ -14,7 +14,7 @@ use bizra_proto::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use super::conditions::{Reason, is_true};
+use super::conditions::{Reason, find, is_true};
 use crate::{
     api::{BizraNode, Signing, condition},
     probe::Word,
@@ -268,9 +268,7 @@ pub fn standing(node: &BizraNode, pod: Option<&Pod>, word: Option<&Word>) -> Sta
     let Some(pod) = pod.filter(|pod| container_runs(pod)) else { return Standing::NotVoting };
     match word {
         Some(Word::Status(said)) if never_votes(said) => Standing::NotVoting,
-        Some(Word::Status(said))
-            if said.signing_state() == SigningState::Fenced && node.spec.signing == Signing::Fenced =>
-        {
+        Some(Word::Status(said)) if said.signing_state() == SigningState::Fenced && is_told_to_be_fenced(node) => {
             Standing::NotVoting
         }
         Some(Word::Status(said)) if pod.metadata.deletion_timestamp.is_none() && votes_in_sync(said) => {
@@ -278,6 +276,12 @@ pub fn standing(node: &BizraNode, pod: Option<&Pod>, word: Option<&Word>) -> Sta
         }
         _ => Standing::Unknown,
     }
+}
+
+/// By its spec, or for its jailed key: that fence is never lifted, so it is known from the status, too.
+fn is_told_to_be_fenced(node: &BizraNode) -> bool {
+    let told = node.status.as_ref().and_then(|status| find(&status.conditions, condition::FENCED));
+    node.spec.signing == Signing::Fenced || told.is_some_and(|told| told.status == "True" && told.reason == "Jailed")
 }
 
 /// True of a node that has said itself that it has no power: only such a one is repaired without a permit.

@@ -114,9 +114,12 @@ impl Wakes for Network {
             // Its own report, too: a permit is acted on by the reconciliation after the one that granted it.
             queues.network(&network.metadata, network.metadata.name.as_deref());
         }
-        let permit = |network: &Self| network.status.as_ref().and_then(|status| status.permit.clone());
+        let orders = |network: &Self| {
+            let status = network.status.as_ref();
+            (status.and_then(|status| status.permit.clone()), status.map(|status| status.jailings.clone()))
+        };
         let is_same = |old: &Self, new: &Self| {
-            is_same(&old.metadata, &new.metadata) && old.spec == new.spec && permit(old) == permit(new)
+            is_same(&old.metadata, &new.metadata) && old.spec == new.spec && orders(old) == orders(new)
         };
         if !compares(change, is_same) {
             queues.nodes_of(context, &network.metadata, &network.name_any());
@@ -205,6 +208,10 @@ impl Wakes for Validator {
         };
         if told(&change.old) != told(&change.new) {
             queues.nodes_of(context, &validator.metadata, &validator.spec.network_ref.name);
+        }
+        let jailed = |validator: &Option<Arc<Self>>| validator.as_ref()?.status.as_ref()?.jailed_at;
+        if jailed(&change.old) != jailed(&change.new) {
+            queues.network(&validator.metadata, Some(&validator.spec.network_ref.name));
         }
     }
 }

@@ -12,11 +12,12 @@ use super::{
 use crate::{
     api::{
         Activity, BizraNode, BizraNodeStatus, ImageSpec, Permit, PermitPurpose, Reconciliation, Repair, RepairAction,
-        RepairCause, condition,
+        RepairCause, Signing, condition,
     },
     controllers::{
         ReconcileError,
         conditions::{Reason, is_true},
+        jailings,
         key_report::{self, KeyReading},
         network::{genesis_of, parse_genesis, validator_names},
         ownership::{Ownership, ownership},
@@ -591,7 +592,14 @@ impl Planner<'_> {
             &[]
         };
         let neighbours = Neighbours { validators: &validators, followers };
-        let signing = self.node.spec.signing;
+        let said = match &self.observed.word {
+            Word::Status(said) => Some(said.as_ref()),
+            Word::Unasked | Word::Unknown(_) => None,
+        };
+        let signing = match jailings::fence(self.node, Some(network), said) {
+            Some(_) => Signing::Fenced,
+            None => Signing::Allowed,
+        };
         let text = config_map::node_file(&self.name, &self.namespace, network_name, volume_id, neighbours, signing)
             .map_err(|error| ReconcileError::Build(error.to_string()))?;
         let pod_part = config_map::pod_part(&text);

@@ -327,7 +327,7 @@ fn a_hibernated_network_has_no_pods_and_keeps_its_volumes() {
 fn a_fence_is_written_into_the_configuration_and_restarts_nothing() {
     let mut observed = settled();
     let mut fenced = node(0);
-    fenced.spec.signing = crate::api::Signing::Fenced;
+    fenced.spec.signing = Signing::Fenced;
     let plan_ = plan(&fenced, &observed, &default_image()).unwrap();
     assert_eq!(targets(&plan_), ["apply ConfigMap default/demo-v0-config"]);
     assert_eq!((plan_.up_to_date, &plan_.eviction), (Some(true), &None));

@@ -14,11 +14,12 @@ use super::{
     roll::{self, Progress, Roll},
 };
 use crate::{
-    api::{Activity, BizraNode, DeletionPolicy, ImageSpec, Network, NetworkPolicyMode, Reconciliation},
+    api::{Activity, BizraNode, DeletionPolicy, ImageSpec, Jailing, Network, NetworkPolicyMode, Reconciliation},
     certificates,
     controllers::{
         ReconcileError,
         conditions::Reason,
+        jailings,
         key_report::{self, KeyReading},
         ownership::{Ownership, ownership},
         quorum::{self, Census, Freshness},
@@ -70,6 +71,8 @@ pub struct Plan {
     pub hibernated: Option<Reason>,
     /// Who signs and who is trusted.
     pub authorities: Decision,
+    /// Validators that are jailed, or were and may still matter.
+    pub jailings: Vec<Jailing>,
     /// Which hosts or zones the chain cannot do without, if there are such.
     pub concentration: Option<Reason>,
 }
@@ -120,6 +123,7 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             paused: None,
             hibernated: None,
             authorities: authorities::decide(network, observed),
+            jailings: jailings::known(network, observed),
             concentration: None,
         },
     };
@@ -265,6 +269,9 @@ impl Planner<'_> {
                 let unsound = network_policy::unsound(self.network);
                 self.plan.stalled = unsound.map(|message| Reason::new("InvalidNetworkPolicyPeer", message));
             }
+            if self.plan.stalled.is_none() {
+                self.plan.stalled = jailings::standstill(self.network, &self.plan.jailings);
+            }
         }
         Ok(())
     }
@@ -378,8 +385,10 @@ impl Planner<'_> {
         let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours);
         let default_image = node_builder::settled_image(ours).unwrap_or_else(|| default_image.clone());
         let template = node_builder::template(self.network, &default_image);
-        let roll = roll::decide(self.network, observed, census, &self.plan.membership.nodes, template)?;
-        for name in self.plan.membership.nodes.clone() {
+        let standstill = jailings::standstill(self.network, &self.plan.jailings);
+        let nodes = self.plan.membership.nodes.clone();
+        let roll = roll::decide(self.network, observed, census, &nodes, standstill.as_ref(), template)?;
+        for name in nodes {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
             if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)
                 || live.is_some_and(|live| live.metadata.deletion_timestamp.is_some())

@@ -16,7 +16,7 @@ use crate::{
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
-        quorum,
+        jailings, quorum,
     },
     kubernetes::{Announcement, shorten},
     resources::{labels, pod},
@@ -135,6 +135,9 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     if let Some(concentration) = &plan.concentration {
         conditions.set(condition::POWER_CONCENTRATED, Truth::True, concentration);
     }
+    if let Some(standstill) = jailings::standstill(network, &plan.jailings) {
+        conditions.set(condition::JAILED_VALIDATOR, Truth::True, &standstill);
+    }
     set_quorum(&mut conditions, plan, ready_power, total_power);
     set_synced(&mut conditions, lag);
     set_up_to_date(&mut conditions, plan);
@@ -162,6 +165,7 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
         permit: roll.map_or(old.permit, |roll| roll.permit.clone()),
         failed_revision: roll.map_or(old.failed_revision, |roll| roll.failed.clone()),
         offenders: offenders(&validators),
+        jailings: plan.jailings.clone(),
     }
 }
 

@@ -116,3 +116,37 @@ fn a_network_without_genesis_says_what_it_waits_for() {
     assert_eq!(condition(&status, condition::QUORUM_SAFE), "Unknown/NoGenesis");
     assert_eq!(status.observed_generation, 1);
 }
+
+#[test]
+fn a_jailing_is_told_with_what_to_do_until_it_is_acknowledged() {
+    let reports: Vec<KeyReport> = (1..=4).map(|seed| key_report(seed, "demo-1", None)).collect();
+    let mut observed = network_observed();
+    observed.genesis = Some(genesis_map(&reports));
+    observed.nodes = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    let key = "05".repeat(32);
+    observed.nodes[3].status.as_mut().unwrap().public_key = Some(key.clone());
+    let mut network = network("demo-1");
+    let jailing =
+        json!({"id": format!("{key}@77"), "validator": "owner", "node": "demo-v3", "publicKey": key, "height": 77});
+    network.status.get_or_insert_default().jailings = vec![serde_json::from_value(jailing).unwrap()];
+    let told = |network: &Network| {
+        let plan = plan(network, &observed, &default_image()).unwrap();
+        status(network, &observed, &plan, None)
+    };
+    let jailed = told(&network);
+    for (type_, expected) in [
+        (condition::JAILED_VALIDATOR, "True/JailedValidator"),
+        (condition::STALLED, "True/JailedValidator"),
+        (condition::READY, "False/JailedValidator"),
+    ] {
+        assert_eq!(condition(&jailed, type_), expected);
+    }
+    let message = &find(&jailed.conditions, condition::JAILED_VALIDATOR).unwrap().message;
+    assert!(message.contains("spec.acknowledgedJailings") && message.contains(&format!("{key}@77")), "{message}");
+
+    network.spec.acknowledged_jailings.push(format!("{key}@77"));
+    let acknowledged = told(&network);
+    assert!(find(&acknowledged.conditions, condition::JAILED_VALIDATOR).is_none());
+    assert_eq!(condition(&acknowledged, condition::READY), "True/AllValidatorsReady");
+    assert_eq!(acknowledged.jailings.len(), 1, "its key is still there");
+}

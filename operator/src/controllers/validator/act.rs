@@ -10,14 +10,14 @@ use super::{
     replacement, saga,
 };
 use crate::{
-    api::{PendingTransaction, Validator},
+    api::{PendingTransaction, SagaStep, Validator},
     controllers::{Context, ReconcileError, conditions::Reason, signed},
     kubernetes::{Announcement, Write, WriteOutcome},
-    ledger,
+    ledger::{self, OwnerKey, OwnerView},
 };
 
 /// How many blocks a transaction may wait for its turn.
-const EXPIRY_BLOCKS: u64 = 1_000;
+pub(super) const EXPIRY_BLOCKS: u64 = 1_000;
 
 /// What came of a step.
 pub enum Outcome {
@@ -96,20 +96,31 @@ async fn prepare(
         saga::Operation::Release(amount) => Operation::ReleaseStake { amount: *amount },
         saga::Operation::Collect => Operation::ReleaseStake { amount: 0 },
     };
-    let chain =
-        ChainId::new(&network.spec.chain_id).ok_or_else(|| build_error(&"the chain id of the Network is none"))?;
+    let signed = sign(validator, &network.spec.chain_id, view, owner, (step, &operation))?;
+    Ok(Outcome::Prepared(Box::new(signed)))
+}
+
+/// The transaction of a step, with the nonce of what was read.
+pub(super) fn sign(
+    validator: &Validator,
+    chain_id: &str,
+    view: &OwnerView,
+    owner: &OwnerKey,
+    (step, operation): (SagaStep, &Operation),
+) -> Result<PendingTransaction, ReconcileError> {
+    let chain = ChainId::new(chain_id).ok_or_else(|| build_error(&"the chain id of the Network is none"))?;
     let expiry_height = view.height.saturating_add(EXPIRY_BLOCKS);
     let fee = validator.spec.fee.parse().map_err(|error| build_error(&error))?;
     let terms = Terms { chain, nonce: view.nonce, fee, expiry_height };
-    let bytes = terms.sign(&operation, owner.signing_key()).map_err(|error| build_error(&error))?;
-    Ok(Outcome::Prepared(Box::new(PendingTransaction {
+    let bytes = terms.sign(operation, owner.signing_key()).map_err(|error| build_error(&error))?;
+    Ok(PendingTransaction {
         step,
         id: TransactionId::of(&bytes).to_string(),
         nonce: signed(view.nonce),
         expiry_height: signed(expiry_height),
         bytes: hex::encode(&bytes),
         generation: validator.metadata.generation.unwrap_or(0),
-    })))
+    })
 }
 
 async fn prove(

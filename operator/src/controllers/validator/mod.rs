@@ -2,11 +2,17 @@
 //! (see [`saga`]); a transaction is written into the status before it is submitted.
 
 mod act;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod crash_tests;
 pub mod observe;
 pub mod plan;
 pub mod replacement;
 pub mod report;
 pub mod saga;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod small_ledger;
 
 use std::{sync::Arc, time::Duration};
 

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use super::replacement::{self, Nodes};
 use crate::{
-    api::{BizraNode, Network, Validator},
+    api::{BizraNode, Network, Validator, ValidatorStatus},
     controllers::{Context, ReconcileError, Source, conditions::Reason, network::owners, quorum, reading},
     ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
     probe::Word,
@@ -39,14 +39,23 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The account: the one the status names, or else that of the key.
+    /// The account: the one whose transactions the status tells of, or else that of the key.
     pub fn address(&self, validator: &Validator) -> Option<Address> {
         address_of(validator, self.owner.as_ref())
     }
 }
 
+/// True if the account is settled: there has been a transaction of it, or no other can own this validator. Before that a validator belongs
+/// to nobody, and a wrong Secret can be put right.
+fn is_bound(validator: &Validator) -> bool {
+    let acted = |status: &ValidatorStatus| status.transaction.is_some() || !status.history.is_empty();
+    validator.spec.owner.is_none() || validator.status.as_ref().is_some_and(acted)
+}
+
 fn address_of(validator: &Validator, owner: Option<&Result<OwnerKey, Reason>>) -> Option<Address> {
-    known_address(validator).or_else(|| Some(owner?.as_ref().ok()?.address()))
+    let known = known_address(validator);
+    let told = || Some(owner?.as_ref().ok()?.address());
+    if is_bound(validator) { known.or_else(told) } else { told().or(known) }
 }
 
 fn known_address(validator: &Validator) -> Option<Address> {
@@ -73,7 +82,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
     let nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
     let pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
-    let owner = match known_address(validator) {
+    let owner = match known_address(validator).filter(|_| is_bound(validator)) {
         Some(_) => None,
         None => Some(owner(context, validator, network.as_ref()).await?),
     };

@@ -12,6 +12,7 @@ use crate::{
     api::{PendingTransaction, Refusal, SagaRecord, SagaStep, Validator, ValidatorDeletionPolicy},
     controllers::{
         conditions::Reason,
+        jailings,
         ownership::{Ownership, ownership},
         signed,
     },
@@ -157,6 +158,13 @@ fn decide(validator: &Validator, observed: &Observed, plan: &mut Plan) {
             return;
         }
     };
+    // Whoever answers now may be behind those who answered before, and know nothing yet of a step that was taken.
+    let known = status.history.iter().filter_map(|record| record.height).max().unwrap_or(0);
+    if signed(view.height) < known {
+        let message = format!("the nodes that answer are at height {}, and what was done came to {known}", view.height);
+        plan.waiting = Some(Reason::new("ChainSilent", message));
+        return;
+    }
     if let Some(pending) = &status.transaction {
         settle(validator, observed, view, pending, plan);
         if plan.settled.is_none() {
@@ -170,8 +178,13 @@ fn decide(validator: &Validator, observed: &Observed, plan: &mut Plan) {
     let fee = validator.spec.fee.parse().unwrap_or(u64::MAX);
     match saga::next(view, &address.0, &wish, fee) {
         Next::Step(operation) => {
+            // Who is jailed may leave; whoever is not stays what it is until somebody has looked.
+            let is_jailed = status.jailed_at.is_some() || view.validator.status == saga::JAILED;
+            let standstill = network.filter(|_| !is_jailed).and_then(jailings::standstill_of);
             if let Some(reason) = key_trouble(observed, address) {
                 plan.stalled = Some(reason);
+            } else if let Some(reason) = standstill {
+                plan.waiting = Some(reason);
             } else if !is_held(validator) && !is_leaving {
                 plan.step = Some(Step::Hold);
                 plan.waiting = Some(Reason::new("Starting", "the stake is about to be reserved"));

@@ -7,7 +7,7 @@ use super::{
     act::Outcome,
     observe::Observed,
     plan::{Plan, remember},
-    replacement,
+    replacement, saga,
 };
 use crate::{
     api::{UnbondingStake, Validator, ValidatorStatus, condition},
@@ -156,6 +156,11 @@ pub fn status(
             parts.map(|part| UnbondingStake { epoch: signed(part.epoch), amount: part.amount.to_string() }).collect()
         }),
         balance: of_view(&|view| view.balance.to_string()).or(old.balance),
+        // Kept while it leaves: the registry knows no more of it then.
+        jailed_at: view
+            .filter(|view| view.validator.status == saga::JAILED)
+            .map(|view| signed(view.validator.queued_at))
+            .or(old.jailed_at),
         turns_missed: view.map(|view| signed(view.validator.turns_missed)).or(old.turns_missed),
         transaction,
         refusal: plan.refusal.clone(),
@@ -203,7 +208,7 @@ fn set_of_chain(
         None => format!("not in the set of epoch {}", view.set.epoch),
     };
     set(condition::ACTIVE, member.is_some(), "InSet", "NotInSet", active);
-    let is_jailed = chain.status == "Jailed";
+    let is_jailed = chain.status == saga::JAILED;
     let jailed = if is_jailed { "it signed two conflicting votes" } else { "nothing is held against it" };
     set(condition::JAILED, is_jailed, "Equivocated", "NotJailed", jailed.to_owned());
     let node = replacement::meant(validator);
