@@ -79,14 +79,14 @@ fn a_jailing_is_acknowledged_after_it_has_happened() {
         network
     };
     let (first, second) = (format!("{key}@7"), format!("{key}@8"));
-    let early = refusal(validate_update(&with(&[first.clone()], &[]), &with(&[], &[])));
+    let early = refusal(validate_update(&with(std::slice::from_ref(&first), &[]), &with(&[], &[])));
     assert!(early.contains("add only what status.jailings shows"), "{early}");
     let other = refusal(validate_update(&with(&[second], &[&first]), &with(&[], &[&first])));
     assert!(other.contains("add only what status.jailings shows"), "{other}");
-    let acknowledged = with(&[first.clone()], &[&first]);
+    let acknowledged = with(std::slice::from_ref(&first), &[&first]);
     assert_eq!(refusal(validate_update(&acknowledged, &with(&[], &[&first]))), "");
     // It stays acknowledged when the status forgets it, and in a manifest for a new cluster.
-    assert_eq!(refusal(validate_update(&with(&[first.clone()], &[]), &acknowledged)), "");
+    assert_eq!(refusal(validate_update(&with(std::slice::from_ref(&first), &[]), &acknowledged)), "");
     assert_eq!(refusal(validate(&with(&[first], &[]))), "");
 }
 

@@ -113,7 +113,9 @@ impl Witness {
         };
         let record = Arc::new(Mutex::new(record));
         let mut witness = Self { record, questions: Vec::new() };
-        validators.iter().for_each(|validator| witness.watch(scene, validator));
+        for validator in validators {
+            witness.watch(scene, validator);
+        }
         witness
     }
 

@@ -18,7 +18,10 @@ use bizra_operator::{
     controllers::conditions::{find, is_true},
 };
 use bizra_proto::v1::{SubmitRequest, ledger_client::LedgerClient};
-use bizra_simplex::types::{Digest, Epoch, Signature, View, Vote, VoteKind};
+use bizra_simplex::{
+    Vote, VoteKind,
+    types::{Digest, Epoch, Signature, View},
+};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
 use k8s_openapi::api::{
     core::v1::{PersistentVolumeClaim, Secret},
@@ -520,7 +523,7 @@ async fn after_a_jailing_nobody_else_is_changed_until_somebody_acknowledges_it()
         .await?;
     let uids = async |scene: &Scene| -> Result<Vec<String>, SceneError> {
         let mut uids = Vec::new();
-        for validator in bizra_e2e::stage::VALIDATORS {
+        for validator in VALIDATORS {
             uids.push(scene.pod_uid(validator).await?);
         }
         Ok(uids)

@@ -74,12 +74,11 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
         reading::one(context, source, &namespace, &names::claim(&name), "the volume claim").await?;
     // Without a volume all that is planned is to make one; configuration and pod only show how things stand.
     let config = names::config(&name);
-    let (of_pod, config) = match claim {
-        Some(_) => (source, reading::one(context, source, &namespace, &config, "the configuration").await?),
-        None => {
-            let config = reading::made_by_others(context, Source::Cache, &namespace, &config, "the configuration");
-            (Source::Cache, config.await?)
-        }
+    let (of_pod, config) = if claim.is_some() {
+        (source, reading::one(context, source, &namespace, &config, "the configuration").await?)
+    } else {
+        let config = reading::made_by_others(context, Source::Cache, &namespace, &config, "the configuration");
+        (Source::Cache, config.await?)
     };
     let genesis = names::genesis(network_name);
     let genesis = reading::made_by_others(context, source, &namespace, &genesis, "the genesis").await?;

@@ -14,7 +14,7 @@
 //! the owner asked for last, or to what the chain's refusal leaves of it. Everything within the bounds is visited.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map::Entry},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
 };
@@ -520,7 +520,9 @@ impl Check {
     fn settle(&mut self, state: &State) -> Result<State, String> {
         let mut state = state.clone();
         let mut passed = Vec::new();
-        std::mem::take(&mut state.whims).into_iter().for_each(|whim| state.give_in(whim));
+        for whim in std::mem::take(&mut state.whims) {
+            state.give_in(whim);
+        }
         state.secret = OwnerSecret::Good;
         state.operators = [None, None];
         (state.expiries, state.epochs) = (0, 0);
@@ -537,7 +539,9 @@ impl Check {
                 self.report(&mut state, 0);
             }
             let waiting: Vec<String> = state.pool.keys().cloned().collect();
-            waiting.iter().for_each(|id| state.include(id));
+            for id in &waiting {
+                state.include(id);
+            }
             // An idle chain goes on, and is no state of its own here.
             state.earlier = Arc::clone(&state.chain);
             state.former.clone_from(&state.object);
@@ -559,8 +563,8 @@ impl Check {
     /// Visits everything; the first broken promise with the way to it.
     fn run(&mut self, start: State) -> Result<usize, String> {
         let mut came_from: HashMap<u64, (u64, String)> = HashMap::new();
-        let mut waiting = VecDeque::from([start.clone()]);
         came_from.insert(start.key(), (0, "begin".to_owned()));
+        let mut waiting = VecDeque::from([start]);
         let way_to = |came_from: &HashMap<u64, (u64, String)>, mut key: u64| {
             let mut way = Vec::new();
             while let Some((from, what)) = came_from.get(&key) {
@@ -577,8 +581,8 @@ impl Check {
             let successors = successors.map_err(|broken| format!("{broken}\n  {}", way_to(&came_from, key)))?;
             for (what, next) in successors {
                 let next_key = next.key();
-                if !came_from.contains_key(&next_key) {
-                    came_from.insert(next_key, (key, what));
+                if let Entry::Vacant(entry) = came_from.entry(next_key) {
+                    entry.insert((key, what));
                     waiting.push_back(next);
                 }
             }

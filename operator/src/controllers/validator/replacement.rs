@@ -236,18 +236,15 @@ fn free_name(validator: &Validator, observed: &Observed) -> Option<String> {
         if name == lost || name == present(validator) {
             return false;
         }
-        match around.nodes.iter().find(|node| node.name_any() == *name) {
-            Some(node) => {
-                let is_ours = ownership(&node.metadata, validator) == Ownership::Ours;
-                let is_reachable =
-                    around.pods.iter().all(|pod| pod.name_any() != *name || hosts::unreachable_since(pod).is_none());
-                is_ours && is_reachable && node.metadata.deletion_timestamp.is_none()
-            }
-            None => {
-                let claim = names::claim(name);
-                around.pods.iter().all(|pod| pod.name_any() != *name)
-                    && around.claims.iter().all(|one| one.name_any() != claim)
-            }
+        if let Some(node) = around.nodes.iter().find(|node| node.name_any() == *name) {
+            let is_ours = ownership(&node.metadata, validator) == Ownership::Ours;
+            let is_reachable =
+                around.pods.iter().all(|pod| pod.name_any() != *name || hosts::unreachable_since(pod).is_none());
+            is_ours && is_reachable && node.metadata.deletion_timestamp.is_none()
+        } else {
+            let claim = names::claim(name);
+            around.pods.iter().all(|pod| pod.name_any() != *name)
+                && around.claims.iter().all(|one| one.name_any() != claim)
         }
     })
 }

@@ -149,7 +149,7 @@ fn missed(measures: &BTreeMap<Fault, Vec<Measure>>) -> Option<String> {
     }
     let replaced = measures.get(&Fault::HostReplaced).into_iter().flatten();
     let since_decided =
-        |measure: &Measure| measure.away - measure.steps.get(&Step::Decided).copied().unwrap_or_default();
+        |measure: &Measure| measure.away.saturating_sub(measure.steps.get(&Step::Decided).copied().unwrap_or_default());
     let longest_replaced = replaced.map(since_decided).max().unwrap_or_default();
     if longest_replaced > REPLACED_MAX {
         return Some(format!(
@@ -177,9 +177,9 @@ async fn repeat(arguments: &Arguments, measures: &mut BTreeMap<Fault, Vec<Measur
             let (away, steps) = if fault.costs_keys() {
                 replaced(&mut stage, &hosts, fault, &owned).await?
             } else {
-                let measured = once(&stage, &hosts, fault, validator).await?;
+                let took = once(&stage, &hosts, fault, validator).await?;
                 stage.scene.wait_node_ready(validator, PATIENCE_SECONDS).await?;
-                measured
+                took
             };
             let act = stage.end(&format!("{round:>3} {fault:?} {validator}")).await?;
             measures.entry(fault).or_default().push(Measure { away, steps, still: act.still });
@@ -362,7 +362,7 @@ fn medians(measures: &[Measure]) -> BTreeMap<Step, Duration> {
 }
 
 fn write(out: &PathBuf, measures: &BTreeMap<Fault, Vec<Measure>>) -> std::io::Result<()> {
-    let figures: BTreeMap<String, serde_json::Value> = measures
+    let figures: BTreeMap<String, Value> = measures
         .iter()
         .map(|(fault, measures)| {
             let seconds: Vec<f64> = away(measures).iter().map(Duration::as_secs_f64).collect();
