@@ -339,16 +339,6 @@ fn rebuild_hint(termination: Termination, data_dir: &Path) -> Termination {
     Termination { reason, message }
 }
 
-impl From<StorageError> for Termination {
-    fn from(error: StorageError) -> Self {
-        let reason = match error {
-            StorageError::Corrupt(_) => ExitReason::DatabaseCorrupt,
-            StorageError::Failed(_) => ExitReason::StorageFailed,
-        };
-        Self { reason, message: error.to_string() }
-    }
-}
-
 impl From<RecoveryError> for Termination {
     fn from(error: RecoveryError) -> Self {
         match error {

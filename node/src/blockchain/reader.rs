@@ -12,7 +12,8 @@ use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary
 use super::history;
 use super::pruning::oldest_retained;
 use super::receipt::Receipt;
-use super::record::{Account, STATE_KEY, State, TransactionRecord};
+use super::record::{STATE_KEY, State, TransactionRecord};
+use bizra_ledger::Account;
 
 /// How often a read is repeated when a checkpoint is sealed while it runs: several times a second at most.
 const READ_ATTEMPTS: u32 = 16;

@@ -13,16 +13,16 @@ use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::Digest;
 
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
-use super::execution::RECEIPT_BLOCKS;
 use super::history::{decode_history, decode_log, log_key};
 use super::pruning::OLDEST_KEY;
 use super::record::{
-    Account, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
+    LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
 };
 use super::sealing::{commitment, encode_lattice, recent_blocks, sum_entries};
 use crate::storage::{Database, Family, Fields, StorageError, View, Writes};
 use crate::transaction::TransactionId;
 use crate::validator::{Domain, EntryKey, RECENT_BLOCKS};
+use bizra_ledger::{Account, RECEIPT_BLOCKS};
 
 /// What an item is about. The number is its place in chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

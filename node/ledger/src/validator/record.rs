@@ -6,8 +6,8 @@ use bizra_simplex::types::{Digest, Epoch, Power};
 use bizra_simplex::{Reputation, Turns, ValidatorSet};
 
 use super::reputation::Conduct;
-use crate::storage::{Fields, StorageError};
-use crate::transaction::Address;
+use crate::stored::{Fields, StorageError};
+use bizra_transaction::Address;
 
 const VERSION: u8 = 1;
 
@@ -118,7 +118,8 @@ fn put_name(bytes: &mut Vec<u8>, name: &str) {
 }
 
 impl Validator {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION, self.status as u8];
         bytes.extend_from_slice(&self.granted_power.to_be_bytes());
         bytes.extend_from_slice(&self.queued_at.to_be_bytes());
@@ -128,7 +129,8 @@ impl Validator {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
             fields.version(VERSION)?;
@@ -159,7 +161,8 @@ impl Stake {
         self.unbonding.iter().fold(self.reserved, |sum, part| sum.saturating_add(part.amount))
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.reserved.to_be_bytes());
         for part in &self.unbonding {
@@ -169,7 +172,8 @@ impl Stake {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
             fields.version(VERSION)?;
