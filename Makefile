@@ -100,6 +100,10 @@ crash-campaign: setup ## Crash, cut off and mislead the operator at every step o
 	@tests/step.sh build-campaign cargo build --release --locked --workspace --bin bizra-crash-campaign
 	@BIZRA_CLUSTER_BIN=$$(tests/e2e/cluster/build.sh) $(BIN)/bizra-crash-campaign $(if $(LIMIT),--limit $(LIMIT)) $(if $(ONLY),--only '$(ONLY)')
 
+.PHONY: planted-copy
+planted-copy: setup ## A copied key that does not believe its peers: the watching nodes must see conflicting signatures
+	@tests/step.sh planted-copy cargo test --release --locked -p bizra-node --features planted --target-dir $(CARGO_TARGET_DIR)/planted --test processes copied
+
 .PHONY: planted-operator
 planted-operator: setup ## Plant bugs into the operator one by one; the campaign must find each, and find nothing without them
 	@tests/step.sh build-planted-operator cargo build --release --locked --workspace --features bizra-campaign/planted --bin bizra-planted-operator

@@ -41,7 +41,7 @@ tests/step.sh build-tests cargo test --release --locked --workspace --exclude bi
 
 # The simulator needs processors and nothing else, and many of the other tests wait: it takes what they leave.
 nice -n 19 tests/step.sh simulation setpriv --pdeathsig TERM "$bin/bizra-sim" \
-    --seeds "${SIM_SEEDS:-1400}" --require-views 1000000 --require-faults 100000 &
+    --seeds "${SIM_SEEDS:-1400}" --require-views 1000000 --require-faults 100000 --require-epochs 10000 &
 simulation=$!
 trap 'kill "$simulation" 2>/dev/null' EXIT
 
@@ -55,7 +55,9 @@ counted planted "$bin/bizra-planted" \
     --bug quorum_of_two_thirds --bug duplicate_signers --bug gap_not_nullified --bug finalize_after_nullify \
     --bug stale_certificate --bug cross_epoch_replay --bug vote_before_sync --bug write_error_ignored \
     --bug record_not_written --bug future_views_unbounded --bug catch_up_unchecked --bug batch_ordered_twice \
-    --bug finalize_before_notarization --bug claim_unchecked --bug claim_not_awaited
+    --bug finalize_before_notarization --bug claim_unchecked --bug claim_not_awaited --bug past_the_boundary \
+    --bug rotation_too_early --bug power_counted_twice --bug change_unbounded --bug third_held --bug jailed_stays \
+    --bug release_paid_twice --bug slashed_lost
 sed -nE 's/^(found .*)/planted: \1/p' target/log/planted.log
 counted cluster-unit bash -c 'cd tests/e2e/cluster && CGO_ENABLED=0 go vet ./cmd/cluster ./csi/... ./internal/... && CGO_ENABLED=0 go test ./csi/... ./internal/...'
 counted peer-unit bash -c 'cd tests/peer && CGO_ENABLED=0 go vet ./internal/... && CGO_ENABLED=0 go test ./internal/...'

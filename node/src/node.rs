@@ -132,15 +132,18 @@ impl Node {
         let grpc = bind("grpc", configuration.listen.grpc).await?;
         let http = bind("http", configuration.listen.http).await?;
 
-        let (payload_sender, payloads) = mpsc::channel(PAYLOADS_WAITING_MAX);
+        let (outbound, payloads) = mpsc::channel(PAYLOADS_WAITING_MAX);
         let fence = match configuration.signing {
             SigningConfiguration::Allowed => Fence::Open,
             SigningConfiguration::Fenced => Fence::Closed,
         };
-        // Its batches would need its signature, too.
-        let outbound = (is_validator && fence == Fence::Open).then_some(payload_sender);
+        // Batches need a signature, too, of a key in the set: others join it, and leave it, while they run.
+        let orders = follow(status.clone(), move |status| {
+            let is_member = if status.total_power == 0 { is_validator } else { status.power > 0 };
+            is_member && fence == Fence::Open
+        });
         let reader = LedgerReader::new(database.clone());
-        let pool = TransactionPool::start(chain, reader.clone(), outbound, transaction_metrics)?;
+        let pool = TransactionPool::start(chain, reader.clone(), outbound, orders, transaction_metrics)?;
         let finality = pool.clone();
         let (event_writer, event_log) = event_store::open(database.clone(), Arc::new(blocks.clone()))?;
         let pruner =
@@ -175,7 +178,7 @@ impl Node {
         let gateway = Gateway::new(chain, genesis.hash, pool, reader, Arc::new(blocks), event_log, gateway_metrics);
         admin.open_ledger(ledger_endpoint(gateway.clone()));
         let (shutdown, stopping) = watch::channel(false);
-        let ready = follow_readiness(status.clone());
+        let ready = follow(status.clone(), |status| readiness(status).is_ok());
         let servers = vec![
             tokio::spawn(serve_grpc(gateway.clone(), grpc, ready, stopped(stopping.clone()))),
             tokio::spawn(serve_http(gateway, http, stopped(stopping))),
@@ -271,16 +274,16 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Readiness as a channel, for the gRPC health service.
-fn follow_readiness(status: StatusHandle) -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
+/// Whether something holds by the node's picture of itself, as a channel.
+fn follow(status: StatusHandle, holds: impl Fn(&NodeStatus) -> bool + Send + Sync + 'static) -> watch::Receiver<bool> {
+    let mut held = holds(&status.current());
+    let (sender, receiver) = watch::channel(held);
     tokio::spawn(async move {
-        let mut ready = false;
         while !sender.is_closed() {
-            let was = ready;
-            status.wait_for(|status| readiness(status).is_ok() != was).await;
-            ready = !was;
-            sender.send_replace(ready);
+            let was = held;
+            status.wait_for(|status| holds(status) != was).await;
+            held = !was;
+            sender.send_replace(held);
         }
     });
     receiver
@@ -334,16 +337,6 @@ fn rebuild_hint(termination: Termination, data_dir: &Path) -> Termination {
         _ => message,
     };
     Termination { reason, message }
-}
-
-impl From<StorageError> for Termination {
-    fn from(error: StorageError) -> Self {
-        let reason = match error {
-            StorageError::Corrupt(_) => ExitReason::DatabaseCorrupt,
-            StorageError::Failed(_) => ExitReason::StorageFailed,
-        };
-        Self { reason, message: error.to_string() }
-    }
 }
 
 impl From<RecoveryError> for Termination {

@@ -83,7 +83,7 @@ pub(crate) fn step(keep: u64, database: &Database, blocks: &BlockStore) -> Resul
     let totals = reader.totals()?;
     let executed = totals.height;
     let before = reader.oldest()?;
-    let epochs = totals.next_cutoff.saturating_sub((EPOCHS_MIN + 1).saturating_mul(reader.epoch_blocks()?));
+    let epochs = totals.next_cutoff.saturating_sub((EPOCHS_MIN + 1).saturating_mul(reader.parameters()?.epoch_blocks));
     // History of an earlier run is dropped by this run's compactions too.
     forget_history(database, before, epochs);
     let wanted = executed.saturating_sub(keep.max(BLOCKS_MIN)).min(epochs);

@@ -100,6 +100,7 @@ fn what_was_told_to_stand_still_is_suspended_unless_something_is_wrong() {
         ("nodepool", "Hibernated"),
         ("bizranode", "Paused"),
         ("bizranode", "Fenced"),
+        ("bizranode", "Replaced"),
     ] {
         assert_eq!(
             status_of(kind, &object(2, Some(7), &[not_ready, (order, "True", order)])),

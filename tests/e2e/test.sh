@@ -16,7 +16,7 @@ case ${1:-} in
         ;;
 esac
 if [[ -z ${KUBECONFIG:-} ]]; then
-    tests=(on_kubernetes ends security changes faults healing leadership validators)
+    tests=(on_kubernetes ends security changes faults healing leadership validators replacement)
 else
     # Faults of hosts and a second image need the embedded cluster.
     tests=(on_kubernetes ends security)

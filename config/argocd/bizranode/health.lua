@@ -22,7 +22,7 @@ end
 if is("Degraded", "True") then
   return { status = "Degraded", message = conditions.Degraded.message }
 end
-for _, order in ipairs({ "Paused", "Fenced" }) do
+for _, order in ipairs({ "Paused", "Fenced", "Replaced" }) do
   if is(order, "True") then
     return { status = "Suspended", message = conditions[order].message }
   end

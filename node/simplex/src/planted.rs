@@ -70,6 +70,20 @@ bugs! {
     VersionIgnored = "version_ignored",
     /// E2: the old validators build past the boundary.
     PastTheBoundary = "past_the_boundary",
+    /// E3: a new key counts in the set named last.
+    RotationTooEarly = "rotation_too_early",
+    /// E3: the power of stakes counts twice.
+    PowerCountedTwice = "power_counted_twice",
+    /// E3: changes of one cut-off may reach a third of the power.
+    ChangeUnbounded = "change_unbounded",
+    /// E4: somebody may come to hold a third of the power.
+    ThirdHeld = "third_held",
+    /// E4: who is jailed goes on validating.
+    JailedStays = "jailed_stays",
+    /// H4: a release is paid at once, and once more when it has unbonded.
+    ReleasePaidTwice = "release_paid_twice",
+    /// H4: what is slashed belongs to nobody, and is not counted.
+    SlashedLost = "slashed_lost",
     /// D2: votes without holding the bodies.
     BatchNotHeld = "batch_not_held",
     /// D1: an invalid batch is taken.

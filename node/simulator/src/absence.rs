@@ -40,10 +40,10 @@ pub fn run(validators: usize, delay: u64, blocks: u64, (away, back): (u64, u64))
     field.boot(&rig, absent)?;
     while ended(&field) < away + back && field.step() {}
 
-    let mut leaders = Leaders::new(&schedule);
+    let mut leaders = Leaders::new();
     let mut spans: Vec<(Span, Vec<u64>)> = Vec::new();
     for (block, at) in &field.finals {
-        leaders.take(block, &schedule);
+        leaders.count(block, &schedule);
         let epoch = block.epoch.0 as usize;
         spans.resize_with(spans.len().max(epoch + 1), Default::default);
         let (span, latencies) = &mut spans[epoch];

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::audit::Turnover;
 use crate::faults::{Fault, Faults};
 use crate::oracle::Violation;
 use crate::random::fold;
@@ -35,6 +36,8 @@ pub struct Campaign {
     pub reported: u64,
     /// Sum over the runs.
     pub activations: u64,
+    /// Sum over the runs.
+    pub turnover: Turnover,
     /// Sum over the runs.
     pub virtual_milliseconds: u64,
     /// Longest recovery after the end of faults, in virtual milliseconds, and its seed.
@@ -83,6 +86,7 @@ pub fn run_scenario(scenario: Scenario, trace: Trace) -> Report {
         evidence: 0,
         reported: 0,
         activations: 0,
+        turnover: Turnover::default(),
         virtual_milliseconds: 0,
         recovery_milliseconds: 0,
         faults: Faults::default(),
@@ -130,9 +134,10 @@ pub fn processor_nanoseconds() -> Option<u64> {
 
 fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> Campaign {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum();
-    let mut faults = Faults::default();
+    let (mut faults, mut turnover) = (Faults::default(), Turnover::default());
     for report in reports {
         faults.add(&report.faults);
+        turnover.add(&report.turnover);
     }
     let all = reports.iter().flat_map(|report| report.violations.iter().map(|what| (report.seed, what.clone())));
     Campaign {
@@ -145,6 +150,7 @@ fn collect(reports: &[Report], jobs: u64, elapsed: Duration, busy: Duration) -> 
         evidence: sum(|report| report.evidence),
         reported: sum(|report| report.reported),
         activations: sum(|report| report.activations),
+        turnover,
         virtual_milliseconds: sum(|report| report.virtual_milliseconds),
         slowest_recovery: reports
             .iter()
@@ -182,14 +188,18 @@ impl Campaign {
         u64::try_from(ratio).unwrap_or(u64::MAX)
     }
 
-    /// Kinds of faults that a campaign of this size should have injected and did not.
-    pub fn missing_faults(&self) -> Vec<&'static str> {
-        if self.seeds < COVERING_SEEDS { Vec::new() } else { self.faults.missing() }
+    /// Kinds of faults, and ways in which validators change, that a campaign of this size should have shown and did not.
+    pub fn missing(&self) -> Vec<&'static str> {
+        if self.seeds < COVERING_SEEDS {
+            return Vec::new();
+        }
+        let unchanged = self.turnover.by_way().filter(|(_, count)| *count == 0).map(|(turn, _)| turn.name());
+        self.faults.missing().into_iter().chain(unchanged).collect()
     }
 
     /// True if nothing was broken, the simulator's own duties included.
     pub fn is_clean(&self) -> bool {
-        self.violations.is_empty() && self.missing_faults().is_empty()
+        self.violations.is_empty() && self.missing().is_empty()
     }
 
     /// Virtual time of all runs, in hours.
@@ -201,10 +211,12 @@ impl Campaign {
     pub fn totals(&self) -> String {
         let kinds = self.faults.by_kind().filter(|(_, count)| *count > 0).count();
         format!(
-            "{} views finalised ({} % with transactions), {} faults of {kinds} kinds, {:.1} virtual hours, {} seeds, \
-             {} times real time on one core, {} violations, hash {:016x}",
+            "{} views finalised ({} % with transactions), {} epochs with {} changes of validators, {} faults of {kinds} kinds, \
+             {:.1} virtual hours, {} seeds, {} times real time on one core, {} violations, hash {:016x}",
             self.blocks,
             self.loaded_blocks * 100 / self.blocks.max(1),
+            self.epochs,
+            self.turnover.changes(),
             self.faults_injected(),
             self.virtual_hours(),
             self.seeds,

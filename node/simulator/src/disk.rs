@@ -12,8 +12,8 @@ use bizra_simplex::types::{Digest, Epoch, Height};
 use bizra_simplex::{Block, Certificate, Checkpoint, Version};
 
 use crate::faults::{Fault, Faults};
+use crate::ledger::Ledger;
 use crate::random::Random;
-use crate::schedule::Schedule;
 use crate::store::{Store, Written};
 
 /// One commit whose sync is not known to have finished.
@@ -35,6 +35,8 @@ struct Inner {
     failing: Option<(Failure, u64)>,
     /// What was committed since it was last taken, for the oracle.
     seen: Vec<Change>,
+    /// The validators of which the process was told since it was last asked.
+    named: Vec<(Epoch, Vec<Member>)>,
     syncs: u64,
     /// An old copy of the volume, and the volume while the copy is used in its place.
     copy: Option<Store>,
@@ -58,8 +60,8 @@ pub(crate) struct SimulatedDisk(Rc<RefCell<Inner>>);
 
 impl SimulatedDisk {
     /// A new volume with a fresh signing record.
-    pub(crate) fn new(genesis: Block, schedule: Schedule, record: Vec<BlockWrite>) -> Self {
-        let mut store = Store::new(genesis, schedule);
+    pub(crate) fn new(genesis: Block, ledger: Ledger, epoch_blocks: Option<u64>, record: Vec<BlockWrite>) -> Self {
+        let mut store = Store::new(genesis, ledger, epoch_blocks);
         for (index, block) in record {
             if block.iter().any(|byte| *byte != 0) {
                 store.write((index, block));
@@ -71,6 +73,7 @@ impl SimulatedDisk {
             journal: Vec::new(),
             failing: None,
             seen: Vec::new(),
+            named: Vec::new(),
             syncs: 0,
             copy: None,
             aside: None,
@@ -100,6 +103,11 @@ impl SimulatedDisk {
     /// Changes committed since this was asked last.
     pub(crate) fn take_seen(&self) -> Vec<Change> {
         std::mem::take(&mut self.0.borrow_mut().seen)
+    }
+
+    /// The validators of which the process was told since this was asked last.
+    pub(crate) fn take_named(&self) -> Vec<(Epoch, Vec<Member>)> {
+        std::mem::take(&mut self.0.borrow_mut().named)
     }
 
     /// Every sync asked for so far has finished.
@@ -287,6 +295,7 @@ impl Inner {
 
 impl Disk for SimulatedDisk {
     fn recover(&mut self) -> Result<Recovered, DiskError> {
+        self.0.borrow_mut().live.ledger.reopen();
         self.read(Store::recover)
     }
 
@@ -343,7 +352,9 @@ impl Disk for SimulatedDisk {
     }
 
     fn validators(&self, epoch: Epoch) -> Result<Option<Vec<Member>>, DiskError> {
-        self.read(|store| store.validators(epoch))
+        let members = self.read(|store| store.ledger.voters(epoch))?;
+        self.0.borrow_mut().named.extend(members.clone().map(|members| (epoch, members)));
+        Ok(members)
     }
 
     fn snapshot(&self, epoch: Epoch) -> Result<Option<Digest>, DiskError> {
@@ -351,10 +362,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn version(&self, epoch: Epoch) -> Result<Option<Version>, DiskError> {
-        self.read(|store| store.version(epoch))
+        self.read(|store| store.ledger.version(epoch))
     }
 
-    fn is_reported(&self, key: PublicKey, _: Epoch) -> Result<bool, DiskError> {
-        self.read(|store| store.is_reported(key))
+    fn is_reported(&self, key: PublicKey, epoch: Epoch) -> Result<bool, DiskError> {
+        self.read(|store| store.ledger.is_reported(key, epoch))
     }
 }

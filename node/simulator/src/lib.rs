@@ -21,20 +21,32 @@
 //! * *Links* lose, repeat, delay and reorder; they part in two, or in one direction only.
 //! * *Byzantine validators* below a third of the power: see [`Behaviour`].
 //!
+//! # Validators
+//!
+//! In half of the networks epochs are short, and owners order changes all the time: the shipped rules of `bizra-ledger`
+//! decide what becomes of them, at every node. Each way of changing is counted ([`Turn`]) and must happen like a fault. The
+//! oracle adds up all money after every block and judges every set by itself (E3, E4).
+//!
+//! # Length
+//!
 //! Half of the seeds are short and full of faults; the others run for up to twenty minutes with few.
 
 pub mod absence;
+mod accounts;
 mod adversary;
+mod audit;
 pub mod campaign;
 mod disk;
 mod faults;
 mod keys;
 mod leaders;
+mod ledger;
 mod lies;
 pub mod model;
 mod network;
 mod node;
 pub mod oracle;
+mod owners;
 mod proposals;
 mod queue;
 mod random;
@@ -50,11 +62,12 @@ mod witness;
 mod world;
 
 pub use adversary::Behaviour;
+pub use audit::{Turn, Turnover};
 pub use faults::{Fault, Faults};
 pub use keys::KeyBook;
 pub use network::{Order, Weather};
 pub use oracle::Violation;
 pub use random::Random;
 pub use scenario::{Scenario, Trouble};
-pub use schedule::{Schedule, key_of};
+pub use schedule::{Schedule, Seats, key_of};
 pub use world::{LIVENESS_BLOCKS, LIVENESS_BOUND, Report, Trace, World};

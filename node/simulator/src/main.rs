@@ -44,6 +44,9 @@ struct Arguments {
     /// Fail if fewer faults were injected.
     #[arg(long, default_value_t = 0)]
     require_faults: u64,
+    /// Fail if fewer epochs ended.
+    #[arg(long, default_value_t = 0)]
+    require_epochs: u64,
     /// Form of the report.
     #[arg(long, value_enum, default_value_t = Form::Text)]
     output: Form,
@@ -79,11 +82,14 @@ fn main() -> ExitCode {
         Form::Text => print_text(&campaign, start),
         Form::Json => println!("{:#}", to_json(&campaign, start)),
     }
-    let (views, faults) = (campaign.blocks, campaign.faults_injected());
-    let enough = views >= arguments.require_views && faults >= arguments.require_faults;
+    let (views, faults, epochs) = (campaign.blocks, campaign.faults_injected(), campaign.epochs);
+    let Arguments { require_views, require_faults, require_epochs, .. } = arguments;
+    let enough = views >= require_views && faults >= require_faults && epochs >= require_epochs;
     if !enough {
-        let Arguments { require_views, require_faults, .. } = arguments;
-        eprintln!("{views} views and {faults} faults; {require_views} and {require_faults} were required");
+        eprintln!(
+            "{views} views, {faults} faults and {epochs} epochs; {require_views}, {require_faults} and {require_epochs} were \
+             required"
+        );
     }
     if campaign.is_clean() && enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -103,11 +109,15 @@ fn print_text(campaign: &Campaign, start: u64) {
     );
     println!("evidence found    {}, {} reported on chain", campaign.evidence, campaign.reported);
     println!("versions          {} activated", campaign.activations);
+    println!("validators        {} changes", campaign.turnover.changes());
+    for (turn, count) in campaign.turnover.by_way() {
+        println!("  {:<23} {count}", turn.name());
+    }
     println!("faults            {}", campaign.faults_injected());
     for (fault, count) in campaign.faults.by_kind() {
         println!("  {:<23} {count}", fault.name());
     }
-    for missing in campaign.missing_faults() {
+    for missing in campaign.missing() {
         println!("MISSING           no {missing} in {} seeds: the simulator does not test it", campaign.seeds);
     }
     for (seed, violation) in &campaign.violations {
@@ -125,6 +135,8 @@ fn print_text(campaign: &Campaign, start: u64) {
 fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
     let faults: serde_json::Map<String, serde_json::Value> =
         campaign.faults.by_kind().map(|(fault, count)| (fault.name().to_owned(), count.into())).collect();
+    let turnover: serde_json::Map<String, serde_json::Value> =
+        campaign.turnover.by_way().map(|(turn, count)| (turn.name().to_owned(), count.into())).collect();
     let violations: Vec<_> = campaign
         .violations
         .iter()
@@ -148,8 +160,9 @@ fn to_json(campaign: &Campaign, start: u64) -> serde_json::Value {
         "evidence_found": campaign.evidence,
         "evidence_reported": campaign.reported,
         "versions_activated": campaign.activations,
+        "validator_changes": turnover,
         "faults": faults,
-        "missing_faults": campaign.missing_faults(),
+        "missing": campaign.missing(),
         "violations": violations,
         "trace_hash": format!("{:016x}", campaign.hash),
         "real_seconds": campaign.elapsed.as_secs_f64(),

@@ -10,6 +10,7 @@ use bizra_simplex::{Block, Protocol, Timing, Vote};
 use crate::adversary::Adversary;
 use crate::disk::SimulatedDisk;
 use crate::keys::{KeyBook, NodeKeys};
+use crate::ledger::Ledger;
 use crate::schedule::{Schedule, key_of};
 use crate::store::Store;
 
@@ -75,9 +76,10 @@ impl Node {
         };
         let votes = schedule.ever(index);
         let public_key = key_of(index).0;
+        let ledger = Ledger::genesis(schedule, Arc::clone(&book), genesis_hash);
         let binding = Binding { genesis_hash, volume: Digest(public_key), public_key };
         Self {
-            disk: SimulatedDisk::new(genesis.clone(), schedule.clone(), SigningRecord::create(&binding)),
+            disk: SimulatedDisk::new(genesis.clone(), ledger, schedule.blocks(), SigningRecord::create(&binding)),
             settings,
             binding,
             votes,

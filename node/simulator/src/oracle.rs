@@ -6,13 +6,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use bizra_driver::wire::PeerMessage;
-use bizra_driver::{Batch, Change};
+use bizra_driver::{Batch, Change, Member};
 use bizra_simplex::types::{Digest, Epoch};
 use bizra_simplex::{Block, Certificate, Message, Protocol, SignedVote, Version, Vote, VoteKind};
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::{Audit, Turnover};
 use crate::keys::KeyBook;
 use crate::leaders::Leaders;
+use crate::ledger::Ledger;
 use crate::schedule::{Schedule, key_of};
 use crate::store::{checkpoint, next_state, snapshot_root};
 use crate::witness::Witness;
@@ -88,8 +90,12 @@ pub struct Oracle {
     signals: BTreeMap<usize, u32>,
     /// Whose turns it was, and what came of them.
     leaders: Leaders,
-    /// Contradictions that final blocks report: whose, and of which epoch.
+    /// Whom final blocks report: the epoch of the block, and the node.
     reported: BTreeSet<(u64, usize)>,
+    /// The ledger as the first to execute each block must find it, and a hash over it after each height.
+    ledger: Ledger,
+    ledgers: Vec<u64>,
+    audit: Audit,
     /// Blocks that an epoch begins after.
     beginnings: BTreeSet<(u64, Digest)>,
     said: BTreeMap<(usize, u64, u64), Said>,
@@ -109,10 +115,14 @@ impl Oracle {
         let nodes = vec![Watched::default(); honest.len()];
         let witnesses = vec![Witness::default(); honest.len()];
         let versions = vec![schedule.first().version().0];
+        let ledger = Ledger::genesis(&schedule, Arc::clone(&keys), genesis_hash);
         Self {
             versions,
             signals: BTreeMap::new(),
-            leaders: Leaders::new(&schedule),
+            leaders: Leaders::new(),
+            ledgers: vec![ledger.hash()],
+            audit: Audit::new(&schedule, &ledger),
+            ledger,
             reported: BTreeSet::new(),
             schedule,
             honest,
@@ -262,24 +272,12 @@ impl Oracle {
                 format!("block {} of epoch {}, not {epoch}, ends: {ends}", block.height, block.epoch),
             );
         }
-        if !self.leaders.take(block, &self.schedule) {
+        let above = if block.epoch == self.last.epoch { self.last.view.0 } else { 0 };
+        if block.view.0 <= above || !self.leaders.leads(block, &self.schedule) {
             let (height, view, maker) = (block.height, block.view, block.proposer);
             self.accuse(time, node, format!("T2: block {height} of view {view} by {maker}, who does not lead in it"));
         }
         let next = block.epoch.next();
-        let share = |node: usize| self.leaders.share(next, node) as u16;
-        let hash = |members: &[(usize, u64)]| {
-            let mut bytes = b"bizra/v1/validators\0".to_vec();
-            bytes.extend(next.0.to_be_bytes());
-            bytes.extend((members.len() as u64).to_be_bytes());
-            for (node, power) in members {
-                bytes.extend(key_of(*node).0);
-                bytes.extend(power.to_be_bytes());
-                bytes.extend(share(*node).to_be_bytes());
-            }
-            Digest(Sha256::digest(&bytes).into())
-        };
-        let announced = hash(self.schedule.of(next));
         if block.boundary.is_some_and(|boundary| Some(boundary.version.0) != self.version(next)) {
             let own = self.version(next);
             self.accuse(
@@ -288,17 +286,30 @@ impl Oracle {
                 format!("block {} announces {:?}, not version {own:?}", block.height, block.boundary),
             );
         }
-        self.reports(time, node, block);
-        self.signal(block);
-        if block.boundary.is_some_and(|boundary| boundary.validators != announced) {
+        if block.boundary.is_some_and(|boundary| boundary.validators != self.validators_hash(next)) {
             self.accuse(time, node, format!("block {} announces other validators than the state names", block.height));
         }
+        self.reports(time, node, block);
         let snapshot = block.epoch.0.checked_sub(1).map_or(Some(Digest::default()), |before| {
             self.states.get(self.schedule.cutoff(Epoch(before)).0 as usize).map(|state| snapshot_root(*state))
         });
         if block.boundary.is_some_and(|boundary| Some(boundary.snapshot) != snapshot) {
             self.accuse(time, node, format!("block {} vouches for another snapshot than the state's", block.height));
         }
+    }
+
+    /// The hash of the validators of an epoch.
+    fn validators_hash(&self, next: Epoch) -> Digest {
+        let (members, owners) = (self.schedule.of(next), self.schedule.owners(next));
+        let mut bytes = b"bizra/v1/validators\0".to_vec();
+        bytes.extend(next.0.to_be_bytes());
+        bytes.extend((members.len() as u64).to_be_bytes());
+        for ((node, power), owner) in members.iter().zip(owners.iter()) {
+            bytes.extend(key_of(*node).0);
+            bytes.extend(power.to_be_bytes());
+            bytes.extend((self.leaders.share(next, *owner) as u16).to_be_bytes());
+        }
+        Digest(Sha256::digest(&bytes).into())
     }
 
     /// The version of an epoch, as signals in the chain have decided it.
@@ -347,7 +358,10 @@ impl Oracle {
             let sound = [told.first, told.second]
                 .iter()
                 .all(|vote| self.keys.verify(signer, &vote_bytes(self.genesis_hash, &vote.vote), vote.signature));
-            let new = self.reported.insert((epoch.0, signer));
+            // Who was not punished, because a third of the power would have been, may be reported in a later epoch.
+            let named = block.checkpoint.height.0;
+            let punished = self.ledger.punished(key_of(signer)).is_some_and(|height| height <= named);
+            let new = self.reported.insert((block.epoch.0, signer)) && !punished;
             let in_time = epoch <= block.epoch && epoch.0 + 2 >= block.epoch.0;
             if !sound || !new || !in_time || told.first.vote == told.second.vote {
                 let what = format!("block {} reports {signer}, signed: {sound}, new: {new}: {told:?}", block.height);
@@ -371,12 +385,14 @@ impl Oracle {
 
     /// The share of its power with which a node takes turns to lead in an epoch, in 1/1024.
     pub fn share(&self, epoch: Epoch, node: usize) -> u64 {
-        self.leaders.share(epoch, node)
+        let index = self.schedule.index(epoch, node).map(usize::from);
+        let owner = index.and_then(|index| self.schedule.owners(epoch).get(index).copied());
+        owner.map_or(1024, |owner| self.leaders.share(epoch, owner))
     }
 
     /// Byzantine validators that final blocks report.
     pub fn reported(&self) -> u64 {
-        self.reported.len() as u64
+        self.reported.iter().map(|(_, node)| *node).collect::<BTreeSet<_>>().len() as u64
     }
 
     fn executed(&mut self, time: u64, node: usize, block: &Block, batches: &[Batch]) {
@@ -391,6 +407,9 @@ impl Oracle {
         }
         if self.chain.get(height as usize) != Some(&block_digest(block)) {
             self.accuse(time, node, format!("executed a block at {height} that is not the finalised one"));
+        }
+        if height == self.ledger.height() + 1 {
+            self.settle(time, node, block, batches);
         }
         if batches.len() != block.batches.len() {
             self.accuse(time, node, format!("executed {} of {} batches", batches.len(), block.batches.len()));
@@ -414,6 +433,57 @@ impl Oracle {
             }
             self.payload(time, node, height, batch);
         }
+    }
+
+    /// Somebody is the first to execute a block: its money and validators are looked at.
+    fn settle(&mut self, time: u64, node: usize, block: &Block, batches: &[Batch]) {
+        self.ledger.execute(block_digest(block), block, batches);
+        self.ledgers.push(self.ledger.hash());
+        let mut found = self.audit.block(&self.ledger);
+        if let Some(set) = self.ledger.set_at_cutoff(block.height.0) {
+            let is_bad = |node: usize| !self.honest.get(node).copied().unwrap_or(false);
+            found.extend(self.audit.cutoff(set, &self.ledger, is_bad));
+            self.schedule.name(set);
+        }
+        self.leaders.count(block, &self.schedule);
+        self.signal(block);
+        for what in found {
+            self.accuse(time, node, what);
+        }
+    }
+
+    /// An honest node has executed everything up to this height, and its ledger is this.
+    pub(crate) fn holds(&mut self, time: u64, node: usize, ledger: &Ledger) {
+        let height = ledger.height();
+        if self.ledgers.get(height as usize).is_some_and(|hash| *hash != ledger.hash()) {
+            self.accuse(time, node, format!("its ledger is another one after height {height}"));
+        }
+        if let Some(error) = ledger.broken() {
+            self.accuse(time, node, format!("its ledger broke after height {height}: {error}"));
+        }
+    }
+
+    /// An honest node was told who validates in an epoch.
+    pub(crate) fn named(&mut self, time: u64, node: usize, epoch: Epoch, members: &[Member]) {
+        let seats = self.schedule.of(epoch);
+        let same = |(member, seat): (&Member, &(usize, u64))| (member.key, member.power.0) == (key_of(seat.0), seat.1);
+        if members.len() != seats.len() || !members.iter().zip(seats.iter()).all(same) {
+            self.accuse(
+                time,
+                node,
+                format!("E1: takes {members:?} for the validators of epoch {epoch}, not {seats:?}"),
+            );
+        }
+    }
+
+    /// The ledger after the last block that anybody has executed.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How the validators have changed.
+    pub fn turnover(&self) -> &Turnover {
+        self.audit.turnover()
     }
 
     /// True if the origin signed the batch and the application accepts its payload.
@@ -488,6 +558,11 @@ impl Oracle {
                 let digest = block_digest(&proposal.block);
                 let kind = VoteKind::Propose;
                 (Vote { epoch: proposal.block.epoch, view: proposal.view, kind, digest }, proposal.signature)
+            }
+            PeerMessage::Consensus(Message::Vote(signed))
+                if self.keys.verify(node, &vote_bytes(self.genesis_hash, &signed.vote), signed.signature) =>
+            {
+                return self.accuse(time, node, format!("E1: votes in an epoch that is not its own: {signed:?}"));
             }
             _ => return,
         };

@@ -20,6 +20,7 @@ pub(crate) enum Happening {
     OldVolume { node: usize },
     Trouble,
     Payload,
+    Order,
     Mischief { node: usize },
 }
 

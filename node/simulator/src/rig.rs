@@ -10,6 +10,7 @@ use bizra_simplex::{Block, Protocol, Timing};
 
 use crate::disk::SimulatedDisk;
 use crate::keys::{KeyBook, NodeKeys};
+use crate::ledger::Ledger;
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::schedule::{Schedule, key_of};
@@ -23,6 +24,7 @@ pub(crate) const GENESIS_HASH: Digest = Digest([7; 32]);
 pub(crate) struct Rig {
     settings: Settings,
     schedule: Schedule,
+    ledger: Ledger,
     genesis: Block,
     book: Arc<KeyBook>,
     volumes: Vec<(Vec<BlockWrite>, SigningRecord)>,
@@ -64,11 +66,13 @@ impl Rig {
             let written = blocks.into_iter().filter(|(_, block)| block.iter().any(|byte| *byte != 0));
             Ok((written.collect(), record))
         };
+        let book = KeyBook::new(&mut Random::new(1), validators);
         Ok(Self {
             settings,
+            ledger: Ledger::genesis(&schedule, Arc::clone(&book), GENESIS_HASH),
             schedule,
             genesis: Block::genesis(GENESIS_HASH, 1_000),
-            book: KeyBook::new(&mut Random::new(1), validators),
+            book,
             volumes: (0..validators).map(volume).collect::<Result<_, Halt>>()?,
         })
     }
@@ -86,7 +90,7 @@ impl Rig {
     /// The same at a later time.
     pub(crate) fn boot_at(&self, validator: usize, now: Millis, skew: u64) -> Result<(Participant, Output), Halt> {
         let (written, record) = self.volumes[validator].clone();
-        let disk = SimulatedDisk::new(self.genesis.clone(), self.schedule.clone(), written);
+        let disk = SimulatedDisk::new(self.genesis.clone(), self.ledger.clone(), self.schedule.blocks(), written);
         let keys = NodeKeys::new(Arc::clone(&self.book), validator, true);
         let wall = WALL_START + skew;
         let (settings, wall_now) = (self.settings.clone(), wall + now.0);

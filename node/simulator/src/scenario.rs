@@ -116,15 +116,12 @@ impl Scenario {
         let powers: Vec<u64> = (0..count).map(|_| if equal { 10 } else { random.between(5, 15) }).collect();
         let byzantine = byzantine(random, seed, &powers);
         let full_nodes = usize::from(random.chance(if steady { 20 } else { 150 }));
-        // Short epochs, or none at all. Who joins later is a full node until then.
+        // Short epochs, in which owners change who validates, or none at all. Who joins later is a full node until then.
         let epoch_blocks = if random.chance(500) { Some(random.pick(&[16, 32, 32, 64])) } else { None };
-        let more = if steady { usize::from(random.chance(150)) } else { random.index(3) };
+        let more = if steady && random.chance(700) { 1 } else { 2 };
         let full_nodes = full_nodes + if epoch_blocks.is_some() { more } else { 0 };
         let schedule = match epoch_blocks {
-            Some(blocks) => {
-                let bad: Vec<usize> = byzantine.iter().map(|(node, _)| *node).collect();
-                Schedule::changing(random, blocks, &powers, count + full_nodes, &bad)
-            }
+            Some(blocks) => Schedule::repeated(blocks, &powers),
             None => Schedule::fixed(&powers),
         };
         let heal_at = if steady { random.between(300_000, 1_200_000) } else { random.between(20_000, 60_000) };

@@ -5,16 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bizra_driver::signing_record::{BLOCK_BYTES, BlockWrite, FILE_BLOCKS, Moment, SigningRecord};
-use bizra_driver::{Batch, Change, Member, PublicKey, Recovered};
+use bizra_driver::{Batch, Change, PublicKey, Recovered};
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Epoch, Height, View};
-use bizra_simplex::{
-    Anchor, Block, Certificate, Checkpoint, Contradiction, Record, Reputation, SignedVote, Turns, ValidatorSet,
-    Version, Vote, VoteKind,
-};
+use bizra_simplex::{Anchor, Block, Certificate, Checkpoint, Contradiction, Record, SignedVote, Vote, VoteKind};
 use sha2::{Digest as _, Sha256};
 
-use crate::schedule::{Schedule, key_of};
+use crate::ledger::Ledger;
 
 /// A change as all copies of a volume share it.
 #[derive(Debug)]
@@ -65,28 +62,20 @@ pub(crate) struct Store {
     /// What execution has come to: a hash over the executed chain.
     state: Digest,
     checkpoints: BTreeMap<Height, Checkpoint>,
-    schedule: Schedule,
+    /// Accounts, stakes, validators.
+    pub(crate) ledger: Ledger,
+    /// The same before the first block.
+    origin: Rc<Ledger>,
+    /// Blocks from one cut-off to the next.
+    epoch_blocks: Option<u64>,
     highest_votes: BTreeMap<PublicKey, SignedVote>,
     evidence: BTreeMap<(PublicKey, Epoch), Contradiction>,
-    /// The version that each node signalled last.
-    signals: BTreeMap<usize, Version>,
-    /// The version of each epoch whose validators are known.
-    versions: Vec<Version>,
-    /// The reputation of each node in each epoch whose validators are known (T2).
-    reputations: Vec<BTreeMap<usize, Reputation>>,
-    /// Turns since the cut-off executed last.
-    turns: BTreeMap<usize, Turns>,
-    /// Epoch and view of the block executed last, and who leads in that epoch.
-    last: (Epoch, View),
-    leaders: Option<Rc<ValidatorSet>>,
-    /// Keys that finalised blocks report.
-    reported: BTreeSet<PublicKey>,
     /// Written blocks of the signing record; the others are zeros.
     pub(crate) signing: BTreeMap<u64, Arc<[u8; BLOCK_BYTES]>>,
 }
 
 impl Store {
-    pub(crate) fn new(genesis: Block, schedule: Schedule) -> Self {
+    pub(crate) fn new(genesis: Block, ledger: Ledger, epoch_blocks: Option<u64>) -> Self {
         Self {
             anchor: Anchor::first(genesis.clone()),
             genesis,
@@ -101,14 +90,9 @@ impl Store {
             executed: Height(0),
             state: Digest::default(),
             checkpoints: BTreeMap::new(),
-            versions: vec![schedule.first().version()],
-            signals: BTreeMap::new(),
-            reputations: vec![BTreeMap::new()],
-            turns: BTreeMap::new(),
-            last: (Epoch(0), View(0)),
-            leaders: None,
-            reported: BTreeSet::new(),
-            schedule,
+            origin: Rc::new(ledger.clone()),
+            ledger,
+            epoch_blocks,
             highest_votes: BTreeMap::new(),
             evidence: BTreeMap::new(),
             signing: BTreeMap::new(),
@@ -118,7 +102,8 @@ impl Store {
     /// Everything but the signing record is gone; a ledger starts from its genesis.
     pub(crate) fn lose_database(&mut self) {
         let signing = std::mem::take(&mut self.signing);
-        *self = Self { signing, ..Self::new(self.genesis.clone(), self.schedule.clone()) };
+        let fresh = Self::new(self.genesis.clone(), Ledger::clone(&self.origin), self.epoch_blocks);
+        *self = Self { signing, ..fresh };
     }
 
     pub(crate) fn apply(&mut self, change: &Written) {
@@ -156,13 +141,7 @@ impl Store {
                 if block.height.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                     self.checkpoints.insert(block.height, checkpoint(block.height, self.state));
                 }
-                // Before the signals, which begin the next epoch.
-                self.note_turns(block);
-                self.note_signal(block);
-                for told in &block.contradictions {
-                    let (epoch, signer) = told.of();
-                    self.reported.extend(self.schedule.node(epoch, signer.0).map(key_of));
-                }
+                self.ledger.execute(*digest, block, batches);
                 for (digest, batch) in block.batches.iter().zip(batches) {
                     self.batches.insert(*digest, batch.clone());
                 }
@@ -222,80 +201,16 @@ impl Store {
         self.checkpoints.get(&height).copied()
     }
 
-    pub(crate) fn validators(&self, epoch: Epoch) -> Option<Vec<Member>> {
-        let known = epoch.0.checked_sub(1).is_none_or(|before| self.executed >= self.schedule.cutoff(Epoch(before)));
-        known.then(|| self.members(epoch))
-    }
-
-    fn members(&self, epoch: Epoch) -> Vec<Member> {
-        let reputations = self.reputations.get(epoch.0 as usize);
-        self.schedule.members(epoch, |node| reputations.and_then(|known| known.get(&node)).copied().unwrap_or_default())
-    }
-
-    /// T2, as the ledger counts: who had a turn since the block before, and at a cut-off what comes of all turns.
-    fn note_turns(&mut self, block: &Block) {
-        let epoch = block.epoch;
-        if self.leaders.is_none() || self.last.0 != epoch {
-            let members = self.members(epoch).into_iter().map(|member| (member.power, member.reputation)).collect();
-            self.leaders = ValidatorSet::with_reputations(members).ok().map(Rc::new);
-            self.last = (epoch, View(0));
-        }
-        let Some(leaders) = self.leaders.clone() else { return };
-        for (missed, index) in leaders.turns_between(self.last.1, block.view).into_iter().zip(0..) {
-            if let Some(node) = self.schedule.node(epoch, index) {
-                self.turns.entry(node).or_default().missed += missed;
-            }
-        }
-        if let Some(node) = self.schedule.node(epoch, block.proposer.0) {
-            self.turns.entry(node).or_default().led += 1;
-        }
-        self.last.1 = block.view;
-        let ending = Epoch(self.reputations.len() as u64 - 1);
-        if block.height != self.schedule.cutoff(ending) {
-            return;
-        }
-        let turns = std::mem::take(&mut self.turns);
-        let before = self.reputations.last().cloned().unwrap_or_default();
-        let member = |node: &usize| before.get(node).copied().unwrap_or_default();
-        let after = |node: usize| (node, member(&node).after(turns.get(&node).copied().unwrap_or_default()));
-        self.reputations.push(self.schedule.of(ending.next()).iter().map(|(node, _)| after(*node)).collect());
+    fn cutoff(&self, epoch: Epoch) -> Height {
+        Height(self.epoch_blocks.map_or(u64::MAX, |blocks| blocks.saturating_mul(epoch.0.saturating_add(1))))
     }
 
     /// The root of a snapshot becomes known some blocks after the cut-off that has to name it: making it takes time.
     pub(crate) fn snapshot(&self, epoch: Epoch) -> Option<Digest> {
-        let named_after = self.schedule.cutoff(epoch.next());
+        let named_after = self.cutoff(epoch.next());
         let late = named_after.0 / CHECKPOINT_INTERVAL % 3;
-        let made = self.checkpoints.get(&self.schedule.cutoff(epoch))?;
+        let made = self.checkpoints.get(&self.cutoff(epoch))?;
         (self.executed.0 >= named_after.0.saturating_add(late)).then(|| snapshot_root(made.state))
-    }
-
-    /// P1, P2, as the ledger keeps them: the last signal of each validator, and what comes of them at a cut-off.
-    fn note_signal(&mut self, block: &Block) {
-        let Self { schedule, signals, versions, .. } = self;
-        signals.extend(schedule.node(block.epoch, block.proposer.0).map(|node| (node, block.signals)));
-        let ending = Epoch(versions.len() as u64 - 1);
-        if block.height != schedule.cutoff(ending) {
-            return;
-        }
-        let agree = |epoch: Epoch, version: Version| {
-            let members = schedule.of(epoch);
-            let speaks = |member: &&(usize, u64)| signals.get(&member.0).is_some_and(|signal| *signal >= version);
-            let power: u64 = members.iter().filter(speaks).map(|(_, power)| power).sum();
-            3 * power > 2 * members.iter().map(|(_, power)| power).sum::<u64>()
-        };
-        let present = versions.last().copied().unwrap_or_default();
-        let next =
-            signals.values().copied().filter(|version| agree(ending, *version) && agree(ending.next(), *version));
-        versions.push(next.max().unwrap_or(present).max(present));
-        signals.retain(|node, _| schedule.index(ending.next(), *node).is_some());
-    }
-
-    pub(crate) fn version(&self, epoch: Epoch) -> Option<Version> {
-        self.versions.get(usize::try_from(epoch.0).ok()?).copied()
-    }
-
-    pub(crate) fn is_reported(&self, key: PublicKey) -> bool {
-        self.reported.contains(&key)
     }
 
     /// V2, S4: a finalize vote recorded after `since`, above the last finalised block, whose notarization is not here.
@@ -343,6 +258,9 @@ pub(crate) fn checkpoint(height: Height, state: Digest) -> Checkpoint {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::keys::KeyBook;
+    use crate::random::Random;
+    use crate::schedule::{Schedule, key_of};
     use bizra_driver::signing_record::Binding;
 
     /// V2, S4: what `finalize_before_notarization` breaks, and what the loss of a database excuses.
@@ -350,7 +268,10 @@ mod tests {
     fn a_recorded_finalize_vote_without_its_notarization_is_found() {
         let genesis = Block::genesis(Digest([7; 32]), 0);
         let binding = Binding { genesis_hash: Digest([7; 32]), volume: Digest([1; 32]), public_key: key_of(0).0 };
-        let mut store = Store::new(genesis.clone(), Schedule::fixed(&[1; 4]));
+        let schedule = Schedule::fixed(&[1; 4]);
+        let keys = KeyBook::new(&mut Random::new(1), 4);
+        let ledger = Ledger::genesis(&schedule, keys, Digest([7; 32]));
+        let mut store = Store::new(genesis.clone(), ledger, None);
         for write in SigningRecord::create(&binding) {
             store.write(write);
         }

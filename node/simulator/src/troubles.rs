@@ -6,8 +6,10 @@ use bizra_driver::Input;
 use bizra_simplex::Protocol;
 use bizra_simplex::types::Epoch;
 
+use crate::accounts::{CLIENTS, transfer};
 use crate::disk::Failure;
 use crate::faults::Fault;
+use crate::ledger::PAYLOAD_HEADER;
 use crate::node::Node;
 use crate::oracle::VALID_PAYLOAD;
 use crate::queue::Happening;
@@ -240,20 +242,37 @@ impl World {
         }
         if self.clients_busy {
             let node = self.random.index(self.nodes.len());
-            self.inject_at(node);
+            let transfer = self.transfer();
+            self.inject_at(node, &transfer);
         }
         let delay = self.random.between(1, 2 * self.scenario.payload_interval);
         self.schedule(delay, Happening::Payload);
     }
 
-    fn inject_at(&mut self, node: usize) {
+    /// A transaction for every third payload: most blocks move money, and few bytes are hashed.
+    fn transfer(&self) -> Vec<u8> {
+        if !self.payloads.is_multiple_of(3) {
+            return Vec::new();
+        }
+        let client = CLIENTS.start + (self.payloads / 3) as usize % CLIENTS.len();
+        let other = CLIENTS.start + (self.payloads / 24) as usize % CLIENTS.len();
+        let ledger = self.oracle.ledger();
+        transfer(client, other, ledger.account(client).nonce, ledger.height() + 100, self.payloads % 7)
+    }
+
+    /// A client hands a payload to a node, with this transaction or none.
+    pub(crate) fn inject_at(&mut self, node: usize, transaction: &[u8]) {
         if !self.nodes[node].is_validator() {
             return;
         }
         self.payloads += 1;
         let mut payload = vec![VALID_PAYLOAD];
         payload.extend(self.payloads.to_be_bytes());
-        payload.resize(9 + self.random.index(60), 0);
+        if transaction.is_empty() {
+            payload.resize(PAYLOAD_HEADER + self.random.index(60), 0);
+        } else {
+            payload.extend(transaction);
+        }
         self.note(6, node, self.payloads);
         self.say(node, || format!("gets payload {}", self.payloads));
         if self.nodes[node].adversary.is_none() {
@@ -276,7 +295,7 @@ impl World {
             self.start(node);
         }
         for node in 0..self.nodes.len() {
-            self.inject_at(node);
+            self.inject_at(node, &[]);
         }
     }
 }

@@ -9,12 +9,14 @@ use bizra_simplex::{Block, Message, Protocol, VoteKind};
 use bytes::Bytes;
 
 use crate::adversary::{Adversary, Sends};
+use crate::audit::Turnover;
 use crate::disk::Failure;
 use crate::faults::{Fault, Faults};
 use crate::keys::KeyBook;
 use crate::network::Network;
 use crate::node::{Clocks, Node};
 use crate::oracle::{Oracle, Violation};
+use crate::owners::Owners;
 use crate::queue::{Happening, Queue};
 use crate::random::{Random, fold, fold_bytes};
 use crate::scenario::Scenario;
@@ -66,6 +68,8 @@ pub struct Report {
     pub reported: u64,
     /// Activations of a newer version of the protocol.
     pub activations: u64,
+    /// How validators changed.
+    pub turnover: Turnover,
     /// Virtual milliseconds.
     pub virtual_milliseconds: u64,
     /// Virtual milliseconds from the end of faults until everything owed had happened.
@@ -98,11 +102,14 @@ pub struct World {
     pub(crate) deafens: Option<usize>,
     /// The node of whose volume there is a copy.
     pub(crate) copied: Option<usize>,
+    /// Who orders changes of validators.
+    pub(crate) owners: Owners,
 }
 
 impl World {
     /// Sets the scene; nothing has happened yet.
-    pub fn new(scenario: Scenario, trace: Trace) -> Self {
+    pub fn new(mut scenario: Scenario, trace: Trace) -> Self {
+        scenario.schedule = scenario.schedule.anew();
         let mut random = Random::new(scenario.seed);
         let book = KeyBook::new(&mut random, scenario.nodes());
         let genesis_hash = Digest([(scenario.seed % 251) as u8; 32]);
@@ -151,6 +158,7 @@ impl World {
             behind: None,
             deafens: None,
             copied: None,
+            owners: Owners::default(),
         }
     }
 
@@ -202,6 +210,7 @@ impl World {
             payloads: self.oracle.payloads_executed(),
             evidence: self.evidence,
             reported: self.oracle.reported(),
+            turnover: self.oracle.turnover().clone(),
             activations: u64::from(self.oracle.last_version() - self.scenario.schedule.first().version().0),
             virtual_milliseconds: self.now,
             recovery_milliseconds: self.now - healed_at,
@@ -213,9 +222,11 @@ impl World {
     fn untold(&self) -> Option<(usize, String)> {
         let knowing = |(index, node): (usize, &Node)| {
             let driver = node.driver.as_ref().filter(|_| node.adversary.is_none() && node.is_validator())?;
+            let now = driver.core().config().epoch;
             let tells = driver.core().config().protocol >= Protocol::V2;
-            let (key, epoch) =
-                driver.evidence().find(|(key, _)| tells && !node.disk.with(|store| store.is_reported(*key)))?;
+            let (key, epoch) = driver
+                .evidence()
+                .find(|(key, _)| tells && !node.disk.with(|store| store.ledger.is_reported(*key, now)))?;
             Some((index, format!("liveness: the contradiction of {key:?} in epoch {epoch} was never reported")))
         };
         self.nodes.iter().enumerate().find_map(knowing)
@@ -288,6 +299,7 @@ impl World {
             Happening::OldVolume { .. } => {}
             Happening::Trouble => self.trouble(),
             Happening::Payload => self.inject(),
+            Happening::Order => self.order(),
             Happening::Mischief { node } => {
                 if self.nodes[node].adversary.as_ref().is_some_and(|adversary| adversary.forgets(&mut self.random)) {
                     self.faults.count(Fault::Amnesia);
@@ -366,8 +378,16 @@ impl World {
     fn after_turn(&mut self, node: usize, result: Result<Output, Halt>) {
         let honest = self.nodes[node].adversary.is_none();
         let seen = self.nodes[node].disk.take_seen();
+        let named = self.nodes[node].disk.take_named();
         if honest {
             self.oracle.committed(self.now, node, &seen);
+            for (epoch, members) in named {
+                self.oracle.named(self.now, node, epoch, &members);
+            }
+            if seen.iter().any(|change| matches!(change, Change::Execute(..))) {
+                self.nodes[node].disk.with(|store| self.oracle.holds(self.now, node, &store.ledger));
+                self.orders();
+            }
             if let Some(driver) = &self.nodes[node].driver {
                 let config = driver.core().config();
                 self.oracle.runs(self.now, node, config.epoch, config.protocol.version());
@@ -454,6 +474,7 @@ impl World {
             }
             for (first, second) in &evidence {
                 self.evidence += 1;
+                self.may_report(*first, *second);
                 self.oracle.evidence(self.now, node, first, second);
             }
             for culprit in blamed.into_iter().map(usize::from) {

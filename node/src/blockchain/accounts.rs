@@ -1,13 +1,14 @@
-//! Accounts in memory: a bounded cache over the database, and the accounts of the block being executed.
+//! Accounts in memory: a bounded cache over the database, and between it and the accounts of the block being executed.
 
 use std::collections::{HashMap, HashSet};
+
+use bizra_ledger::{Account, BlockAccounts, Touched};
 
 use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::{Address, TransactionId};
 use crate::validator::{Domain, EntryKey};
 
 use super::history::{Change, Value};
-use super::record::Account;
 
 /// Most accounts kept in memory, about 64 bytes each. Bounds what an attacker who touches many accounts can pin.
 const CACHED_ACCOUNTS_MAX: usize = 262_144;
@@ -65,104 +66,46 @@ impl Unwritten {
     }
 }
 
-/// Place of an account in a [`BlockAccounts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(u32);
-
-struct Entry {
-    address: Address,
-    before: Account,
-    account: Account,
-}
-
-impl Entry {
-    fn changed(&self) -> bool {
-        self.before != self.account
-    }
-}
-
-/// The accounts one block touches, in the order of their first mention.
-#[derive(Default)]
-pub(super) struct BlockAccounts {
-    slots: HashMap<Address, Slot>,
-    entries: Vec<Entry>,
-}
-
-impl BlockAccounts {
-    /// The slot of an account; it holds nothing until [`Self::load`].
-    pub(super) fn mention(&mut self, address: Address) -> Slot {
-        let next = Slot(self.entries.len() as u32);
-        let slot = *self.slots.entry(address).or_insert(next);
-        if slot == next {
-            self.entries.push(Entry { address, before: Account::default(), account: Account::default() });
-        }
-        slot
-    }
-
-    /// Reads all mentioned accounts, from memory or with one multi-get.
-    pub(super) fn load(
-        &mut self,
-        unwritten: &Unwritten,
-        cache: &AccountCache,
-        database: &Database,
-    ) -> Result<(), StorageError> {
-        let mut missing = Vec::new();
-        for entry in &mut self.entries {
-            match unwritten.accounts.get(&entry.address).copied().or_else(|| cache.get(&entry.address)) {
-                Some(account) => (entry.before, entry.account) = (account, account),
-                None => missing.push(entry),
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let addresses: Vec<Address> = missing.iter().map(|entry| entry.address).collect();
+/// Reads all accounts that a block mentions, from memory or with one multi-get.
+pub(super) fn load(
+    accounts: &mut BlockAccounts,
+    unwritten: &Unwritten,
+    cache: &AccountCache,
+    database: &Database,
+) -> Result<(), StorageError> {
+    let known = |address: &Address| unwritten.accounts.get(address).copied().or_else(|| cache.get(address));
+    accounts.load(known, |addresses| {
         let values = database.get_many(Family::Accounts, addresses.iter().map(|address| address.0.as_slice()))?;
-        for (entry, value) in missing.into_iter().zip(values) {
-            entry.account = value.map_or(Ok(Account::default()), |bytes| Account::decode(&bytes))?;
-            entry.before = entry.account;
+        let decode = |value: Option<Vec<u8>>| value.map_or(Ok(Account::default()), |bytes| Account::decode(&bytes));
+        values.into_iter().map(decode).collect()
+    })
+}
+
+/// Adds the changed accounts to the turn's writes, and what they were before to the block's changes.
+pub(super) fn write(
+    accounts: &BlockAccounts,
+    writes: &mut Writes<'_>,
+    height: u64,
+    changes: &mut Vec<Change>,
+) -> Result<(), StorageError> {
+    for Touched { address, before, account } in accounts.touched().iter().filter(|touched| touched.changed()) {
+        let key = EntryKey::of(Domain::Account, *address);
+        changes.push(Change { key, height, old: Value::account(*before) });
+        // One form for an account without money and transactions: no entry.
+        match Value::account(*account).bytes() {
+            Some(bytes) => writes.put(Family::Accounts, &address.0, bytes)?,
+            None => writes.delete(Family::Accounts, &address.0)?,
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// The account in a slot this block mentioned.
-    pub(super) fn get(&self, Slot(index): Slot) -> Account {
-        self.entries.get(index as usize).map(|entry| entry.account).unwrap_or_default()
-    }
-
-    /// Replaces the account in a slot.
-    pub(super) fn set(&mut self, Slot(index): Slot, account: Account) {
-        if let Some(entry) = self.entries.get_mut(index as usize) {
-            entry.account = account;
-        }
-    }
-
-    /// Adds the changed accounts to the turn's writes, and what they were before to the block's changes.
-    pub(super) fn write(
-        &self,
-        writes: &mut Writes<'_>,
-        height: u64,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), StorageError> {
-        for Entry { address, before, account } in self.entries.iter().filter(|entry| entry.changed()) {
-            let key = EntryKey::of(Domain::Account, *address);
-            changes.push(Change { key, height, old: Value::account(*before) });
-            // One form for an account without money and transactions: no entry.
-            match Value::account(*account).bytes() {
-                Some(bytes) => writes.put(Family::Accounts, &address.0, bytes)?,
-                None => writes.delete(Family::Accounts, &address.0)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts all accounts of the block into the cache, and the changed ones among the unwritten.
-    pub(super) fn remember(self, unwritten: &mut Unwritten, cache: &mut AccountCache) {
-        for entry in self.entries {
-            cache.put(entry.address, entry.account);
-            if entry.changed() {
-                unwritten.accounts.insert(entry.address, entry.account);
-            }
+/// Puts all accounts of the block into the cache, and the changed ones among the unwritten.
+pub(super) fn remember(accounts: &BlockAccounts, unwritten: &mut Unwritten, cache: &mut AccountCache) {
+    for touched in accounts.touched() {
+        cache.put(touched.address, touched.account);
+        if touched.changed() {
+            unwritten.accounts.insert(touched.address, touched.account);
         }
     }
 }

@@ -4,8 +4,8 @@
 use crate::storage::{Database, Family, StorageError};
 
 use super::reader::{LedgerReader, Totals};
-use super::record::Account;
 use crate::validator::{Domain, Stake};
+use bizra_ledger::Account;
 
 /// The sums that were compared, base units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::types::Digest;
 
-use super::receipt::Failure;
 use crate::transaction::{Address, Operation};
 use crate::validator::{Money, Registry, Report};
+use bizra_ledger::Failure;
 
 /// When in a block something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

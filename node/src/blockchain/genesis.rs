@@ -7,12 +7,13 @@ use bizra_simplex::{Block, Checkpoint};
 use super::checkpoint::{BlockSummary, checkpoint_key, encode_checkpoint, summary_key};
 use super::history::Value;
 use super::ledger::LedgerError;
-use super::record::{Account, LATTICE_KEY, STATE_KEY, State};
+use super::record::{LATTICE_KEY, STATE_KEY, State};
 use super::sealing;
 use super::state_entries::StateEntries;
 use crate::storage::{Database, Family};
 use crate::transaction::{Address, ChainId};
 use crate::validator::{Conduct, Domain, EntryKey, Member, Money, Registry};
+use bizra_ledger::Account;
 
 fn state(genesis: &Genesis) -> Result<(State, Vec<(Address, Account)>), LedgerError> {
     let invalid = |what: String| LedgerError::Genesis(what);

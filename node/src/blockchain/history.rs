@@ -7,9 +7,10 @@
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 
 use super::checkpoint::checkpoint_of;
-use super::record::{Account, corrupt, numbered};
+use super::record::{corrupt, numbered};
 use crate::storage::{Database, Family, Fields, StorageError, Writes};
 use crate::validator::EntryKey;
+use bizra_ledger::Account;
 
 const VERSION: u8 = 1;
 /// Length that stands for "there was no such entry".

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bizra_driver::batch::Batch;
+use bizra_ledger::{BlockAccounts, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use bizra_proto::ceremony::Genesis;
 use bizra_proto::parameters::Parameters;
 use bizra_simplex::Checkpoint;
@@ -14,11 +15,10 @@ use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::{Action, ChainId, Payload, TraceId, Transaction, TransactionId};
 use crate::validator::{self, RECENT_BLOCKS, Registry, Report, Turn, ValidatorSetRecord};
 
-use super::accounts::{AccountCache, BlockAccounts, Unwritten};
+use super::accounts::{self, AccountCache, Unwritten};
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
 use super::commitment::LtHash;
 use super::effect::{self, Effect, Moment};
-use super::execution::{self, Ground, RECEIPT_BLOCKS, Step, StepAction};
 use super::history::{Change, encode_log, log_key};
 use super::metrics::LedgerMetrics;
 use super::receipt::Receipt;
@@ -220,7 +220,7 @@ impl Ledger {
         let known = self
             .database
             .get_many(Family::Transactions, planned.iter().map(|transaction| transaction.id.0.as_slice()))?;
-        accounts.load(&self.unwritten, &self.cache, &self.database)?;
+        accounts::load(&mut accounts, &self.unwritten, &self.cache, &self.database)?;
 
         let mut state = self.state;
         let mut receipts = Vec::with_capacity(planned.len());
@@ -242,6 +242,7 @@ impl Ledger {
                 height,
                 recent_block: &recent_block,
                 domain: &|epoch| Self::domain(&restarts, genesis_hash, epoch),
+                verify: &bizra_transaction::verify,
                 signature_checks: &mut signature_checks,
             },
         };
@@ -269,7 +270,7 @@ impl Ledger {
                 writes.put(Family::Ledger, &superseded_key(height, &transaction.id), &known)?;
             }
             let money = *ground.money;
-            let failure = execution::apply(&transaction.step, height, &mut accounts, &mut ground)?;
+            let failure = bizra_ledger::apply(&transaction.step, height, &mut accounts, &mut ground)?;
             let index = receipts.len() as u32;
             if failure.is_none()
                 && let StepAction::Operation(_, operation) = &transaction.step.action
@@ -298,9 +299,9 @@ impl Ledger {
         }
 
         let first_change = self.changes.len();
-        accounts.write(writes, height, &mut self.changes)?;
+        accounts::write(&accounts, writes, height, &mut self.changes)?;
         self.entries.write(writes, height, &mut self.changes)?;
-        accounts.remember(&mut self.unwritten, &mut self.cache);
+        accounts::remember(&accounts, &mut self.unwritten, &mut self.cache);
         let hash = block.digest();
         let summary = BlockSummary::of(hash, &receipts);
         self.leaves.push(BlockSummary::leaf(height, summary.transactions_root, summary.receipts_root));

@@ -2,7 +2,7 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::receipt::Failure;
+use bizra_ledger::Failure;
 
 /// Label of an applied transaction.
 const APPLIED: &str = "Applied";

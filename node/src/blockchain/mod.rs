@@ -9,7 +9,6 @@ mod checkpoint;
 mod commitment;
 mod conservation;
 mod effect;
-mod execution;
 mod genesis;
 mod history;
 mod ledger;
@@ -28,6 +27,7 @@ mod state_entries;
 #[cfg(test)]
 mod state_tests;
 
+pub use bizra_ledger::{Account, Failure};
 pub use checkpoint::{BlockSummary, checkpoint_of};
 pub use conservation::{Conservation, ConservationError, verify_conservation};
 pub use effect::{Effect, Moment};
@@ -37,8 +37,8 @@ pub use proof::{InclusionProof, ProofError};
 pub use pruning::{forget_history, prune_ledger};
 pub use reader::{AtHeight, LedgerReader, Totals};
 pub use rebuild::{Difference, Since, compare_ledgers, rebuild, rebuildable};
-pub use receipt::{Failure, Receipt};
-pub use record::{Account, TransactionRecord};
+pub use receipt::Receipt;
+pub use record::TransactionRecord;
 pub use restart::{LedgerRestart, RestartError};
 pub use sealing::{CommitmentError, verify_commitment};
 pub use snapshot::{Section, SnapshotItem, last_cutoffs, put_item, read_snapshot, recent_block, seal_snapshot};

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{BlockSummary, checkpoint_of, covered};
 use super::merkle;
 use super::reader::LedgerReader;
-use super::receipt::{Failure, Receipt};
+use super::receipt::Receipt;
 use crate::storage::StorageError;
 use crate::transaction::{TraceId, TransactionId};
+use bizra_ledger::Failure;
 
 /// Longest path in a block: it holds fewer than 2^32 transactions.
 const PATH_MAX: usize = 32;

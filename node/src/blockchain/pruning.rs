@@ -3,9 +3,9 @@
 //! The state itself is never pruned. Former values and receipts go by compaction; roots and checkpoints by range.
 
 use super::checkpoint::{checkpoint_key, summary_key};
-use super::execution::RECEIPT_BLOCKS;
 use super::record::{SUPERSEDED, corrupt, numbered, totals_key};
 use crate::storage::{Database, Family, StorageError, Writes};
+use bizra_ledger::RECEIPT_BLOCKS;
 
 /// Key of the oldest retained height in the `Ledger` family.
 pub(super) const OLDEST_KEY: &[u8] = b"oldest";

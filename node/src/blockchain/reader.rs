@@ -12,7 +12,8 @@ use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary
 use super::history;
 use super::pruning::oldest_retained;
 use super::receipt::Receipt;
-use super::record::{Account, STATE_KEY, State, TransactionRecord};
+use super::record::{STATE_KEY, State, TransactionRecord};
+use bizra_ledger::Account;
 
 /// How often a read is repeated when a checkpoint is sealed while it runs: several times a second at most.
 const READ_ATTEMPTS: u32 = 16;
@@ -86,12 +87,12 @@ impl LedgerReader {
         Ok(Totals { height: executed, supply, fees, transactions, staked, slashed, next_cutoff })
     }
 
-    /// Blocks from one cut-off to the next; fixed by the genesis.
-    pub fn epoch_blocks(&self) -> Result<u64, StorageError> {
+    /// The parameters in force.
+    pub fn parameters(&self) -> Result<Parameters, StorageError> {
         let bytes = self.database.get(Family::State, &EntryKey::single(Domain::Parameters).0)?.unwrap_or_default();
         let fixed = bytes.as_slice().try_into();
         let fixed = fixed.map_err(|_| StorageError::Corrupt("stored parameters do not decode".to_owned()))?;
-        Ok(Parameters::decode(fixed).epoch_blocks)
+        Ok(Parameters::decode(fixed))
     }
 
     /// An account as of a height, by default the last executed one. An unknown address has an empty account.

@@ -4,7 +4,8 @@ use crate::storage::{Fields, StorageError};
 use crate::transaction::{ChainId, TraceId, TransactionId};
 use crate::validator::Money;
 
-use super::receipt::{Failure, Receipt};
+use super::receipt::Receipt;
+use bizra_ledger::Failure;
 
 /// Key of [`State`] in the `Ledger` family.
 pub(super) const STATE_KEY: &[u8] = b"state";
@@ -31,15 +32,6 @@ pub(super) fn superseded_key(height: u64, id: &TransactionId) -> Vec<u8> {
 
 /// First letter of [`superseded_key`].
 pub(super) const SUPERSEDED: u8 = b'x';
-
-/// An account as of the last executed block. An account nobody paid to or from has all zeros.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Base units.
-    pub balance: u64,
-    /// Transactions of this account applied so far; the nonce its next one must carry.
-    pub nonce: u64,
-}
 
 /// Where and how a transaction was finalised, and where its bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,26 +61,6 @@ pub(super) struct State {
 
 pub(super) fn corrupt(what: &str) -> StorageError {
     StorageError::Corrupt(format!("{what} of the ledger does not decode"))
-}
-
-impl Account {
-    pub(super) const BYTES: usize = 16;
-
-    pub(super) fn encode(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..8].copy_from_slice(&self.balance.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.nonce.to_be_bytes());
-        bytes
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
-        let mut fields = Fields(bytes);
-        let mut read = || {
-            let account = Self { balance: fields.u64()?, nonce: fields.u64()? };
-            fields.end().map(|()| account)
-        };
-        read().ok_or_else(|| corrupt("an account"))
-    }
 }
 
 impl TransactionRecord {
@@ -163,6 +135,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bizra_ledger::Account;
+
     use super::*;
 
     #[test]

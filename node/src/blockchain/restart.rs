@@ -16,7 +16,8 @@ use crate::storage::StorageError;
 use crate::transaction::Address;
 use crate::validator::{Entries as _, Member, ValidatorSetRecord};
 
-use super::accounts::BlockAccounts;
+use super::accounts;
+use bizra_ledger::BlockAccounts;
 
 /// What a document of a restart says to the ledger. Its signatures are valid; what they weigh the ledger knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +184,7 @@ impl Ledger {
             .filter_map(|group| group.first())
             .map(|first| (first, first.key.account().map(|address| accounts.mention(address))))
             .collect();
-        accounts.load(&self.unwritten, &self.cache, &self.database)?;
+        accounts::load(&mut accounts, &self.unwritten, &self.cache, &self.database)?;
         for (Change { key, old, .. }, slot) in groups {
             let now = match slot {
                 Some(slot) => Value::account(accounts.get(slot)),

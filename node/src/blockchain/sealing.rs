@@ -6,16 +6,17 @@ use bizra_simplex::Checkpoint;
 use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::{Digest, Height};
 
-use super::accounts::BlockAccounts;
+use super::accounts;
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, encode_checkpoint, summary_key};
 use super::commitment::{LATTICE_BYTES, LtHash};
 use super::history::{Change, Value, log_key, read_log, write_history};
 use super::ledger::Ledger;
-use super::record::{Account, LATTICE_KEY, STATE_KEY, State};
+use super::record::{LATTICE_KEY, STATE_KEY, State};
 use super::{merkle, state_entries};
 use crate::storage::{Database, Family, StorageError, Writes};
 use crate::transaction::Address;
 use crate::validator::{Domain, Entries as _, EntryKey, RECENT_BLOCKS};
+use bizra_ledger::{Account, BlockAccounts};
 
 /// What a start needs of the blocks since the last checkpoint.
 pub(super) struct Recovered {
@@ -87,7 +88,7 @@ impl Ledger {
             .map(|group| (group, group.first().and_then(|change| change.key.account())))
             .map(|(group, account)| (group, account.map(|address| accounts.mention(address))))
             .collect();
-        accounts.load(&self.unwritten, &self.cache, &self.database)?;
+        accounts::load(&mut accounts, &self.unwritten, &self.cache, &self.database)?;
         for (group, slot) in groups {
             let Some(Change { key, old, .. }) = group.first() else { continue };
             let now = match slot {

@@ -13,16 +13,16 @@ use bizra_simplex::block::CHECKPOINT_INTERVAL;
 use bizra_simplex::types::Digest;
 
 use super::checkpoint::{BlockSummary, checkpoint_key, decode_checkpoint, summary_key};
-use super::execution::RECEIPT_BLOCKS;
 use super::history::{decode_history, decode_log, log_key};
 use super::pruning::OLDEST_KEY;
 use super::record::{
-    Account, LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
+    LATTICE_KEY, STATE_KEY, SUPERSEDED, State, TransactionRecord, corrupt, superseded_key, totals_key,
 };
 use super::sealing::{commitment, encode_lattice, recent_blocks, sum_entries};
 use crate::storage::{Database, Family, Fields, StorageError, View, Writes};
 use crate::transaction::TransactionId;
 use crate::validator::{Domain, EntryKey, RECENT_BLOCKS};
+use bizra_ledger::{Account, RECEIPT_BLOCKS};
 
 /// What an item is about. The number is its place in chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,7 +244,7 @@ pub fn read_snapshot<E: From<StorageError>>(
 /// The last `count` cut-off heights that are executed, the newest first; none below the first epoch's.
 pub fn last_cutoffs(database: &Database, count: u64) -> Result<Vec<u64>, StorageError> {
     let totals = super::LedgerReader::new(database.clone()).totals()?;
-    let epoch_blocks = super::LedgerReader::new(database.clone()).epoch_blocks()?;
+    let epoch_blocks = super::LedgerReader::new(database.clone()).parameters()?.epoch_blocks;
     let newest = totals.next_cutoff.saturating_sub(epoch_blocks);
     let cutoffs = (0..count).map_while(|below| newest.checked_sub(below.saturating_mul(epoch_blocks)));
     let mut found = Vec::new();

@@ -11,6 +11,7 @@ use clap::Args;
 use super::signals::StopSignals;
 use super::termination::{self, CliError};
 use crate::configuration::LoadedGenesis;
+use crate::consensus::{self, ConsensusError};
 use crate::identity::{CertificateFiles, Certificates, ConsensusKey, IdentityError, SignerFolder, TlsKey};
 
 /// How often the mounts are looked at.
@@ -33,6 +34,10 @@ pub struct InitKey {
     /// Identity of the volume; keys made on another volume are refused.
     #[arg(long, value_name = "UID")]
     pub volume_id: String,
+    /// Set `signer/` aside and make new keys if no node can sign with what is in it: for this order, at most once, however
+    /// often the command is run with it.
+    #[arg(long, value_name = "ORDER")]
+    pub replace_refused: Option<String>,
 }
 
 impl InitKey {
@@ -44,6 +49,14 @@ impl InitKey {
         check_node_name(&self.node_name)?;
         if self.volume_id.is_empty() {
             return Err(invalid("--volume-id is empty; give the uid of the volume claim".to_owned()));
+        }
+        if let Some(order) = &self.replace_refused {
+            if !is_node_name(order) {
+                return Err(invalid(format!("--replace-refused {order:?}: 1 to 63 characters of a-z, 0-9 and '-'")));
+            }
+            if self.is_refused()? && SignerFolder::set_aside(&self.data_dir, order).map_err(CliError::stopped)? {
+                tracing::warn!(order, "the former keys are refused and set aside; the node gets new ones");
+            }
         }
         let folder = SignerFolder::open_or_create(&self.data_dir, &self.volume_id).map_err(CliError::stopped)?;
         let pinned = folder.pinned_genesis().map_err(CliError::stopped)?.map(|hash| hash.to_string());
@@ -57,6 +70,24 @@ impl InitKey {
                 message: format!("cannot write the key report to the termination log: {error}"),
             })
         })
+    }
+
+    /// True if the folder is there and refuses for good (PROTOCOL S1, S3). One that could be signed with is never set aside,
+    /// whoever orders it.
+    fn is_refused(&self) -> Result<bool, CliError> {
+        let judge = || -> Result<bool, ConsensusError> {
+            let folder = SignerFolder::open(&self.data_dir, &self.volume_id)?;
+            let key = folder.consensus_key()?;
+            folder.tls_key()?;
+            let Some(genesis) = folder.pinned_genesis()? else { return Ok(false) };
+            let binding = consensus::binding(genesis, &self.volume_id, key.public_key());
+            consensus::is_record_refused(&folder, &binding)
+        };
+        match judge() {
+            Err(ConsensusError::Identity(IdentityError::Missing(_))) => Ok(false),
+            Err(ConsensusError::Identity(error)) if error.reason() == ExitReason::SigningRecordRefused => Ok(true),
+            judged => judged.map_err(CliError::stopped),
+        }
     }
 }
 

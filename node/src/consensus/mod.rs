@@ -15,4 +15,4 @@ pub use keys::NodeKeys;
 pub use metrics::ConsensusMetrics;
 pub use record_file::{RecordFile, RecordFileError};
 pub use runtime::{Consensus, ConsensusError, ConsensusSetup, Ended};
-pub(crate) use runtime::{binding, open_record};
+pub(crate) use runtime::{binding, is_record_refused, open_record};

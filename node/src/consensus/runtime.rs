@@ -187,6 +187,11 @@ impl Consensus {
 }
 
 fn run(setup: ConsensusSetup, stopped: oneshot::Receiver<()>) -> Result<Ended, ConsensusError> {
+    // A test of what watching nodes see: this one does not believe its peers that its key signs elsewhere (S5).
+    #[cfg(feature = "planted")]
+    bizra_simplex::planted::plant(
+        std::env::var_os("BIZRA_PLANTED").map(|_| bizra_simplex::planted::Bug::ClaimUnchecked),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(turns(setup, stopped))
 }
@@ -207,6 +212,18 @@ pub(crate) fn open_record(
         signer.record_made()?;
     }
     Ok(RecordFile::open(Path::new(&path), binding)?)
+}
+
+/// True if the record of this key refuses for good: what was signed with it is not known any more.
+pub(crate) fn is_record_refused(signer: &SignerFolder, binding: &Binding) -> Result<bool, ConsensusError> {
+    if signer.may_make_record() {
+        return Ok(false);
+    }
+    match RecordFile::read(&signer.record_path(), binding) {
+        Ok(_) => Ok(false),
+        Err(RecordFileError::Missing(_) | RecordFileError::Refused(_)) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn turns(setup: ConsensusSetup, mut stopped: oneshot::Receiver<()>) -> Result<Ended, ConsensusError> {

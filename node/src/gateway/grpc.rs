@@ -249,6 +249,7 @@ impl Ledger for LedgerService {
             let request = request.into_inner();
             let owner = Address(fixed(&request.owner, "an address")?);
             let ((validator, stake, turns), height) = self.gateway.validator(owner, wanted(request.height)).await?;
+            let stake_per_power = self.gateway.stake_per_power().await?;
             let unbonding = stake.unbonding.iter();
             let unbonding = unbonding.map(|part| v1::Unbonding { epoch: part.epoch, amount: part.amount }).collect();
             let stakes = v1::GetValidatorResponse {
@@ -263,6 +264,7 @@ impl Ledger for LedgerService {
                 None => stakes,
                 Some(validator) => v1::GetValidatorResponse {
                     registered: true,
+                    power: validator.power(&stake, stake_per_power),
                     status: validator.status.name().to_owned(),
                     node_name: validator.name,
                     consensus_key: validator.consensus_key.map(Vec::from).unwrap_or_default(),

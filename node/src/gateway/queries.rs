@@ -135,6 +135,11 @@ impl Gateway {
         at_height(self.read(move |gateway| gateway.ledger.validator(&owner, height)).await?)
     }
 
+    /// Base units of stake for one unit of power, by the parameters in force.
+    pub(super) async fn stake_per_power(&self) -> Result<u64, QueryError> {
+        Ok(self.read(|gateway| gateway.ledger.parameters()).await?.stake_per_power)
+    }
+
     /// The validator set of an epoch, by default the one computed last.
     pub(super) async fn validator_set(&self, epoch: Option<u64>) -> Result<ValidatorSetRecord, QueryError> {
         let set = self.read(move |gateway| gateway.ledger.validator_set(epoch)).await?;

@@ -90,7 +90,7 @@ impl OneNode {
         let chain = ChainId::new(CHAIN).unwrap();
         let reader = LedgerReader::new(database.clone());
         let metrics = TransactionMetrics::new(&registry).unwrap();
-        let pool = TransactionPool::start(chain, reader.clone(), Some(sender), metrics).unwrap();
+        let pool = TransactionPool::start(chain, reader.clone(), sender, watch::channel(true).1, metrics).unwrap();
         let blocks = Arc::new(Blocks::default());
         let metrics = GatewayMetrics::new(&registry).unwrap();
         let (writer, events) = event_store::open(database.clone(), blocks.clone()).unwrap();

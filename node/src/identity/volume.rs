@@ -8,6 +8,7 @@
 //! signer/genesis         hash of the chain's genesis, written once
 //! signer/restart-1, …    documents of restarts, each written once
 //! signer/record          the signing record; owned by `consensus`
+//! signer.refused-…       a folder that refused and was set aside, by the order for it; nobody opens it any more
 //! ```
 //!
 //! The first four appear together, by one rename, so that a crash leaves all or none, and a folder with some of them has
@@ -35,6 +36,7 @@ const GENESIS_NEW: &str = "genesis.new";
 const RESTART: &str = "restart-";
 const RESTART_NEW: &str = "restart.new";
 const RECORD: &str = "record";
+const REFUSED: &str = "signer.refused-";
 
 /// Files without which the folder is not one.
 const REQUIRED: [&str; 3] = [CONSENSUS_KEY, TLS_KEY, VOLUME];
@@ -82,6 +84,17 @@ impl SignerFolder {
         let present = if present.is_empty() { "other files".to_owned() } else { present.join(", ") };
         let missing = missing.into_iter().copied().collect::<Vec<_>>().join(", ");
         Err(IdentityError::Incomplete { path, present, missing })
+    }
+
+    /// Sets the folder aside because of this order, so that the next start makes fresh keys; false if that was done before.
+    pub fn set_aside(data_dir: &Path, order: &str) -> Result<bool, IdentityError> {
+        let (path, aside) = (data_dir.join(FOLDER), data_dir.join(format!("{REFUSED}{order}")));
+        if aside.exists() {
+            return Ok(false);
+        }
+        fs::rename(&path, &aside).map_err(io("set aside", &path))?;
+        file::sync_folder(data_dir)?;
+        Ok(true)
     }
 
     fn create(data_dir: &Path, volume_id: &str) -> Result<(), IdentityError> {

@@ -1,7 +1,6 @@
 //! One RocksDB for the node. Every context owns its column families and is the only one to read or write them; the
 //! driver's turn collects the writes of all contexts into one atomic, synced batch.
 
-mod fields;
 mod files;
 mod logs;
 
@@ -15,7 +14,8 @@ use rocksdb::{
     SliceTransform, WriteBatch, WriteOptions,
 };
 
-pub(crate) use fields::Fields;
+pub(crate) use bizra_ledger::Fields;
+pub use bizra_ledger::StorageError;
 pub use files::{FilesReport, check_files};
 
 /// Damage at the tail of the log is a torn, never acknowledged write; anywhere else it is corruption. RocksDB's default
@@ -133,23 +133,11 @@ const HASH_BUCKETS: usize = 1 << 17;
 /// Values from this size on live in blob files.
 const BLOB_BYTES_MIN: u64 = 1 << 10;
 
-/// Storage failed. RocksDB's own words say where.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The database is damaged, or a stored value does not decode.
-    #[error("the database is corrupt: {0}; it can be rebuilt from peers")]
-    Corrupt(String),
-    /// The disk or the file system refused.
-    #[error("the database could not be read or written: {0}")]
-    Failed(String),
-}
-
-impl From<rocksdb::Error> for StorageError {
-    fn from(error: rocksdb::Error) -> Self {
-        match error.kind() {
-            rocksdb::ErrorKind::Corruption => Self::Corrupt(error.into_string()),
-            _ => Self::Failed(error.into_string()),
-        }
+/// The error in the ledger's words; RocksDB's own say where.
+fn failed(error: rocksdb::Error) -> StorageError {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => StorageError::Corrupt(error.into_string()),
+        _ => StorageError::Failed(error.into_string()),
     }
 }
 
@@ -194,7 +182,7 @@ impl Database {
         options.set_max_background_jobs(2);
         // Validators fill their write buffers in step, so they flush at the same moment: votes go first. Written to the disk
         // bit by bit, a flush does not hold up the log's syncs either.
-        let mut environment = Env::new()?;
+        let mut environment = Env::new().map_err(failed)?;
         environment.lower_thread_pool_cpu_priority();
         environment.lower_high_priority_thread_pool_cpu_priority();
         options.set_env(&environment);
@@ -210,7 +198,7 @@ impl Database {
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         let families = Family::ALL
             .map(|family| ColumnFamilyDescriptor::new(family.name(), family.options(&cache, Arc::clone(&horizons))));
-        let db = DB::open_cf_descriptors(&options, directory, families)?;
+        let db = DB::open_cf_descriptors(&options, directory, families).map_err(failed)?;
         Ok(Self { db: Arc::new(db), horizons })
     }
 
@@ -220,7 +208,7 @@ impl Database {
         let names = Family::ALL.map(Family::name);
         let mut options = Options::default();
         options.set_wal_recovery_mode(RECOVERY);
-        let db = DB::open_cf_for_read_only(&options, directory, names, false)?;
+        let db = DB::open_cf_for_read_only(&options, directory, names, false).map_err(failed)?;
         Ok(Self { db: Arc::new(db), horizons: Arc::default() })
     }
 
@@ -246,7 +234,7 @@ impl Database {
 
     /// Reads one value.
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.db.get_cf(self.family(family)?, key)?)
+        self.db.get_cf(self.family(family)?, key).map_err(failed)
     }
 
     /// Reads many values of one family; the answers are in the order of the keys.
@@ -259,7 +247,7 @@ impl Database {
         self.db
             .batched_multi_get_cf(handle, keys, false)
             .into_iter()
-            .map(|value| Ok(value?.map(|v| v.to_vec())))
+            .map(|value| Ok(value.map_err(failed)?.map(|v| v.to_vec())))
             .collect()
     }
 
@@ -274,7 +262,7 @@ impl Database {
         let mut options = ReadOptions::default();
         options.set_total_order_seek(true);
         let iterator = self.db.iterator_cf_opt(self.family(family)?, options, mode);
-        Ok(iterator.map(|item| item.map_err(StorageError::from)))
+        Ok(iterator.map(|item| item.map_err(failed)))
     }
 
     /// The database as it is now, whatever is written while it is read. Held long, it keeps what is deleted meanwhile.
@@ -291,7 +279,7 @@ impl Database {
             options.set_verify_checksums(true);
             options.fill_cache(false);
             for item in self.db.iterator_cf_opt(self.family(family)?, options, rocksdb::IteratorMode::Start) {
-                item?;
+                item.map_err(failed)?;
                 entries += 1;
             }
         }
@@ -326,7 +314,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// Reads one value.
     pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.snapshot.get_cf(self.database.family(family)?, key)?)
+        self.snapshot.get_cf(self.database.family(family)?, key).map_err(failed)
     }
 
     /// Iterates over keys at or after `from`, in key order.
@@ -341,7 +329,7 @@ impl View<'_> {
         // Read once, front to back: what queries keep in the cache stays there.
         options.fill_cache(false);
         let iterator = self.snapshot.iterator_cf_opt(self.database.family(family)?, options, mode);
-        Ok(iterator.map(|item| item.map_err(StorageError::from)))
+        Ok(iterator.map(|item| item.map_err(failed)))
     }
 }
 
@@ -382,6 +370,6 @@ impl Writes<'_> {
     fn commit(self, sync: bool) -> Result<(), StorageError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        Ok(self.database.db.write_opt(self.batch, &options)?)
+        self.database.db.write_opt(self.batch, &options).map_err(failed)
     }
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::admission::{Admission, Rejection};
 use super::batcher::{Batcher, PackedBatch};
@@ -56,8 +56,9 @@ pub(super) struct Shared {
 #[derive(Clone)]
 pub struct TransactionPool {
     shared: Arc<Shared>,
-    /// `None` on a node that does not order.
-    requests: Option<Arc<AdmissionThread>>,
+    requests: Arc<AdmissionThread>,
+    /// Whether this node orders.
+    orders: watch::Receiver<bool>,
     room: Arc<Semaphore>,
     next_stream: Arc<AtomicU64>,
 }
@@ -94,42 +95,38 @@ impl Drop for AdmissionThread {
 }
 
 impl TransactionPool {
-    /// Starts the admission thread. `outbound` leads to consensus; when it is full, submissions are `Busy`. Without it
-    /// the node is one that does not order: it rejects submissions as `NotAValidator`, and still tells of finality.
+    /// Starts the admission thread. `outbound` leads to consensus; when it is full, submissions are `Busy`. While the node
+    /// is none that `orders`, it rejects submissions as `NotAValidator`, and still tells of finality.
     pub fn start(
         chain: ChainId,
         ledger: LedgerReader,
-        outbound: Option<mpsc::Sender<PackedBatch>>,
+        outbound: mpsc::Sender<PackedBatch>,
+        orders: watch::Receiver<bool>,
         metrics: TransactionMetrics,
     ) -> Result<Self, StorageError> {
         let finalized_height = AtomicU64::new(ledger.totals()?.height);
         let pending = Arc::new(Mutex::new(PendingSet::default()));
         let shared = Arc::new(Shared { chain, ledger, metrics, pending, finalized_height });
-        let requests = match outbound {
-            None => None,
-            Some(outbound) => {
-                let thread = AdmissionThread::start(Batcher::new(shared.clone(), outbound))
-                    .map_err(|error| StorageError::Failed(format!("the admission thread cannot start: {error}")))?;
-                Some(Arc::new(thread))
-            }
-        };
+        let thread = AdmissionThread::start(Batcher::new(shared.clone(), outbound))
+            .map_err(|error| StorageError::Failed(format!("the admission thread cannot start: {error}")))?;
+        let requests = Arc::new(thread);
         let room = Arc::new(Semaphore::new(QUEUED_TRANSACTIONS_MAX));
-        Ok(Self { shared, requests, room, next_stream: Arc::new(AtomicU64::new(0)) })
+        Ok(Self { shared, requests, orders, room, next_stream: Arc::new(AtomicU64::new(0)) })
     }
 
     /// Submits at most [`REQUEST_TRANSACTIONS_MAX`] transactions; the answers are in their order. `Busy` when the
     /// queue is full.
     pub async fn submit(&self, transactions: Vec<Bytes>, trace: TraceId) -> Vec<Admission> {
-        let Some(requests) = &self.requests else {
+        if !*self.orders.borrow() {
             return self.refuse(&transactions, &Rejection::NotAValidator);
-        };
+        }
         let Ok(room) = self.room.clone().try_acquire_many_owned(transactions.len() as u32) else {
             return self.refuse(&transactions, &Rejection::Busy);
         };
         let (sender, receiver) = oneshot::channel();
         let copies = transactions.clone();
         let request = Request { transactions, trace, reply: Reply::Once(sender), _room: room };
-        if requests.send(request).is_ok()
+        if self.requests.send(request).is_ok()
             && let Ok(answers) = receiver.await
         {
             return answers;
@@ -196,15 +193,15 @@ impl StreamSubmitter {
         if self.sink.is_closed() {
             return Err(PoolClosed);
         }
-        let Some(requests) = &self.pool.requests else {
+        if !*self.pool.orders.borrow() {
             let answers = self.pool.refuse(&transactions, &Rejection::NotAValidator);
             self.sink.send(StreamEvent::Admissions(answers));
             return Ok(());
-        };
+        }
         let count = transactions.len().min(QUEUED_TRANSACTIONS_MAX) as u32;
         let room = self.pool.room.clone().acquire_many_owned(count).await.map_err(|_| PoolClosed)?;
         let reply = Reply::Stream(self.sink.clone());
-        requests.send(Request { transactions, trace: self.trace, reply, _room: room })
+        self.pool.requests.send(Request { transactions, trace: self.trace, reply, _room: room })
     }
 }
 

@@ -32,6 +32,7 @@ fn transfer(from: u8, nonce: u64, amount: u64, expiry_height: u64) -> Bytes {
 struct World {
     pool: TransactionPool,
     batches: mpsc::Receiver<PackedBatch>,
+    orders: watch::Sender<bool>,
     _folder: tempfile::TempDir,
 }
 
@@ -51,8 +52,9 @@ fn world(room: usize) -> World {
     drop(Ledger::open(database.clone(), &genesis, Digest::default(), LedgerMetrics::new(&registry).unwrap()).unwrap());
     let (sender, batches) = mpsc::channel(room);
     let metrics = TransactionMetrics::new(&registry).unwrap();
-    let pool = TransactionPool::start(chain(), LedgerReader::new(database), Some(sender), metrics).unwrap();
-    World { pool, batches, _folder: folder }
+    let (orders, follows) = watch::channel(true);
+    let pool = TransactionPool::start(chain(), LedgerReader::new(database), sender, follows, metrics).unwrap();
+    World { pool, batches, orders, _folder: folder }
 }
 
 fn outcome(height: u64, ids: &[TransactionId]) -> BlockOutcome {
@@ -162,15 +164,20 @@ async fn who_waits_for_a_transaction_submitted_elsewhere_hears_of_it() {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_order_says_so_and_a_stopping_one_too() {
-    let world = world(1);
-    let shared = &world.pool.shared;
-    let metrics = TransactionMetrics::new(&prometheus::Registry::new()).unwrap();
-    let full_node = TransactionPool::start(chain(), shared.ledger.clone(), None, metrics).unwrap();
-    assert_eq!(reasons(&full_node, vec![transfer(1, 0, 1, 9)]).await, ["NotAValidator"]);
-    let (submitter, mut events) = full_node.stream(TraceId::default());
+async fn a_node_orders_while_its_key_is_in_the_set_and_says_so_when_it_is_not_or_the_node_stops() {
+    let mut world = world(1);
+    world.orders.send_replace(false);
+    assert_eq!(reasons(&world.pool, vec![transfer(1, 0, 1, 9)]).await, ["NotAValidator"]);
+    let (submitter, mut events) = world.pool.stream(TraceId::default());
     submitter.submit(vec![transfer(1, 0, 1, 9)]).await.unwrap();
     assert!(matches!(events.next().await, Some(Ok(StreamEvent::Admissions(_)))));
+    // It joins, and leaves again.
+    world.orders.send_replace(true);
+    assert_eq!(reasons(&world.pool, vec![transfer(1, 0, 1, 9)]).await, [""]);
+    assert!(world.batches.recv().await.is_some());
+    world.orders.send_replace(false);
+    assert_eq!(reasons(&world.pool, vec![transfer(1, 1, 1, 9)]).await, ["NotAValidator"]);
+    world.orders.send_replace(true);
     drop(world.batches);
     assert_eq!(reasons(&world.pool, vec![transfer(1, 0, 1, 9)]).await, ["Unavailable"]);
 }

@@ -1,21 +1,6 @@
-//! Validators: who may vote in which epoch, for how much money, under which parameters.
-//!
-//! Pure rules over entries of the ledger's state; the ledger calls them while it executes blocks and stores what they
-//! change. What enters: [`Operation`](crate::transaction::Operation)s of owners, what blocks say of their proposers and of
-//! contradictions, and the cut-off of each epoch. What leaves: [`ValidatorSetRecord`]s.
+//! Validators: who may vote in which epoch, for how much money, under which parameters. The rules are in `bizra-ledger`.
 
-mod entry;
-mod next_set;
-mod record;
-mod registry;
-mod reports;
-mod reputation;
-mod versions;
-
-pub(crate) use entry::{Domain, Entries, EntryKey};
-pub use record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
-pub(crate) use registry::{Money, OperationError, RECENT_BLOCKS, Registry, Turn};
-pub use reports::Report;
-pub(crate) use reports::is_reported;
-pub use reputation::Conduct;
-pub(crate) use reputation::decode_turns;
+pub use bizra_ledger::{Conduct, Member, Report, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
+pub(crate) use bizra_ledger::{
+    Domain, Entries, EntryKey, Money, RECENT_BLOCKS, Registry, Turn, decode_turns, is_reported,
+};

@@ -67,6 +67,10 @@ impl Devnet {
     pub(crate) fn run(&mut self, node: usize) {
         let mut command = self.node(node);
         command.env("BIZRA_LOG", "info,bizra_node::snapshot=debug");
+        // Has a meaning only for a binary with the feature of this name.
+        if cfg!(feature = "planted") {
+            command.env("BIZRA_PLANTED", "1");
+        }
         self.nodes[node] = Some(Process::logged(&mut command, &self.log_file(node)));
     }
 

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod copied;
 mod fence;
 mod join;
 mod kill;

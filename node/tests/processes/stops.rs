@@ -129,3 +129,35 @@ fn keys_copied_to_another_volume_are_refused() {
     std::fs::write(&config, other).unwrap();
     assert_eq!(run(&devnet).reason, ExitReason::SigningRecordRefused);
 }
+
+#[test]
+fn keys_that_refuse_are_set_aside_by_order_and_sound_ones_never() {
+    let devnet = Devnet::make(1, &[]);
+    let (data, configuration) = (devnet.path("v0"), devnet.configuration(0));
+    let chain = devnet.genesis().genesis.chain_id;
+    let init = |order: &str| {
+        let order = ["--replace-refused", order];
+        let key = ["init-key", "--data-dir", &data, "--chain-id", &chain, "--node-name", "v0"];
+        run_command(&[&key[..], &["--volume-id", &configuration.volume_id], &order].concat())
+    };
+    let key = || std::fs::read(devnet.path("v0/signer/consensus.key")).unwrap();
+    let first = key();
+    init("pod-1").unwrap();
+    assert_eq!(key(), first, "its record is sound");
+
+    std::fs::remove_file(devnet.path("v0/signer/record")).unwrap();
+    init("pod-1").unwrap();
+    let second = key();
+    assert_ne!(second, first);
+    let aside = std::fs::read(devnet.path("v0/signer.refused-pod-1/consensus.key")).unwrap();
+    assert_eq!(aside, first, "nothing is deleted");
+    init("pod-1").unwrap();
+    assert_eq!(key(), second);
+    // An order counts once, whatever becomes of the keys it made.
+    std::fs::remove_file(devnet.path("v0/signer/tls.key")).unwrap();
+    assert!(init("pod-1").is_err());
+    assert_eq!(key(), second);
+    init("pod-2").unwrap();
+    assert_ne!(key(), second);
+    assert!(init("../x").is_err(), "an order is no path");
+}

@@ -9,4 +9,4 @@ pub use codec::{
     Action, DecodeError, MEMO_MAX_BYTES, TRANSACTION_MAX_BYTES, TRANSACTION_MIN_BYTES, Terms, Transaction, Transfer,
 };
 pub use identifier::{Address, ChainId, OPAQUE_CHAIN, TraceId, TransactionId};
-pub use operation::{Equivocation, KeyProof, Operation};
+pub use operation::{Equivocation, KeyProof, Operation, Verify, verify};

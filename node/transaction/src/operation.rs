@@ -74,6 +74,11 @@ impl KeyProof {
 
     /// True if the key signed for this owner. Takes about 50 µs.
     pub fn is_valid(&self, owner: Address) -> bool {
+        self.is_valid_by(owner, &verify)
+    }
+
+    /// The same by another check of signatures.
+    pub fn is_valid_by(&self, owner: Address, verify: Verify<'_>) -> bool {
         verify(self.public_key, self.signature, &Self::message(owner, self.height, self.block))
     }
 }
@@ -90,8 +95,9 @@ pub struct Equivocation {
 }
 
 impl Equivocation {
-    /// True if the votes conflict and the key signed both, in this domain: that of their epoch. Takes about 100 µs.
-    pub fn is_valid(&self, domain: Digest) -> bool {
+    /// True if the votes conflict and the key signed both, in this domain: that of their epoch. Takes about 100 µs with
+    /// [`verify`].
+    pub fn is_valid_by(&self, domain: Digest, verify: Verify<'_>) -> bool {
         let Self { public_key, first, second } = self;
         let signed =
             |(vote, signature): &(Vote, Signature)| verify(*public_key, *signature, &vote.signed_bytes(domain));
@@ -99,7 +105,11 @@ impl Equivocation {
     }
 }
 
-fn verify(public_key: [u8; 32], signature: Signature, message: &[u8]) -> bool {
+/// A check of signatures: whether this key signed these bytes.
+pub type Verify<'a> = &'a dyn Fn([u8; 32], Signature, &[u8]) -> bool;
+
+/// The check of Ed25519 signatures.
+pub fn verify(public_key: [u8; 32], signature: Signature, message: &[u8]) -> bool {
     let signature = Ed25519Signature::from(signature.0);
     VerificationKey::try_from(public_key).is_ok_and(|key| key.verify(&signature, message).is_ok())
 }

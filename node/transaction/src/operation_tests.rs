@@ -89,11 +89,11 @@ fn key_proofs_and_evidence_bind_what_they_are_about() {
     let vote = |kind, digest| Vote { epoch: Epoch(1), view: View(2), kind, digest: Digest([digest; 32]) };
     let (one, two) = (sign(vote(VoteKind::Notarize, 1)), sign(vote(VoteKind::Notarize, 2)));
     let evidence = Equivocation { public_key, first: one, second: two };
-    assert!(evidence.is_valid(genesis));
-    assert!(!evidence.is_valid(Digest([8; 32])));
-    assert!(!Equivocation { second: one, ..evidence }.is_valid(genesis));
+    assert!(evidence.is_valid_by(genesis, &verify));
+    assert!(!evidence.is_valid_by(Digest([8; 32]), &verify));
+    assert!(!Equivocation { second: one, ..evidence }.is_valid_by(genesis, &verify));
     let honest = sign(vote(VoteKind::Finalize, 1));
-    assert!(!Equivocation { second: honest, ..evidence }.is_valid(genesis));
+    assert!(!Equivocation { second: honest, ..evidence }.is_valid_by(genesis, &verify));
 }
 
 proptest! {

@@ -157,6 +157,10 @@ pub enum RepairCause {
     DatabaseCorrupt,
     /// It runs and makes no progress, by its kubelet's word.
     Stuck,
+    /// Its volume is gone, or goes when its pod ends, and its keys with it.
+    VolumeLost,
+    /// It stopped, and said that its keys or its signing record are gone or refuse.
+    KeyRefused,
 }
 
 /// How a node is repaired.
@@ -166,4 +170,8 @@ pub enum RepairAction {
     Restart,
     /// A new pod whose database is set aside and fetched from peers. Keys and signing record stay.
     Resync,
+    /// A new pod on a new volume, with new keys and the database from peers.
+    NewVolume,
+    /// A new pod with new keys on the same volume. Those that refuse are set aside.
+    NewKeys,
 }

@@ -6,16 +6,16 @@ mod network;
 mod node_pool;
 mod node_template;
 mod schema;
-mod validator;
+pub(crate) mod validator;
 
 pub use bizra_node::{
     BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference, Repair, RepairAction, RepairCause, VolumeStatus,
 };
 pub use modes::{Activity, Reconciliation, Signing};
 pub use network::{
-    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, LedgerParametersSpec, Network,
-    NetworkPolicyMode, NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose, QuorumStatus,
-    ServiceSpec, ServiceType, ValidatorCounts,
+    CertificatesSpec, DeletionPolicy, FailedRevision, GenesisAccountSpec, GenesisSpec, Jailing, LedgerParametersSpec,
+    Network, NetworkPolicyMode, NetworkPolicySpec, NetworkSpec, NetworkStatus, Offender, Permit, PermitPurpose,
+    QuorumStatus, ServiceSpec, ServiceType, ValidatorCounts,
 };
 pub use node_pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use node_template::{
@@ -70,6 +70,12 @@ pub mod condition {
     pub const KEY_HEALTHY: &str = "KeyHealthy";
     /// The validator signed two conflicting votes, and its key never votes again.
     pub const JAILED: &str = "Jailed";
+    /// If the key of the validator's node is lost, the operator can put another one in its place.
+    pub const KEY_REPLACEABLE: &str = "KeyReplaceable";
+    /// Another node votes in this one's place, because its host was lost. Only there while that is so.
+    pub const REPLACED: &str = "Replaced";
+    /// A validator is jailed and nobody has acknowledged it: no other is changed. Only there while that is so.
+    pub const JAILED_VALIDATOR: &str = "JailedValidator";
     /// One host or one zone runs validators with a third of the power: without it no block is finalised. Only there while
     /// that is so.
     pub const POWER_CONCENTRATED: &str = "PowerConcentrated";

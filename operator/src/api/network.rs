@@ -114,6 +114,16 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub allow_quorum_loss_for: Option<String>,
+
+    /// Jailings that somebody has looked into, by the `id` that `status.jailings` shows. Until all of them are named here the
+    /// operator changes no validator of its own accord. Only one that the status knows can be added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 84), regex(pattern = r"^[0-9a-f]{64}@[1-9][0-9]*$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub acknowledged_jailings: Vec<String>,
 }
 
 fn default_update_deadline() -> i32 {
@@ -383,6 +393,30 @@ pub struct NetworkStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub offenders: Vec<Offender>,
+    /// Validators that the chain has jailed. One stays until it is acknowledged and no node has its key any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub jailings: Vec<Jailing>,
+}
+
+/// A validator that signed two conflicting votes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Jailing {
+    /// What `spec.acknowledgedJailings` calls it: the key and the height, which nobody knows before.
+    #[schemars(length(max = 84))]
+    pub id: String,
+    /// Name of the `Validator`.
+    #[schemars(length(max = 63))]
+    pub validator: String,
+    /// Name of the `BizraNode` it was of when it was found.
+    #[schemars(length(max = 63))]
+    pub node: String,
+    /// The consensus key, lower-case hex. It never votes again.
+    #[schemars(length(max = 64))]
+    pub public_key: String,
+    /// The block that jailed it.
+    pub height: i64,
 }
 
 /// Leave to take one voting node down. There is at most one at a time.
@@ -417,6 +451,8 @@ pub enum PermitPurpose {
     Restart,
     /// To have its database set aside and fetched from peers.
     Resync,
+    /// To lose keys that are gone or refuse, and get new ones.
+    NewKeys,
 }
 
 /// A revision whose roll-out was stopped.

@@ -117,6 +117,13 @@ fn name_rules(kind: &str) -> Value {
             "message": "the certificates of authorities are called so; choose another name",
         }));
     }
+    if let (true, Some(rules)) = (kind == "Network", rules.as_array_mut()) {
+        // Of a change only: a manifest that names what another cluster has seen can be applied to a new one.
+        rules.push(json!({
+            "rule": "!has(self.spec.acknowledgedJailings) || self.spec.acknowledgedJailings.all(id, (has(oldSelf.spec.acknowledgedJailings) && id in oldSelf.spec.acknowledgedJailings) || (has(self.status) && has(self.status.jailings) && self.status.jailings.exists(jailing, jailing.id == id)))",
+            "message": "a jailing is acknowledged after it has happened; add only what status.jailings shows as id",
+        }));
+    }
     rules
 }
 

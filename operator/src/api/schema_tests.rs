@@ -68,6 +68,28 @@ fn what_a_chain_is_made_of_cannot_change_and_volumes_only_grow() {
     assert_eq!(refusal(validate_update(&grown, &old)), "");
 }
 
+#[test]
+fn a_jailing_is_acknowledged_after_it_has_happened() {
+    let key = "05".repeat(32);
+    let with = |acknowledged: &[String], jailed: &[&String]| {
+        let mut network = network(&json!({"chainId": "a", "acknowledgedJailings": acknowledged}));
+        let jailing = |id: &&String| json!({"id": id, "validator": "v", "node": "n", "publicKey": key, "height": 7});
+        let jailings: Vec<Value> = jailed.iter().map(jailing).collect();
+        network.status = Some(serde_json::from_value(json!({"jailings": jailings})).unwrap());
+        network
+    };
+    let (first, second) = (format!("{key}@7"), format!("{key}@8"));
+    let early = refusal(validate_update(&with(std::slice::from_ref(&first), &[]), &with(&[], &[])));
+    assert!(early.contains("add only what status.jailings shows"), "{early}");
+    let other = refusal(validate_update(&with(&[second], &[&first]), &with(&[], &[&first])));
+    assert!(other.contains("add only what status.jailings shows"), "{other}");
+    let acknowledged = with(std::slice::from_ref(&first), &[&first]);
+    assert_eq!(refusal(validate_update(&acknowledged, &with(&[], &[&first]))), "");
+    // It stays acknowledged when the status forgets it, and in a manifest for a new cluster.
+    assert_eq!(refusal(validate_update(&with(std::slice::from_ref(&first), &[]), &acknowledged)), "");
+    assert_eq!(refusal(validate(&with(&[first], &[]))), "");
+}
+
 fn pool(name: &str, spec: &Value) -> NodePool {
     let mut whole = json!({"networkRef": {"name": "demo"}});
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());

@@ -68,9 +68,29 @@ pub struct ValidatorSpec {
     #[schemars(length(min = 1, max = 18), regex(pattern = r"^(0|[1-9][0-9]*)$"))]
     pub fee: String,
 
+    /// For how long the host of the validator's node must have been out of reach, by Kubernetes and by the node's silence, until
+    /// another node takes its place, with another name and a new key. The node on the host ends when the host is back and
+    /// the new key votes; its volume stays.
+    #[serde(default = "default_host_grace_seconds")]
+    #[schemars(extend("x-kubernetes-validations" = [
+        {
+            "rule": "self >= 10",
+            "message": "a host may be out of reach for moments; set spec.hostGraceSeconds to 10 or more"
+        },
+        {
+            "rule": "self <= 604800",
+            "message": "set spec.hostGraceSeconds to 604800, a week, or less"
+        }
+    ]))]
+    pub host_grace_seconds: i32,
+
     /// What happens on the chain when this object is deleted.
     #[serde(default)]
     pub deletion_policy: ValidatorDeletionPolicy,
+}
+
+pub(crate) fn default_host_grace_seconds() -> i32 {
+    300
 }
 
 fn default_fee() -> String {
@@ -150,6 +170,14 @@ pub struct ValidatorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub address: Option<String>,
+    /// The `BizraNode` that validates. It is another one than `spec.nodeRef` names after that one's host was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub node: Option<String>,
+    /// The `BizraNode` that is to take its place: it does once its key is the only one of the validator's in the set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub replacement: Option<String>,
     /// The registered consensus key, lower-case hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -172,6 +200,9 @@ pub struct ValidatorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     pub balance: Option<String>,
+    /// The block that jailed it, for two conflicting votes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jailed_at: Option<i64>,
     /// Turns to lead since the last cut-off that came to nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns_missed: Option<i64>,

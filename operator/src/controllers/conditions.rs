@@ -143,12 +143,14 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
 }
 
 /// Conditions that are only there while something is out of the ordinary, and what it is called when they go.
-const EXTRAORDINARY: [(&str, &str); 5] = [
+const EXTRAORDINARY: [(&str, &str); 7] = [
     (condition::DEGRADED, "Recovered"),
     (condition::PAUSED, "Resumed"),
     (condition::FENCED, "FenceLifted"),
     (condition::HIBERNATED, "Woken"),
     (condition::POWER_CONCENTRATED, "PowerSpread"),
+    (condition::REPLACED, "ReplacementOver"),
+    (condition::JAILED_VALIDATOR, "JailingsAcknowledged"),
 ];
 
 /// Reasons of a node that is not ready yet, on its way as it should be. While they last the status tells of them; of these alone
@@ -180,7 +182,8 @@ pub fn announcements(old: &[Condition], new: &[Condition]) -> Vec<Announcement> 
     let extraordinary =
         EXTRAORDINARY.into_iter().filter(|(type_, _)| changed(type_)).map(|(type_, word)| match find(new, type_) {
             Some(now) => {
-                let is_trouble = matches!(type_, condition::DEGRADED | condition::POWER_CONCENTRATED);
+                let is_trouble =
+                    matches!(type_, condition::DEGRADED | condition::POWER_CONCENTRATED | condition::JAILED_VALIDATOR);
                 let severity = if is_trouble { Severity::Warning } else { Severity::Normal };
                 Announcement { severity, reason: now.reason.clone(), note: now.message.clone() }
             }

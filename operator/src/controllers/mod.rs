@@ -8,6 +8,7 @@ mod context;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod fixtures;
 pub mod hosts;
+pub mod jailings;
 pub mod key_report;
 #[cfg(test)]
 // Its objects are few and small; whether they are copied does not matter.

@@ -14,9 +14,9 @@ use bizra_proto::{
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use super::conditions::Reason;
+use super::conditions::{Reason, find, is_true};
 use crate::{
-    api::{BizraNode, Signing},
+    api::{BizraNode, Signing, condition},
     probe::Word,
     resources::pod,
 };
@@ -126,7 +126,8 @@ impl Census {
                 let name = node.name_any();
                 let told = said(&name).filter(|said| said.total_power > 0).map(|said| u128::from(said.power));
                 let kept = || node.status.as_ref()?.power.as_ref()?.parse().ok();
-                let power = told.unwrap_or_else(|| in_genesis(&name).max(kept()).unwrap_or(0));
+                let last = || if is_replaced(node) { None } else { in_genesis(&name).max(kept()) };
+                let power = told.unwrap_or_else(|| last().unwrap_or(0));
                 let pod = pods.iter().find(|pod| pod.name_any() == name);
                 let height = said(&name).map_or(0, |said| said.finalized_height);
                 Voter { standing: standing(node, pod, words.get(&name)), power, height, name }
@@ -267,9 +268,7 @@ pub fn standing(node: &BizraNode, pod: Option<&Pod>, word: Option<&Word>) -> Sta
     let Some(pod) = pod.filter(|pod| container_runs(pod)) else { return Standing::NotVoting };
     match word {
         Some(Word::Status(said)) if never_votes(said) => Standing::NotVoting,
-        Some(Word::Status(said))
-            if said.signing_state() == SigningState::Fenced && node.spec.signing == Signing::Fenced =>
-        {
+        Some(Word::Status(said)) if said.signing_state() == SigningState::Fenced && is_told_to_be_fenced(node) => {
             Standing::NotVoting
         }
         Some(Word::Status(said)) if pod.metadata.deletion_timestamp.is_none() && votes_in_sync(said) => {
@@ -279,9 +278,20 @@ pub fn standing(node: &BizraNode, pod: Option<&Pod>, word: Option<&Word>) -> Sta
     }
 }
 
+/// By its spec, or for its jailed key: that fence is never lifted, so it is known from the status, too.
+fn is_told_to_be_fenced(node: &BizraNode) -> bool {
+    let told = node.status.as_ref().and_then(|status| find(&status.conditions, condition::FENCED));
+    node.spec.signing == Signing::Fenced || told.is_some_and(|told| told.status == "True" && told.reason == "Jailed")
+}
+
 /// True of a node that has said itself that it has no power: only such a one is repaired without a permit.
 pub fn is_full_node(node: &BizraNode) -> bool {
     node.status.as_ref().and_then(|status| status.power.as_deref()) == Some("0")
+}
+
+/// True of a node in whose place another one validates: its key has no power any more.
+pub fn is_replaced(node: &BizraNode) -> bool {
+    node.status.as_ref().is_some_and(|status| is_true(&status.conditions, condition::REPLACED))
 }
 
 fn never_votes(said: &NodeStatus) -> bool {

@@ -59,6 +59,23 @@ fn one_of_four_may_go_if_the_other_three_are_in_sync() {
 }
 
 #[test]
+fn a_node_in_whose_place_another_validates_has_no_power_left_to_count() {
+    let mut said: Vec<Word> = (0..5).map(|_| says(1, 4, 9)).collect();
+    said[4] = Word::Unknown("its host is lost".to_owned());
+    let mut nodes: Vec<BizraNode> = (0..5).map(node).collect();
+    let replaced = json!({"type": "Replaced", "status": "True", "reason": "HostLost", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let taken = |conditions: serde_json::Value, nodes: &mut Vec<BizraNode>| {
+        let status = json!({"power": "1", "conditions": conditions});
+        nodes[4].status = Some(serde_json::from_value(status).unwrap());
+        let pods: Vec<Pod> = (0..5).map(running).collect();
+        let words = (0..).zip(said.clone()).map(|(ordinal, word): (i32, Word)| (format!("demo-v{ordinal}"), word));
+        Census::take(None, &nodes.iter().collect::<Vec<_>>(), &pods, &words.collect(), Freshness::Polled)
+    };
+    assert_eq!(verdict(&taken(json!([]), &mut nodes)), "PowersContradict");
+    assert_eq!(verdict(&taken(json!([replaced]), &mut nodes)), "Safe");
+}
+
+#[test]
 fn exactly_two_thirds_are_not_enough_and_a_third_in_one_hand_never_goes() {
     assert_eq!(verdict(&census((0..3).map(|_| says(1, 3, 9)).collect(), Freshness::Polled)), "Never");
     let powers = [2, 1, 1, 1].map(|power| says(power, 5, 9)).to_vec();

@@ -16,6 +16,7 @@ use super::{
     bizra_node::report::without_numbers,
     caches::Kept,
     queue::{Key, Queue},
+    validator::replacement,
 };
 use crate::{
     api::{BizraNode, Network, NodePool, Validator},
@@ -69,7 +70,8 @@ impl Queues {
     fn validators_of(&self, context: &Context, metadata: &ObjectMeta, network: &str, node: Option<&str>) {
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         for validator in context.caches.validators.of_network(namespace, network) {
-            if node.is_none_or(|node| validator.spec.node_ref.name == node) {
+            let concerns = |name: &str| replacement::nodes(&validator).any(|node| node == name);
+            if node.is_none_or(concerns) {
                 self.validators.wake(key_of(validator.as_ref()), NETWORK_DELAY);
             }
         }
@@ -85,7 +87,7 @@ impl Queues {
         metadata: &ObjectMeta,
         network: &str,
         delay: Duration,
-        is_meant: fn(&BizraNode) -> bool,
+        is_meant: impl Fn(&BizraNode) -> bool,
     ) {
         for node in context.caches.nodes.of_network(metadata.namespace.as_deref().unwrap_or_default(), network) {
             if is_meant(&node) {
@@ -112,9 +114,12 @@ impl Wakes for Network {
             // Its own report, too: a permit is acted on by the reconciliation after the one that granted it.
             queues.network(&network.metadata, network.metadata.name.as_deref());
         }
-        let permit = |network: &Self| network.status.as_ref().and_then(|status| status.permit.clone());
+        let orders = |network: &Self| {
+            let status = network.status.as_ref();
+            (status.and_then(|status| status.permit.clone()), status.map(|status| status.jailings.clone()))
+        };
         let is_same = |old: &Self, new: &Self| {
-            is_same(&old.metadata, &new.metadata) && old.spec == new.spec && permit(old) == permit(new)
+            is_same(&old.metadata, &new.metadata) && old.spec == new.spec && orders(old) == orders(new)
         };
         if !compares(change, is_same) {
             queues.nodes_of(context, &network.metadata, &network.name_any());
@@ -150,9 +155,16 @@ impl Wakes for BizraNode {
             node.metadata.deletion_timestamp.is_none().then(|| node.uid())
         };
         if is_there(&change.old) != is_there(&change.new) {
-            // Validators list the nodes that follow, and our own that are not in the genesis.
+            // Validators list the nodes that follow, and whoever votes lists whoever else does.
             let network = &node.spec.network_ref.name;
-            queues.nodes_where(context, &node.metadata, network, FOLLOWERS_DELAY, is_validator);
+            let namespace = node.metadata.namespace.as_deref().unwrap_or_default();
+            let validators = context.caches.validators.of_network(namespace, network);
+            let votes = |node: &Self| {
+                let name = node.name_any();
+                validators.iter().any(|validator| replacement::nodes(validator).any(|node| node == name))
+            };
+            let lists = |node: &Self| is_validator(node) || votes(node);
+            queues.nodes_where(context, &node.metadata, network, FOLLOWERS_DELAY, lists);
         }
         let told = |node: &Self| node.status.as_ref().map(without_numbers);
         let is_same = |old: &Self, new: &Self| {
@@ -184,6 +196,21 @@ impl Wakes for Validator {
         };
         let is_same = |old: &Self, new: &Self| is_same(&old.metadata, &new.metadata) && told(old) == told(new);
         if owner_of::<Network>(&validator.metadata).is_some() && !compares(change, is_same) {
+            queues.network(&validator.metadata, Some(&validator.spec.network_ref.name));
+        }
+        // Who votes, and whose keys may be given up, is read off here. A node's controller looks at it by itself as often as
+        // at anything else, so numbers and transactions wake nobody.
+        let told = |validator: &Option<Arc<Self>>| {
+            let validator = validator.as_ref()?;
+            let nodes: Vec<String> = replacement::nodes(validator).map(str::to_owned).collect();
+            let rotates = nodes.iter().map(|node| replacement::may_rotate(validator, node)).collect::<Vec<_>>();
+            Some((nodes, rotates))
+        };
+        if told(&change.old) != told(&change.new) {
+            queues.nodes_of(context, &validator.metadata, &validator.spec.network_ref.name);
+        }
+        let jailed = |validator: &Option<Arc<Self>>| validator.as_ref()?.status.as_ref()?.jailed_at;
+        if jailed(&change.old) != jailed(&change.new) {
             queues.network(&validator.metadata, Some(&validator.spec.network_ref.name));
         }
     }

@@ -45,6 +45,8 @@ pub const DEFAULT_IMAGE: &str = "bizra.io/default-image";
 pub const DOCUMENTS: &str = "bizra.io/documents";
 /// Annotation of a pod: uid of the pod that it replaces as a repair.
 pub const REPAIR: &str = "bizra.io/repair";
+/// Annotation of a `BizraNode`: the one whose place it takes, because the host of that was lost.
+pub const REPLACES: &str = "bizra.io/replaces";
 /// Annotation of a volume claim: when the operator has grown it by itself.
 pub const GROWN_AT: &str = "bizra.io/grown-at";
 /// Annotation: hash of the last applied manifest.

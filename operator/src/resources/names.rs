@@ -22,6 +22,17 @@ pub fn ordinal(pool: &str, node: &str) -> Option<i32> {
     node.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
 }
 
+/// The how manyth replacement of a validator's node.
+pub fn replacement(node: &str, number: u32) -> String {
+    format!("{node}-r{number}")
+}
+
+/// True if this is the name of a replacement of the node.
+pub fn is_replacement(node: &str, name: &str) -> bool {
+    let number = name.strip_prefix(node).and_then(|rest| rest.strip_prefix("-r"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok_and(|parsed| parsed.to_string() == number))
+}
+
 /// The volume claim of a node.
 pub fn claim(node: &str) -> String {
     format!("{node}-data")
@@ -82,4 +93,17 @@ pub fn owners(namespace: &str, network: &str, chain_id: &str) -> String {
 /// Host name of a node inside the cluster, without the cluster domain.
 pub fn host(node: &str, network: &str, namespace: &str) -> String {
     format!("{node}.{}.{namespace}.svc", nodes_service(network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_is_told_by_its_name() {
+        assert!(is_replacement("demo-v0", &replacement("demo-v0", 12)));
+        for other in ["demo-v0", "demo-v0-r", "demo-v0-r01", "demo-v0-r+1", "demo-v0-r1-r1", "demo-v01-r1", "demo-r1"] {
+            assert!(!is_replacement("demo-v0", other), "{other}");
+        }
+    }
 }

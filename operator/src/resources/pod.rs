@@ -67,6 +67,8 @@ pub struct RepairOrder<'a> {
     pub replaces: &'a str,
     /// What becomes of the database.
     pub database: DatabaseOrder,
+    /// Whether keys that refuse are set aside, and new ones made.
+    pub replaces_keys: bool,
 }
 
 /// What becomes of a database.
@@ -99,6 +101,9 @@ pub fn pod(owner: &BizraNode, name: &str, inputs: &Inputs<'_>) -> Result<Pod, se
     if let Some(order) = &inputs.repair {
         annotations.insert(labels::REPAIR.to_owned(), order.replaces.to_owned());
         add_reset(&mut spec, order);
+        if order.replaces_keys {
+            add_key_order(&mut spec, order.replaces);
+        }
     }
     Ok(Pod {
         metadata: ObjectMeta {
@@ -256,6 +261,13 @@ fn add_reset(spec: &mut PodSpec, order: &RepairOrder<'_>) {
         ..init[at].clone()
     };
     init.insert(at + 1, reset);
+}
+
+fn add_key_order(spec: &mut PodSpec, order: &str) {
+    let mut init = spec.init_containers.iter_mut().flatten();
+    if let Some(key) = init.find(|container| container.name == KEY_CONTAINER) {
+        key.args.get_or_insert_default().extend(["--replace-refused", order].map(str::to_owned));
+    }
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {

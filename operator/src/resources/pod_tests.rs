@@ -120,6 +120,18 @@ fn custom_metadata_never_overrides_ours() {
 }
 
 #[test]
+fn an_order_for_new_keys_is_for_the_container_that_makes_them_and_is_no_other_revision() {
+    let plain = built(NodeTemplate::default());
+    let order = RepairOrder { replaces: "pod-1", database: DatabaseOrder::Keep, replaces_keys: true };
+    let mut pod = built_to_repair(NodeTemplate::default(), Some(order));
+    let revision = |pod: &Value| pod["metadata"]["annotations"]["bizra.io/revision"].clone();
+    assert_eq!(revision(&pod), revision(&plain));
+    let arguments = pod["spec"]["initContainers"][0]["args"].as_array_mut().unwrap();
+    assert_eq!(arguments.split_off(arguments.len() - 2), ["--replace-refused", "pod-1"]);
+    assert_eq!(pod["spec"], plain["spec"], "nothing else is");
+}
+
+#[test]
 fn a_repair_sets_the_database_aside_after_the_keys_and_is_no_other_revision() {
     let plain = built(NodeTemplate::default());
     let revision = |pod: &Value| pod["metadata"]["annotations"]["bizra.io/revision"].clone();
@@ -128,7 +140,7 @@ fn a_repair_sets_the_database_aside_after_the_keys_and_is_no_other_revision() {
         (DatabaseOrder::ResetIfCorrupt, Some("--if-corrupt")),
         (DatabaseOrder::Reset, None),
     ] {
-        let order = RepairOrder { replaces: "pod-1", database };
+        let order = RepairOrder { replaces: "pod-1", database, replaces_keys: false };
         let pod = built_to_repair(NodeTemplate::default(), Some(order));
         assert_eq!(revision(&pod), revision(&plain));
         assert_eq!(pod["metadata"]["annotations"]["bizra.io/repair"], json!("pod-1"));

@@ -174,6 +174,40 @@ async fn a_crash_loop_is_told_with_the_last_words_and_is_the_kubelets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_gone_are_replaced_of_a_full_node_and_not_of_a_validator_that_nobody_could_rotate() {
+    let scenario = Scenario::new("keyless").await;
+    let (kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
+    let _operator = scenario.operator();
+    scenario.create_network("demo", json!({"chainId": "demo-1"})).await;
+    scenario.wait_for_condition("demo", condition::READY, "True", None).await;
+    full_node(&scenario, "watcher").await;
+    let key = || async { scenario.api::<BizraNode>().get("watcher").await.unwrap().status.unwrap().public_key };
+    let claim = || async { scenario.api::<PersistentVolumeClaim>().get("watcher-data").await.unwrap().uid() };
+    let before = (key().await, claim().await, pod_uid(&scenario, "watcher").await.unwrap());
+    let validator = pod_uid(&scenario, "demo-v1").await;
+    for name in ["watcher", "demo-v1"] {
+        kubelet.troubles.lock().unwrap().insert(name.to_owned(), Trouble::Keyless);
+    }
+    eventually("the full node has other keys", || async {
+        if kubelet.resets.lock().unwrap().is_empty() { Err("not yet") } else { Ok(()) }
+    })
+    .await;
+    is_well(&scenario, "watcher").await;
+    let (name, arguments) = kubelet.resets.lock().unwrap()[0].clone();
+    assert_eq!(
+        (name.as_str(), arguments.last()),
+        ("watcher", Some(&before.2)),
+        "the order is the pod that was replaced"
+    );
+    assert_ne!(key().await, before.0);
+    assert_eq!(claim().await, before.1, "on the same volume");
+    scenario.wait_for_node("demo-v1", condition::READY, "False", "SigningRecordRefused").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(pod_uid(&scenario, "demo-v1").await, validator);
+    assert_eq!(kubelet.resets.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_whose_volume_is_deleted_gets_a_new_one_and_a_validator_goes_on() {
     let scenario = Scenario::new("lost-volume").await;
     let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);

@@ -71,6 +71,8 @@ pub(crate) struct Kubelet {
 pub(crate) enum Trouble {
     /// The node ends with it.
     Corrupt,
+    /// The node ends, because its keys are gone.
+    Keyless,
     /// The node runs and stands still.
     Stuck,
 }
@@ -186,6 +188,13 @@ impl Kubelet {
             .is_some_and(|statuses| !statuses.is_empty());
         if !reported {
             let arguments = pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap()[0].args.clone().unwrap();
+            if arguments.contains(&"--replace-refused".to_owned()) {
+                self.troubles.lock().unwrap().remove(&name);
+                let key = SigningKey::from(seed(&format!("{volume_id} {}", arguments.last().unwrap())));
+                let volume = Volume { key, tls_key: rcgen::KeyPair::generate().unwrap(), pinned: None };
+                self.volumes.lock().unwrap().insert(volume_id.clone(), volume);
+                self.resets.lock().unwrap().push((name.clone(), arguments.clone()));
+            }
             let report = self.report(&volume_id, &arguments[4]);
             let mut status = status("Pending", &report, &json!({"running": {}}), None);
             let init = pod.spec.as_ref().unwrap().init_containers.as_ref().unwrap();
@@ -203,6 +212,10 @@ impl Kubelet {
                 Some(Trouble::Corrupt) => {
                     servers.remove(&pod.uid().unwrap());
                     return patch(pods, &name, crashed(13, CORRUPT)).await;
+                }
+                Some(Trouble::Keyless) => {
+                    servers.remove(&pod.uid().unwrap());
+                    return patch(pods, &name, crashed(14, KEYLESS)).await;
                 }
                 Some(Trouble::Stuck) => return self.find_unready(pods, pod).await,
             }
@@ -359,6 +372,7 @@ fn seed(volume_id: &str) -> [u8; 32] {
 
 /// A node's last words about its database.
 const CORRUPT: &str = r#"{"reason":"DatabaseCorrupt","message":"the database is damaged"}"#;
+const KEYLESS: &str = r#"{"reason":"SigningRecordRefused","message":"there is no signer folder"}"#;
 
 /// The status of a pod whose node ends again and again.
 fn crashed(code: i32, message: &str) -> Value {

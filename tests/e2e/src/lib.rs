@@ -7,6 +7,7 @@ pub mod hosts;
 pub mod load;
 pub mod node;
 pub mod operator;
+pub mod owned;
 pub mod process;
 pub mod reach;
 pub mod scene;

@@ -109,6 +109,12 @@ impl Stage {
                 still.longest
             )));
         }
+        let conflicts = self.witness.conflicts();
+        if conflicts > 0 {
+            return Err(SceneError::Unexpected(format!(
+                "{what}: {conflicts} pairs of conflicting signatures were seen"
+            )));
+        }
         if tally.applied == 0 {
             let why = self.traffic.last_failure();
             return Err(SceneError::Unexpected(format!("{what}: no client was served ({why})")));

@@ -43,6 +43,23 @@ impl Volume {
         self.done("damaging the database", damage())
     }
 
+    /// Removes everything: keys, signing record and database. The process has its files open and does not notice; the next one
+    /// does.
+    pub fn wipe(&self) -> Result<(), SceneError> {
+        let wipe = || {
+            for entry in std::fs::read_dir(&self.folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    std::fs::remove_dir_all(entry.path())?;
+                } else {
+                    std::fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        self.done("wiping the volume", wipe())
+    }
+
     /// Takes every block that is free.
     pub fn fill(&self) -> Result<(), SceneError> {
         let filler = self.done("making the filler", File::create(self.folder.join(FILLER)))?;

@@ -50,6 +50,7 @@ struct Record {
     answered_at: Instant,
     stillness: Stillness,
     validators: BTreeMap<String, Sighting>,
+    conflicts: u64,
 }
 
 impl Record {
@@ -61,6 +62,7 @@ impl Record {
             return;
         };
         let ready = number("bizra_ready") == Some(1);
+        self.conflicts = self.conflicts.max(number("bizra_consensus_evidence_total").unwrap_or(0));
         self.stillness.blind = self.stillness.blind.max(now - self.answered_at);
         self.answered_at = now;
         if height > self.head {
@@ -107,17 +109,27 @@ impl Witness {
             answered_at: now,
             stillness: Stillness::default(),
             validators: BTreeMap::new(),
+            conflicts: 0,
         };
         let record = Arc::new(Mutex::new(record));
-        let questions = validators
-            .iter()
-            .map(|&validator| {
-                let port = bizra_proto::port::MONITORING;
-                let path = format!("/api/v1/namespaces/{}/pods/{validator}:{port}/proxy/metrics", scene.namespace);
-                tokio::spawn(ask(scene.client.clone(), validator.to_owned(), path, Arc::clone(&record)))
-            })
-            .collect();
-        Self { record, questions }
+        let mut witness = Self { record, questions: Vec::new() };
+        for validator in validators {
+            witness.watch(scene, validator);
+        }
+        witness
+    }
+
+    /// Begins to watch another node.
+    pub fn watch(&mut self, scene: &Scene, validator: &str) {
+        let port = bizra_proto::port::MONITORING;
+        let path = format!("/api/v1/namespaces/{}/pods/{validator}:{port}/proxy/metrics", scene.namespace);
+        let question = ask(scene.client.clone(), validator.to_owned(), path, Arc::clone(&self.record));
+        self.questions.push(tokio::spawn(question));
+    }
+
+    /// Most pairs of conflicting signatures that any node has said to have seen: each counts what all validators send it.
+    pub fn conflicts(&self) -> u64 {
+        self.record().conflicts
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -255,6 +267,7 @@ mod tests {
             answered_at: start,
             stillness: Stillness::default(),
             validators: BTreeMap::new(),
+            conflicts: 0,
         };
         record.take("a", &answer(1, 5, 5), at(100));
         record.take("b", &answer(1, 4, 4), at(200));
@@ -266,6 +279,11 @@ mod tests {
         assert_eq!(record.stillness.blind, Duration::from_millis(1_100));
         assert_eq!(record.validators["a"].vote_gap, Duration::from_millis(2_400));
         assert_eq!(record.validators["b"].vote_gap, Duration::from_millis(700));
+        assert_eq!(record.conflicts, 0);
+        // A node that starts anew counts anew; what was seen once stays seen.
+        record.take("b", &format!("{}bizra_consensus_evidence_total 1\n", answer(1, 7, 7)), at(2_600));
+        record.take("b", &format!("{}bizra_consensus_evidence_total 0\n", answer(2, 7, 0)), at(2_700));
+        assert_eq!(record.conflicts, 1);
     }
 
     #[test]

@@ -5,15 +5,28 @@ use std::time::Duration;
 
 use bizra_e2e::{
     operator,
+    process::Process,
     scene::{Scene, SceneError, from_root, small_network},
     stage::{NETWORK, Stage, VALIDATORS},
+};
+use bizra_node::{
+    identity::SignerFolder,
+    transaction::{ChainId, Equivocation, Operation, Terms},
 };
 use bizra_operator::{
     api::{BizraNode, HostSpread, Network, SagaStep, Validator, ValidatorStatus, condition},
     controllers::conditions::{find, is_true},
 };
+use bizra_proto::v1::{SubmitRequest, ledger_client::LedgerClient};
+use bizra_simplex::{
+    Vote, VoteKind,
+    types::{Digest, Epoch, Signature, View},
+};
 use ed25519_zebra::{SigningKey, VerificationKeyBytes};
-use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
+use k8s_openapi::api::{
+    core::v1::{PersistentVolumeClaim, Secret},
+    rbac::v1::RoleBinding,
+};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -22,19 +35,31 @@ type Outcome = Result<(), SceneError>;
 /// What the owner has at the beginning.
 const BALANCE: u64 = 5_000;
 const OWNER: [u8; 32] = [77; 32];
+/// Somebody else, with as much.
+const OTHER: [u8; 32] = [78; 32];
 /// Time for a step that waits for an epoch or two.
 const PATIENCE_SECONDS: u64 = 90;
 
+fn account(key: [u8; 32]) -> String {
+    hex::encode(<[u8; 32]>::from(VerificationKeyBytes::from(&SigningKey::from(key))))
+}
+
 fn owner() -> String {
-    hex::encode(<[u8; 32]>::from(VerificationKeyBytes::from(&SigningKey::from(OWNER))))
+    account(OWNER)
+}
+
+/// Makes a Secret hold this as an owner's key.
+async fn keep(scene: &Scene, secret: &str, key: &str) -> Outcome {
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "stringData": {"owner.key": key},
+    });
+    scene.api::<Secret>().patch(secret, &PatchParams::apply("e2e").force(), &Patch::Apply(&object)).await?;
+    Ok(())
 }
 
 /// Makes the owner's Secret.
 async fn keep_key(scene: &Scene) -> Outcome {
-    let secret = json!({"metadata": {"name": "owner"}, "stringData": {"owner.key": hex::encode(OWNER)}});
-    let secret: Secret = serde_json::from_value(secret).unwrap();
-    scene.api::<Secret>().create(&PostParams::default(), &secret).await?;
-    Ok(())
+    keep(scene, "owner", &hex::encode(OWNER)).await
 }
 
 /// Lets the operator read Secrets in this namespace.
@@ -51,22 +76,30 @@ async fn allow_secrets(scene: &Scene) -> Outcome {
 
 /// Makes the owner's Validator with this node and stake.
 async fn apply(scene: &Scene, node: &str, stake: &str) -> Outcome {
+    apply_as(scene, "fifth", "owner", node, stake).await
+}
+
+async fn apply_as(scene: &Scene, name: &str, secret: &str, node: &str, stake: &str) -> Outcome {
     let validator = json!({
-        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "fifth"},
-        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": node}, "owner": {"secretName": "owner"}, "stake": stake},
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": name},
+        "spec": {"networkRef": {"name": NETWORK}, "nodeRef": {"name": node}, "owner": {"secretName": secret}, "stake": stake},
     });
     let parameters = PatchParams::apply("e2e").validation_strict();
-    scene.api::<Validator>().patch("fifth", &parameters, &Patch::Apply(&validator)).await?;
+    scene.api::<Validator>().patch(name, &parameters, &Patch::Apply(&validator)).await?;
     Ok(())
 }
 
 /// Deletes the owner's Validator and waits until it is gone.
 async fn remove(scene: &Scene) -> Outcome {
+    remove_as(scene, "fifth").await
+}
+
+async fn remove_as(scene: &Scene, name: &str) -> Outcome {
     let validators = scene.api::<Validator>();
-    validators.delete("fifth", &DeleteParams::default()).await?;
+    validators.delete(name, &DeleteParams::default()).await?;
     scene
         .wait("the validator has left with its stake", PATIENCE_SECONDS, || async {
-            Ok(match validators.get_opt("fifth").await? {
+            Ok(match validators.get_opt(name).await? {
                 None => Ok(()),
                 Some(left) => Err(format!("{:?}", left.status)),
             })
@@ -84,9 +117,13 @@ fn has(status: &ValidatorStatus, type_: &str, reason: &str) -> bool {
 
 /// Waits until the status of the present spec is as it should be.
 async fn wait_until(scene: &Scene, what: &str, is_so: impl Fn(&ValidatorStatus) -> bool) -> Outcome {
+    wait_until_as(scene, "fifth", what, is_so).await
+}
+
+async fn wait_until_as(scene: &Scene, name: &str, what: &str, is_so: impl Fn(&ValidatorStatus) -> bool) -> Outcome {
     scene
         .wait(what, PATIENCE_SECONDS, || async {
-            let validator = scene.api::<Validator>().get("fifth").await?;
+            let validator = scene.api::<Validator>().get(name).await?;
             let status = validator.status.unwrap_or_default();
             let is_current = Some(status.observed_generation) == validator.metadata.generation;
             Ok(if is_current && is_so(&status) { Ok(()) } else { Err(format!("{status:?}")) })
@@ -110,9 +147,21 @@ async fn on_chain(scene: &Scene) -> Result<Value, SceneError> {
 }
 
 async fn balance(scene: &Scene) -> Result<u64, SceneError> {
-    let account = scene.ask("demo-v0", &format!("/v1/accounts/{}", owner())).await?;
+    balance_of(scene, &owner()).await
+}
+
+async fn balance_of(scene: &Scene, address: &str) -> Result<u64, SceneError> {
+    let account = scene.ask("demo-v0", &format!("/v1/accounts/{address}")).await?;
     let balance = account["balance"].as_str().and_then(|text| text.parse().ok());
     balance.ok_or_else(|| SceneError::Unexpected(format!("{account}")))
+}
+
+/// Gives both owners their money.
+fn endow(network: &mut Value) {
+    let accounts = network["spec"]["genesis"]["accounts"].as_array_mut().unwrap();
+    for key in [OWNER, OTHER] {
+        accounts.push(json!({"address": account(key), "balance": BALANCE.to_string()}));
+    }
 }
 
 async fn full_node(stage: &Stage, name: &str) -> Outcome {
@@ -127,8 +176,7 @@ async fn full_node(stage: &Stage, name: &str) -> Outcome {
 async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_money() -> Outcome {
     let mut stage = Stage::start("validators", |network| {
         network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 2});
-        let accounts = network["spec"]["genesis"]["accounts"].as_array_mut().unwrap();
-        accounts.push(json!({"address": owner(), "balance": BALANCE.to_string()}));
+        endow(network);
     })
     .await?;
     full_node(&stage, "fifth").await?;
@@ -192,6 +240,19 @@ async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_mon
         .await?;
     assert_eq!(on_chain(&stage.scene).await?["nodeName"], "sixth");
     stage.end("moved to another node").await?;
+
+    // The key that it voted with until now is nobody else's for as long as evidence counts.
+    stage.begin();
+    keep(&stage.scene, "other", &hex::encode(OTHER)).await?;
+    apply_as(&stage.scene, "other", "other", "fifth", "1000").await?;
+    let refused = |status: &ValidatorStatus| {
+        let is_back = status.stake.as_deref() == Some("0") && status.unbonding.is_empty();
+        has(status, condition::STALLED, "KeyInUse") && is_back && status.transaction.is_none()
+    };
+    wait_until_as(&stage.scene, "other", "the key is refused, and the stake is back", refused).await?;
+    assert_eq!(balance_of(&stage.scene, &account(OTHER)).await?, BALANCE);
+    remove_as(&stage.scene, "other").await?;
+    stage.end("refused for its key, and undone").await?;
 
     stage.begin();
     remove(&stage.scene).await?;
@@ -317,6 +378,181 @@ async fn an_operator_killed_over_and_over_in_a_saga_pays_for_nothing_twice() -> 
     let account = scene.ask("demo-v0", &format!("/v1/accounts/{}", owner())).await?;
     assert_eq!(account["nonce"], 3, "each step is one transaction: {account}");
     scene.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn an_owners_secret_can_be_put_right_and_too_large_a_share_is_told() -> Outcome {
+    let mut stage = Stage::start("owners", |network| {
+        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 1});
+        endow(network);
+    })
+    .await?;
+    full_node(&stage, "fifth").await?;
+    allow_secrets(&stage.scene).await?;
+    let scene = &stage.scene;
+    let told = |type_: &'static str, reason: &'static str| move |status: &ValidatorStatus| has(status, type_, reason);
+
+    // Half of the power that there is: two of six.
+    apply(scene, "fifth", "2000").await?;
+    wait_until(scene, "there is no Secret", told(condition::STALLED, "SecretMissing")).await?;
+    keep(scene, "owner", "not a key").await?;
+    wait_until(scene, "the Secret holds no key", told(condition::STALLED, "SecretMalformed")).await?;
+    keep(scene, "owner", &hex::encode([79; 32])).await?;
+    wait_until(scene, "the Secret is another's", told(condition::READY, "InsufficientBalance")).await?;
+    keep_key(scene).await?;
+    wait_until(scene, "its share is too large", told(condition::READY, "ShareTooLarge")).await?;
+    let waits = status(scene).await?;
+    assert_eq!((waits.stake.as_deref(), waits.power.as_deref()), (Some("2000"), Some("0")), "{waits:?}");
+
+    // It is bound to its owner by now.
+    keep(scene, "owner", &hex::encode(OTHER)).await?;
+    change(scene, json!({"stake": "1000"})).await?;
+    wait_until(scene, "the Secret was replaced", told(condition::STALLED, "OwnerChanged")).await?;
+    keep_key(scene).await?;
+    let is_smaller = |status: &ValidatorStatus| {
+        is_ready(status) && status.power.as_deref() == Some("1") && status.unbonding.is_empty()
+    };
+    wait_until(scene, "it validates with less", is_smaller).await?;
+    assert_eq!(balance(scene).await?, BALANCE - 1_000);
+    assert_eq!(balance_of(scene, &account(OTHER)).await?, BALANCE);
+
+    // Two of four stand still, and a stake is changed meanwhile.
+    let process = async |validator: &str| Process::of_pod(&stage.scene.pod_uid(validator).await?, "bizra-node");
+    let mut stopped = [process("demo-v2").await?, process("demo-v3").await?];
+    stopped.iter_mut().try_for_each(Process::pause)?;
+    change(scene, json!({"stake": "1500"})).await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(status(scene).await?.stake.as_deref(), Some("1000"), "nothing is final without a quorum");
+    stopped.into_iter().try_for_each(Process::resume)?;
+    wait_until(scene, "the stake is topped up", |status| is_ready(status) && status.stake.as_deref() == Some("1500"))
+        .await?;
+    assert_eq!(balance(scene).await?, BALANCE - 1_500, "once");
+    remove(scene).await?;
+    assert_eq!(balance(scene).await?, BALANCE);
+    stage.begin();
+    stage.end("after all that").await?;
+    stage.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn a_validator_deleted_anywhere_in_its_saga_leaves_with_its_money() -> Outcome {
+    let stage = Stage::start("deleted", |network| {
+        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 32, "unbondingEpochs": 1});
+        endow(network);
+    })
+    .await?;
+    full_node(&stage, "fifth").await?;
+    keep_key(&stage.scene).await?;
+    allow_secrets(&stage.scene).await?;
+    let steps = [SagaStep::ReserveStake, SagaStep::RegisterValidator, SagaStep::ActivateValidator];
+    for step in steps {
+        apply(&stage.scene, "fifth", "1000").await?;
+        // Under way or done, whichever is seen first.
+        wait_until(&stage.scene, &format!("{step:?}"), |status| {
+            status.step == Some(step) || status.history.iter().any(|done| done.step == step)
+        })
+        .await?;
+        remove(&stage.scene).await?;
+        assert_eq!(balance(&stage.scene).await?, BALANCE, "deleted at {step:?}");
+        assert_eq!(on_chain(&stage.scene).await?["registered"], false);
+    }
+    stage.finish().await
+}
+
+/// Makes two conflicting votes with the key of this node, and has somebody else report them.
+async fn equivocate(scene: &Scene, node: &str) -> Outcome {
+    let unexpected = |error: &dyn std::fmt::Display| SceneError::Unexpected(error.to_string());
+    let process = Process::of_pod(&scene.pod_uid(node).await?, "bizra-node")?;
+    let claim = scene.api::<BizraNode>().get(node).await?.status.and_then(|status| status.volume_id);
+    let folder = process.root().join("var/lib/bizra");
+    let key = SignerFolder::open(&folder, &claim.unwrap_or_default()).and_then(|signer| signer.consensus_key());
+    let key = key.map_err(|error| unexpected(&error))?;
+    let genesis = scene.api::<Network>().get(NETWORK).await?.status.and_then(|status| status.genesis_hash);
+    let mut domain = [0; 32];
+    hex::decode_to_slice(genesis.unwrap_or_default(), &mut domain).map_err(|error| unexpected(&error))?;
+    let epoch = scene.ask("demo-v0", "/v1/validator-sets/latest").await?["epoch"].as_u64().unwrap();
+    let [first, second] = [1, 2].map(|digest| {
+        let digest = Digest([digest; 32]);
+        let vote = Vote { epoch: Epoch(epoch), view: View(1_000_000), kind: VoteKind::Notarize, digest };
+        (vote, Signature(key.sign(&vote.signed_bytes(Digest(domain))).into()))
+    });
+    let report = Operation::ReportEquivocation(Equivocation { public_key: key.public_key(), first, second });
+    let chain = scene.api::<Network>().get(NETWORK).await?.spec.chain_id;
+    let chain = ChainId::new(&chain).unwrap();
+    let other = scene.ask("demo-v0", &format!("/v1/accounts/{}", account(OTHER))).await?;
+    let (nonce, height) = (other["nonce"].as_u64().unwrap(), other["height"].as_u64().unwrap());
+    let terms = Terms { chain, nonce, fee: 0, expiry_height: height + 1_000 };
+    let bytes = terms.sign(&report, &SigningKey::from(OTHER)).map_err(|error| unexpected(&error))?;
+    for target in scene.service_urls(NETWORK, "grpc").await? {
+        let Ok(mut ledger) = LedgerClient::connect(target).await else { continue };
+        if ledger.submit(SubmitRequest { transactions: vec![bytes.clone()] }).await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(SceneError::Unexpected("nobody takes the report".to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "some minutes; `make e2e` has it"]
+async fn after_a_jailing_nobody_else_is_changed_until_somebody_acknowledges_it() -> Outcome {
+    let mut stage = Stage::start("jailed", |network| {
+        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 1});
+        endow(network);
+    })
+    .await?;
+    full_node(&stage, "fifth").await?;
+    keep_key(&stage.scene).await?;
+    allow_secrets(&stage.scene).await?;
+    apply(&stage.scene, "fifth", "1000").await?;
+    wait_until(&stage.scene, "it validates", is_ready).await?;
+
+    stage.begin();
+    equivocate(&stage.scene, "fifth").await?;
+    wait_until(&stage.scene, "it is jailed", |status| is_true(&status.conditions, condition::JAILED)).await?;
+    let message = stage.scene.wait_condition(NETWORK, condition::JAILED_VALIDATOR, "JailedValidator", 30).await?;
+    stage
+        .scene
+        .wait("its node is fenced", 30, || async {
+            let status = stage.scene.api::<BizraNode>().get("fifth").await?.status.unwrap_or_default();
+            let is_fenced = find(&status.conditions, condition::FENCED).is_some_and(|told| told.reason == "Jailed");
+            let is_so = is_fenced && is_true(&status.conditions, condition::FENCED);
+            Ok(if is_so { Ok(()) } else { Err(format!("{:?}", status.conditions)) })
+        })
+        .await?;
+    let uids = async |scene: &Scene| -> Result<Vec<String>, SceneError> {
+        let mut uids = Vec::new();
+        for validator in VALIDATORS {
+            uids.push(scene.pod_uid(validator).await?);
+        }
+        Ok(uids)
+    };
+    let before = uids(&stage.scene).await?;
+    stage.change(json!({"pod": {"annotations": {"round": "second"}}})).await?;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(uids(&stage.scene).await?, before, "nobody is changed");
+    let network = stage.scene.api::<Network>().get(NETWORK).await?;
+    let waiting = network.status.clone().unwrap_or_default();
+    assert_eq!(waiting.permit, None);
+    assert_eq!(find(&waiting.conditions, condition::UP_TO_DATE).unwrap().reason, "JailedValidator", "{waiting:?}");
+    stage.end("nobody is changed after a jailing").await?;
+
+    let [jailing] = &waiting.jailings[..] else { panic!("{:?}", waiting.jailings) };
+    assert!(message.contains(&jailing.id), "{message}");
+    let guess = format!("{}@1", jailing.public_key);
+    let refused = stage.change(json!({"acknowledgedJailings": [guess]})).await.unwrap_err();
+    assert!(refused.to_string().contains("add only what status.jailings shows"), "{refused}");
+    stage.change(json!({"acknowledgedJailings": [jailing.id]})).await?;
+    stage.scene.wait_condition(NETWORK, condition::UP_TO_DATE, "RevisionCurrent", 240).await?;
+    assert!(uids(&stage.scene).await?.iter().zip(&before).all(|(now, before)| now != before));
+
+    remove(&stage.scene).await?;
+    assert_eq!(balance(&stage.scene).await?, BALANCE - 50, "a twentieth is taken, the rest comes back");
+    stage.scene.api::<BizraNode>().delete("fifth", &DeleteParams::default()).await?;
+    let claims = stage.scene.api::<PersistentVolumeClaim>();
+    claims.delete("fifth-data", &DeleteParams::default()).await?;
+    stage.finish().await
 }
 
 /// The commands of a document: its blocks marked `sh`, in order, as one script.

@@ -17,7 +17,7 @@ use bizra_proto::parameters::Parameters;
 use bizra_simplex::Block;
 use bizra_simplex::types::Digest;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tower_service::Service as _;
 
 /// A request that waits longer, for finality, is cut.
@@ -73,7 +73,8 @@ fn edge() -> Result<Edge, Box<dyn std::error::Error>> {
     let (_, events) = event_store::open(database, blocks.clone())?;
     let (sender, payloads) = mpsc::channel(4);
     let inside = runtime.enter();
-    let pool = TransactionPool::start(chain, reader.clone(), Some(sender), TransactionMetrics::new(&registry)?)?;
+    let (metrics, orders) = (TransactionMetrics::new(&registry)?, watch::channel(true).1);
+    let pool = TransactionPool::start(chain, reader.clone(), sender, orders, metrics)?;
     let gateway = Gateway::new(chain, hash, pool, reader, blocks, events, GatewayMetrics::new(&registry)?);
     drop(inside);
     Ok(Edge { router: router(gateway), runtime, _payloads: payloads, _folder: folder })

@@ -107,7 +107,7 @@ pub(in crate::controllers) fn judge(
             (census.may_go(&permit.node), QuorumLoss::of(allowed, &permit.revision))
         }
         PermitPurpose::Restart => (census.may_go(&permit.node), QuorumLoss::Forbidden),
-        PermitPurpose::Resync => {
+        PermitPurpose::Resync | PermitPurpose::NewKeys => {
             let status = nodes.iter().find(|node| node.name_any() == permit.node).and_then(|node| node.status.as_ref());
             let height = status.and_then(|status| status.height).unwrap_or(0);
             (census.may_resync(&permit.node, u64::try_from(height).unwrap_or(0)), QuorumLoss::Forbidden)

@@ -5,7 +5,8 @@
 //! comes in between knows which pod was to be replaced and why. A node that may vote also needs a permit of its Network.
 //!
 //! The operator's own failed question is never the only witness: a node is stuck if its kubelet finds it not ready all the
-//! time, and damaged if it has said so itself when it stopped.
+//! time, and damaged if it has said so itself when it stopped. That its keys refuse is also its own last word; new ones are only
+//! made for a node without a vote, or if somebody can put the new key in the place of the old one on the chain.
 
 use bizra_proto::{
     exit::{ExitReason, Termination},
@@ -24,7 +25,7 @@ use crate::{
     controllers::{
         conditions::{Reason, is_true},
         hosts,
-        quorum::container_runs,
+        quorum::{self, container_runs},
     },
     kubernetes::shorten,
     probe::Word,
@@ -64,6 +65,8 @@ enum Diagnosis {
     Corrupt(String),
     /// It runs and comes to nothing.
     Stuck(String),
+    /// It says itself that its keys are gone or refuse, does not run, and may have others.
+    Keyless(String),
     /// It ends again and again.
     Crashing(String),
 }
@@ -123,13 +126,18 @@ fn judge(node: &BizraNode, observed: &Observed) -> Healing {
         let trouble = kept.as_ref().filter(|kept| is_recent(kept, observed)).map(under_way);
         return Healing { trouble, repair: kept, next: Next::Wait };
     };
-    match diagnose(observed, pod) {
+    match diagnose(node, observed, pod) {
         None => undisturbed(observed, pod, kept),
         Some(Diagnosis::Crashing(what)) => {
             let message = format!("{what}; the kubelet starts it again, later and later");
             Healing { trouble: Some(Reason::new("CrashLoop", message)), repair: kept, next: Next::Wait }
         }
         Some(Diagnosis::Corrupt(what)) => disturbed(observed, pod, kept, (RepairCause::DatabaseCorrupt, &what)),
+        Some(Diagnosis::Keyless(what)) => {
+            // What was repaired before is no matter of the keys.
+            let kept = kept.filter(|kept| kept.cause == RepairCause::KeyRefused);
+            disturbed(observed, pod, kept, (RepairCause::KeyRefused, &what))
+        }
         Some(Diagnosis::Stuck(what)) => disturbed(observed, pod, kept, (RepairCause::Stuck, &what)),
     }
 }
@@ -151,6 +159,8 @@ fn under_way(repair: &Repair) -> Reason {
     let what = match repair.action {
         RepairAction::Restart => "the node was restarted",
         RepairAction::Resync => "the database was set aside and is fetched from peers",
+        RepairAction::NewVolume => "the node has a new volume and new keys, and fetches the database from peers",
+        RepairAction::NewKeys => "the node has new keys",
     };
     Reason::new(
         "Repairing",
@@ -193,6 +203,9 @@ fn disturbed(observed: &Observed, pod: &Pod, kept: Option<Repair>, (cause, what)
             RepairAction::Resync => {
                 "its database is set aside and fetched from peers, if it may vote as soon as its Network grants a permit: one node at a time, while a quorum without it is in sync at its height"
             }
+            RepairAction::NewVolume | RepairAction::NewKeys => {
+                "it gets new keys, if it may vote as soon as its Network grants a permit: one node at a time, while a quorum without it is in sync at its height"
+            }
         };
         return Healing { next: Next::Act, ..told(next, Some(kept.clone())) };
     }
@@ -214,13 +227,23 @@ fn disturbed(observed: &Observed, pod: &Pod, kept: Option<Repair>, (cause, what)
     let action = match cause {
         RepairCause::Stuck if tried < RESTARTS_MAX => RepairAction::Restart,
         RepairCause::Stuck | RepairCause::DatabaseCorrupt => RepairAction::Resync,
+        RepairCause::VolumeLost => RepairAction::NewVolume,
+        RepairCause::KeyRefused => RepairAction::NewKeys,
     };
-    let seconds = Timestamp::from_second(observed.now.as_second()).unwrap_or(observed.now);
-    let repair = Repair { cause, action, pod_uid: uid, ordered_at: Time(seconds), attempt: tried + 1 };
-    told("a repair is being ordered", Some(repair))
+    told("a repair is being ordered", Some(order(observed.now, (cause, action), uid, tried + 1)))
 }
 
-fn diagnose(observed: &Observed, pod: &Pod) -> Option<Diagnosis> {
+/// A repair that is decided on now.
+pub fn order(now: Timestamp, (cause, action): (RepairCause, RepairAction), pod_uid: String, attempt: i32) -> Repair {
+    // As the API server keeps it.
+    let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Repair { cause, action, pod_uid, ordered_at: Time(seconds), attempt }
+}
+
+fn diagnose(node: &BizraNode, observed: &Observed, pod: &Pod) -> Option<Diagnosis> {
+    if let Some(what) = refused_keys(pod).filter(|_| may_have_new_keys(node, observed)) {
+        return Some(Diagnosis::Keyless(what));
+    }
     let container = node_container(pod)?;
     let runs = container_runs(pod);
     if !runs
@@ -233,6 +256,21 @@ fn diagnose(observed: &Observed, pod: &Pod) -> Option<Diagnosis> {
         return Some(Diagnosis::Crashing(what));
     }
     stuck(observed, pod).map(Diagnosis::Stuck)
+}
+
+/// True of a node without a vote, and of one whose lost key its owner can replace on the chain.
+pub fn may_have_new_keys(node: &BizraNode, observed: &Observed) -> bool {
+    quorum::is_full_node(node) || observed.keeper.is_some()
+}
+
+/// What a node that does not run said last, if it was that its keys are gone or refuse. It may have said so before it began, too.
+fn refused_keys(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref().filter(|_| !container_runs(pod))?;
+    let mut init = status.init_container_statuses.iter().flatten();
+    let key = init.find(|container| container.name == pod::KEY_CONTAINER);
+    let ends = [key.and_then(last_end), node_container(pod).and_then(last_end)];
+    let end = ends.into_iter().flatten().find(|end| reason_of(end) == Some(ExitReason::SigningRecordRefused))?;
+    Some(format!("the node stopped: {}", words_of(end)))
 }
 
 /// True if the node does not run because its volume is full, by its own last word.

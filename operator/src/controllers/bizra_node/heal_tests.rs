@@ -180,3 +180,40 @@ fn a_crash_loop_is_told_with_the_last_words_and_left_to_the_kubelet() {
     assert!(told.trouble.unwrap().message.contains("no space left on device"));
     assert_eq!(decide(&node(0), &observed_with(&crashed(message, CRASHES_MIN - 1), None)), Healing::default());
 }
+
+#[test]
+fn keys_that_refuse_are_replaced_whatever_was_repaired_before_and_whether_the_node_began_or_not() {
+    let refused = r#"{"reason":"SigningRecordRefused","message":"there is no record"}"#;
+    let mut end = crashed(refused, 1);
+    end["lastState"]["terminated"]["exitCode"] = json!(14);
+    let (mut node, mut observed) = (node(0), observed_with(&end, None));
+    assert_ne!(word(&decide(&node, &observed)), "KeyRefused", "nobody could rotate the key");
+    observed.keeper = Some("demo-v0".to_owned());
+    // A repair of something else, not long ago, is in nobody's way.
+    let seconds = Time(now());
+    let former = Repair {
+        cause: RepairCause::DatabaseCorrupt,
+        action: RepairAction::Resync,
+        pod_uid: "pod-9".to_owned(),
+        ordered_at: seconds,
+        attempt: REPAIRS_MAX,
+    };
+    node.status.get_or_insert_default().repair = Some(former);
+    let repair = decide_and_keep(&mut node, &observed).repair.unwrap();
+    assert_eq!((repair.cause, repair.action, repair.attempt), (RepairCause::KeyRefused, RepairAction::NewKeys, 1));
+    assert_eq!(decide_and_keep(&mut node, &observed).next, Next::Act);
+    // Those that do not help are bounded as others are.
+    replace(&mut observed, &node, "pod-1");
+    assert_eq!(decide_and_keep(&mut node, &observed).next, Next::Wait);
+
+    let mut init = container("key", &json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+    init["lastState"] = json!({"terminated": {"exitCode": 14, "message": refused}});
+    let status = json!({"phase": "Pending", "initContainerStatuses": [init]});
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(status).unwrap());
+    node.status = None;
+    assert_eq!(word(&decide(&node, &observed)), "KeyRefused");
+    // A full node has nobody to ask.
+    observed.keeper = None;
+    node.status.get_or_insert_default().power = Some("0".to_owned());
+    assert_eq!(word(&decide(&node, &observed)), "KeyRefused");
+}

@@ -10,12 +10,12 @@ use kube::ResourceExt as _;
 
 use super::heal::HealingLimits;
 use crate::{
-    api::{BizraNode, Network},
+    api::{BizraNode, Network, Validator},
     controllers::{
         Context, ReconcileError,
         network::validator_names,
-        ownership::{Ownership, ownership},
         reading::{self, Source},
+        validator::replacement,
     },
     probe::{ProbeTarget, Word},
     resources::{names, pod},
@@ -36,8 +36,14 @@ pub struct Observed {
     pub genesis: Option<ConfigMap>,
     /// The certificates of the network.
     pub certificates: Option<ConfigMap>,
-    /// Names of the network's nodes that are not in its genesis: our own first, then the oldest.
+    /// Names of the network's nodes that are not in its genesis: those that validate or are to, then the others, oldest first.
     pub followers: Vec<String>,
+    /// Names of those among them that validate, or are to.
+    pub voters: Vec<String>,
+    /// The Validator that can put another key in the place of this node's on the chain.
+    pub keeper: Option<String>,
+    /// The node that validates in this one's place.
+    pub replaced_by: Option<String>,
     /// The pod of the node's name.
     pub pod: Option<Pod>,
     /// What the node in that pod says.
@@ -68,12 +74,11 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
         reading::one(context, source, &namespace, &names::claim(&name), "the volume claim").await?;
     // Without a volume all that is planned is to make one; configuration and pod only show how things stand.
     let config = names::config(&name);
-    let (of_pod, config) = match claim {
-        Some(_) => (source, reading::one(context, source, &namespace, &config, "the configuration").await?),
-        None => {
-            let config = reading::made_by_others(context, Source::Cache, &namespace, &config, "the configuration");
-            (Source::Cache, config.await?)
-        }
+    let (of_pod, config) = if claim.is_some() {
+        (source, reading::one(context, source, &namespace, &config, "the configuration").await?)
+    } else {
+        let config = reading::made_by_others(context, Source::Cache, &namespace, &config, "the configuration");
+        (Source::Cache, config.await?)
     };
     let genesis = names::genesis(network_name);
     let genesis = reading::made_by_others(context, source, &namespace, &genesis, "the genesis").await?;
@@ -84,11 +89,13 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
     let pod: Option<Pod> = reading::one(context, of_pod, &namespace, &name, "the pod").await?;
     // A list that is a moment old harms nobody, and whoever is missing in it brings this node back.
     let nodes = context.caches.nodes.of_network(&namespace, network_name);
-    let followers = network.as_ref().map(|network| {
-        let validators = validator_names(network, genesis.as_ref());
-        followers(nodes, network, &validators)
-    });
-    let followers = followers.unwrap_or_default();
+    let validators: Vec<Validator> =
+        reading::of_network(context, source, &namespace, network_name, "the Validators").await?;
+    let listed = network.as_ref().map(|network| validator_names(network, genesis.as_ref()));
+    let (voters, followers) = listed.map(|listed| followers(nodes, &listed, &validators)).unwrap_or_default();
+    let keeper = validators.iter().find(|validator| replacement::may_rotate(validator, &name));
+    let keeper = keeper.map(kube::ResourceExt::name_any);
+    let replaced_by = validators.iter().find_map(|validator| replacement::successor(validator, node));
 
     let key = (namespace, name);
     let (mut idle, last_height) = (SignedDuration::ZERO, context.probes.last_height(&key));
@@ -102,18 +109,40 @@ pub async fn observe(context: &Context, source: Source, node: &BizraNode) -> Res
         Word::Unknown("its container is not running".to_owned())
     };
     let (now, limits) = (Timestamp::now(), context.settings.healing);
-    Ok(Observed { now, network, claim, config, genesis, certificates, followers, pod, word, idle, last_height, limits })
+    Ok(Observed {
+        now,
+        network,
+        claim,
+        config,
+        genesis,
+        certificates,
+        followers,
+        voters,
+        keeper,
+        replaced_by,
+        pod,
+        word,
+        idle,
+        last_height,
+        limits,
+    })
 }
 
-/// Those that are not in the genesis, and so not listed by everybody. Our own first, then the oldest, so that a new node never takes
-/// the place of another.
-fn followers(mut nodes: Vec<Arc<BizraNode>>, network: &Network, validators: &[String]) -> Vec<String> {
-    nodes.retain(|node| node.metadata.deletion_timestamp.is_none() && !validators.contains(&node.name_any()));
-    nodes.sort_by_cached_key(|node| {
-        let is_ours = ownership(&node.metadata, network) == Ownership::Ours;
-        (!is_ours, node.creation_timestamp(), node.name_any())
-    });
-    nodes.iter().map(|node| node.name_any()).collect()
+/// Those that validate or are to, and all, except for whom everybody lists. Oldest first, so that a new node never takes the place of
+/// another.
+fn followers(
+    mut nodes: Vec<Arc<BizraNode>>,
+    listed: &[String],
+    validators: &[Validator],
+) -> (Vec<String>, Vec<String>) {
+    nodes.retain(|node| node.metadata.deletion_timestamp.is_none() && !listed.contains(&node.name_any()));
+    nodes.sort_by_cached_key(|node| (node.creation_timestamp(), node.name_any()));
+    let names = nodes.iter().map(|node| node.name_any());
+    let is_voter = |name: &String| {
+        validators.iter().any(|validator| replacement::nodes(validator).any(|node| node == name.as_str()))
+    };
+    let (voters, others): (Vec<String>, Vec<String>) = names.partition(is_voter);
+    (voters.clone(), voters.into_iter().chain(others).collect())
 }
 
 /// Where to ask, once the node's container runs.

@@ -12,11 +12,12 @@ use super::{
 use crate::{
     api::{
         Activity, BizraNode, BizraNodeStatus, ImageSpec, Permit, PermitPurpose, Reconciliation, Repair, RepairAction,
-        RepairCause,
+        RepairCause, Signing, condition,
     },
     controllers::{
         ReconcileError,
-        conditions::Reason,
+        conditions::{Reason, is_true},
+        jailings,
         key_report::{self, KeyReading},
         network::{genesis_of, parse_genesis, validator_names},
         ownership::{Ownership, ownership},
@@ -60,6 +61,8 @@ pub enum Standstill {
     Paused(Reason),
     /// There is to be no pod.
     Hibernated(Reason),
+    /// There is to be no pod: another node validates in its place.
+    Replaced(Reason),
 }
 
 /// What an eviction needs.
@@ -180,6 +183,10 @@ impl Planner<'_> {
             self.plan.obstacle = Some(Obstacle::Stalled(reason));
             return Ok(());
         }
+        if let Some(successor) = self.observed.replaced_by.clone() {
+            self.give_way(&successor);
+            return Ok(());
+        }
         let Some(volume_id) = self.claim(&chain_id)? else { return Ok(()) };
         let Some(config) = self.config(&volume_id)? else { return Ok(()) };
         self.pod(&chain_id, &volume_id, &config, default_image)
@@ -253,16 +260,48 @@ impl Planner<'_> {
         self.plan.standstill = Some(Standstill::Hibernated(reason));
     }
 
+    /// Another node has its vote, for good. Its pod is ended as ever, which may take until its host is back; object and volume
+    /// stay.
+    fn give_way(&mut self, successor: &str) {
+        let message = match &self.observed.pod {
+            None => format!("{successor} validates in its place; there is no pod, the volume stays"),
+            Some(_) => format!("{successor} validates in its place; the pod ends, at the latest when its host is back"),
+        };
+        let reason = Reason::new("Replaced", message);
+        if let Some(pod) = self.observed.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            let event = Reason::new("PodReplaced", format!("deleting pod {}: {successor} validates now", self.name));
+            self.step(Write::delete(pod), Some(event));
+        }
+        self.plan.standstill = Some(Standstill::Replaced(reason));
+    }
+
     fn network_ends(&self) -> bool {
         self.observed.network.as_ref().is_some_and(|network| network.metadata.deletion_timestamp.is_some())
     }
 
-    fn component(&self) -> Component {
-        let is_validator = self.observed.network.as_ref().map_or_else(
+    /// True of one of the Network's own validators.
+    fn is_of_network(&self) -> bool {
+        self.observed.network.as_ref().map_or_else(
             || pod::label(&self.node.metadata, labels::COMPONENT) == Some(Component::Validator.label()),
             |network| ownership(&self.node.metadata, network) == Ownership::Ours,
-        );
-        if is_validator { Component::Validator } else { Component::FullNode }
+        )
+    }
+
+    /// What its pod is made for. One that takes a validator's place keeps off the hosts of the others, too.
+    fn component(&self) -> Component {
+        let replaces = pod::annotation(&self.node.metadata, labels::REPLACES).is_some();
+        if self.is_of_network() || replaces { Component::Validator } else { Component::FullNode }
+    }
+
+    /// Whether the node has voting power, by its own latest word.
+    fn has_power(&self) -> bool {
+        match &self.observed.word {
+            Word::Status(said) if said.total_power > 0 => said.power > 0,
+            _ => {
+                let kept = self.node.status.as_ref().and_then(|status| status.power.as_deref());
+                kept.is_some_and(|power| power != "0")
+            }
+        }
     }
 
     /// The genesis in this namespace must be the Network's own.
@@ -277,9 +316,9 @@ impl Planner<'_> {
         let Some(Ok(genesis)) = genesis.map(parse_genesis) else {
             return;
         };
-        // Another key of a validator whose owner is known comes by a rotation.
         let meant = genesis.validators.iter().find(|validator| validator.name == self.name);
-        let fixed = meant.filter(|validator| validator.owner.is_none() && self.component() == Component::Validator);
+        // Another key of a validator whose owner is known comes by a rotation; one that was rotated in is as good.
+        let fixed = meant.filter(|validator| validator.owner.is_none() && !self.has_power());
         self.plan.key_not_in_genesis = fixed.is_some_and(|validator| validator.public_key != report.public_key);
     }
 
@@ -332,11 +371,15 @@ impl Planner<'_> {
     }
 
     /// The volume is gone, or goes as soon as no pod uses it. A full node has nothing on it that others have not: it gets a
-    /// new one. On a validator's are its key and its signing record, and without them it is another validator: that is for
-    /// its owner to do, and as long as the pod runs it goes on.
+    /// new one. On a validator's are its key and its signing record. It gets another if a Validator can put the new key in the
+    /// place of the old one; else that is for its owner to do, and as long as the pod runs it goes on.
     fn replace_volume(&mut self, existing: &PersistentVolumeClaim) {
         let name = names::claim(&self.name);
         let is_going = existing.metadata.deletion_timestamp.is_some();
+        if let Some(keeper) = self.observed.keeper.as_ref().filter(|_| !quorum::is_full_node(self.node)) {
+            self.replace_validators_volume(existing, keeper);
+            return;
+        }
         if !quorum::is_full_node(self.node) {
             if is_going {
                 self.wait(
@@ -362,6 +405,66 @@ impl Planner<'_> {
             self.step(Write::delete(existing), Some(event));
         }
         self.wait("VolumeReplaced", "the volume is gone; the node gets a new one and fetches the chain from its peers");
+    }
+
+    /// The pod of a validator goes with a permit only, even if it does not run: what it has finalised may be needed. Its own
+    /// end, which its kubelet confirms, lets the claim go. One that is only lost may still get its volume back, so it is
+    /// deleted only while a quorum does without.
+    fn replace_validators_volume(&mut self, existing: &PersistentVolumeClaim, keeper: &str) {
+        let name = names::claim(&self.name);
+        let is_going = existing.metadata.deletion_timestamp.is_some();
+        let word = if is_going { "VolumeTerminating" } else { "VolumeLost" };
+        let what = if is_going { "was deleted" } else { "has lost its volume" };
+        let next = format!("the node gets a new one with a new key, and Validator {keeper} rotates to it");
+        let Some(pod) = &self.observed.pod else {
+            if is_going {
+                self.wait(word, format!("volume claim {name} {what} and is about to go; {next}"));
+            } else if self.quorum_is_safe() {
+                let event = Reason::new("VolumeReplaced", format!("deleting volume claim {name}, which {what}"));
+                self.step(Write::delete(existing), Some(event));
+                self.wait(word, format!("volume claim {name} {what}; {next}"));
+            } else {
+                self.stall_without_quorum(&format!("volume claim {name} {what}"));
+            }
+            return;
+        };
+        if pod.metadata.deletion_timestamp.is_some() || ownership(&pod.metadata, self.node) != Ownership::Ours {
+            self.wait(word, format!("volume claim {name} {what}; {next} when the pod has ended"));
+            return;
+        }
+        let uid = pod.uid().unwrap_or_default();
+        let known = self.plan.healing.repair.clone();
+        let known = known.filter(|known| known.cause == RepairCause::VolumeLost && known.pod_uid == uid);
+        let Some(repair) = known else {
+            let kind = (RepairCause::VolumeLost, RepairAction::NewVolume);
+            self.plan.healing.repair = Some(heal::order(self.observed.now, kind, uid, 1));
+            self.wait(word, format!("volume claim {name} {what}; {next}"));
+            return;
+        };
+        let leave = self.leave_to_repair(&repair);
+        if leave == Leave::Missing && !self.quorum_is_safe() && !quorum::container_runs(pod) {
+            self.stall_without_quorum(&format!("volume claim {name} {what}"));
+        } else {
+            let message = format!(
+                "volume claim {name} {what}, and the key goes with the pod; as soon as its Network grants a permit, {next}"
+            );
+            self.wait(word, message);
+        }
+        self.plan.eviction = Some((Write::evict(pod), leave));
+        self.plan.repairs = Some(repair);
+    }
+
+    fn quorum_is_safe(&self) -> bool {
+        let status = self.observed.network.as_ref().and_then(|network| network.status.as_ref());
+        status.is_some_and(|status| is_true(&status.conditions, condition::QUORUM_SAFE))
+    }
+
+    /// Keys of more validators are gone than the chain does without: no rotation is finalised any more.
+    fn stall_without_quorum(&mut self, what: &str) {
+        let message = format!(
+            "{what}, and no quorum is in sync that could finalise another key; bring the other validators back, or, if their keys are lost as well, see the runbook mass-loss (`bizra-node recover`)"
+        );
+        self.stall("QuorumLost", message);
     }
 
     fn foreign_data(&self, existing: &PersistentVolumeClaim, chain_id: &str) -> Option<Reason> {
@@ -471,7 +574,7 @@ impl Planner<'_> {
         let network_name = &self.node.spec.network_ref.name;
         let followers = &self.observed.followers;
         let (known, more) = followers.split_at(followers.len().min(PEERS_MAX.saturating_sub(validators.len())));
-        let is_validator = self.component() == Component::Validator;
+        let is_validator = self.is_of_network();
         if !is_validator && more.contains(&self.name) {
             let (room, count) = (known.len(), followers.len());
             self.stall(
@@ -480,9 +583,23 @@ impl Planner<'_> {
             );
             return Ok(None);
         }
-        let followers = if is_validator { known } else { &[] };
+        // Whoever votes hears all who vote.
+        let followers = if is_validator {
+            known
+        } else if self.observed.voters.contains(&self.name) {
+            &self.observed.voters[..self.observed.voters.len().min(known.len())]
+        } else {
+            &[]
+        };
         let neighbours = Neighbours { validators: &validators, followers };
-        let signing = self.node.spec.signing;
+        let said = match &self.observed.word {
+            Word::Status(said) => Some(said.as_ref()),
+            Word::Unasked | Word::Unknown(_) => None,
+        };
+        let signing = match jailings::fence(self.node, Some(network), said) {
+            Some(_) => Signing::Fenced,
+            None => Signing::Allowed,
+        };
         let text = config_map::node_file(&self.name, &self.namespace, network_name, volume_id, neighbours, signing)
             .map_err(|error| ReconcileError::Build(error.to_string()))?;
         let pod_part = config_map::pod_part(&text);
@@ -550,6 +667,14 @@ impl Planner<'_> {
         self.plan.healing = heal::decide(self.node, self.observed);
         if let (Next::GiveUp, Some(trouble)) = (self.plan.healing.next, self.plan.healing.trouble.clone()) {
             self.plan.obstacle = Some(Obstacle::Stalled(trouble));
+        }
+        let is_keyless = |repair: &Repair| repair.cause == RepairCause::KeyRefused;
+        if self.plan.healing.next == Next::Act
+            && let Some(repair) = self.plan.healing.repair.clone().filter(is_keyless)
+            && self.leave_to_repair(&repair) == Leave::Missing
+            && !self.quorum_is_safe()
+        {
+            self.stall_without_quorum("the keys of the node are gone or refuse");
         }
         let Some(existing) = &self.observed.pod else {
             let mut desired = desired;
@@ -625,14 +750,15 @@ impl Planner<'_> {
             self.permit_to_repair(repair)?;
         }
         let database = match (repair.action, repair.cause) {
-            (RepairAction::Restart, _) => pod::DatabaseOrder::Keep,
+            (RepairAction::Restart | RepairAction::NewVolume | RepairAction::NewKeys, _) => pod::DatabaseOrder::Keep,
             // If the first did not help, the mark may have been what could not be written.
             (RepairAction::Resync, RepairCause::DatabaseCorrupt) if repair.attempt <= 1 => {
                 pod::DatabaseOrder::ResetIfCorrupt
             }
             (RepairAction::Resync, _) => pod::DatabaseOrder::Reset,
         };
-        Some(pod::RepairOrder { replaces: &repair.pod_uid, database })
+        let replaces_keys = repair.action == RepairAction::NewKeys;
+        Some(pod::RepairOrder { replaces: &repair.pod_uid, database, replaces_keys })
     }
 
     /// Whether the pod may be taken down to be made anew.
@@ -711,6 +837,7 @@ pub fn purpose_of(action: RepairAction) -> PermitPurpose {
     match action {
         RepairAction::Restart => PermitPurpose::Restart,
         RepairAction::Resync => PermitPurpose::Resync,
+        RepairAction::NewVolume | RepairAction::NewKeys => PermitPurpose::NewKeys,
     }
 }
 

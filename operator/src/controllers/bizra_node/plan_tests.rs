@@ -327,7 +327,7 @@ fn a_hibernated_network_has_no_pods_and_keeps_its_volumes() {
 fn a_fence_is_written_into_the_configuration_and_restarts_nothing() {
     let mut observed = settled();
     let mut fenced = node(0);
-    fenced.spec.signing = crate::api::Signing::Fenced;
+    fenced.spec.signing = Signing::Fenced;
     let plan_ = plan(&fenced, &observed, &default_image()).unwrap();
     assert_eq!(targets(&plan_), ["apply ConfigMap default/demo-v0-config"]);
     assert_eq!((plan_.up_to_date, &plan_.eviction), (Some(true), &None));
@@ -444,4 +444,186 @@ fn the_budget_finds_the_pod_of_a_node_that_came_to_vote_and_loses_it_when_it_sto
     labels.insert(labels::COMPONENT.to_owned(), "validator".to_owned());
     assert_eq!(labelled(&observed, Some("1")), Vec::<String>::new());
     assert_eq!(labelled(&observed, Some("0")), [Component::FullNode.label()]);
+}
+
+#[test]
+fn whoever_votes_lists_all_who_vote_and_a_node_that_only_follows_does_not() {
+    let mut joined = node(0);
+    joined.metadata.owner_references = None;
+    let mut observed = node_observed();
+    observed.claim = Some(claim_of(0));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    observed.followers = names(&["demo-v0", "fifth", "reader-0"]);
+    let listed = |observed: &Observed| {
+        let plan_ = plan(&joined, observed, &default_image()).unwrap();
+        let config: ConfigMap = written(&plan_.steps[0].write);
+        let file = config.data.unwrap().remove(config_map::FILE).unwrap();
+        ["fifth", "reader-0"].map(|name| config_map::followers(&file).contains(&format!("name = \"{name}\"")))
+    };
+    assert_eq!(listed(&observed), [false, false]);
+    observed.voters = names(&["fifth"]);
+    assert_eq!(listed(&observed), [false, false], "it has no vote itself");
+    observed.voters = names(&["demo-v0", "fifth"]);
+    assert_eq!(listed(&observed), [true, false]);
+}
+
+/// The Network has, or has not, a quorum in sync, and has given the node's pod the permit to lose its keys, or none.
+fn network_says(observed: &mut Observed, is_safe: bool, permitted: bool) {
+    let time = |seconds: i64| {
+        let time = k8s_openapi::jiff::Timestamp::from_second(observed.now.as_second() + seconds).unwrap();
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time)
+    };
+    let permit = Permit {
+        purpose: PermitPurpose::NewKeys,
+        node: "demo-v0".to_owned(),
+        pod_uid: "pod-0".to_owned(),
+        revision: String::new(),
+        expires_at: time(60),
+        deadline_at: time(360),
+    };
+    let safe = json!({
+        "type": "QuorumSafe", "status": if is_safe { "True" } else { "False" }, "reason": "", "message": "",
+        "lastTransitionTime": observed.now.to_string(),
+    });
+    let status = crate::api::NetworkStatus {
+        conditions: vec![serde_json::from_value(safe).unwrap()],
+        permit: permitted.then_some(permit),
+        ..Default::default()
+    };
+    observed.network.as_mut().unwrap().status = Some(status);
+}
+
+/// Plans, and keeps the repair that is ordered.
+fn plan_and_keep(node: &mut BizraNode, observed: &Observed) -> Plan {
+    let plan = plan(node, observed, &default_image()).unwrap();
+    node.status.get_or_insert_default().repair.clone_from(&plan.healing.repair);
+    plan
+}
+
+fn leave_of(plan: &Plan) -> Option<&Leave> {
+    plan.eviction.as_ref().map(|(_, leave)| leave)
+}
+
+#[test]
+fn a_validator_whose_claim_was_deleted_gets_another_volume_only_with_a_keeper_and_a_permit() {
+    let mut observed = settled();
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(running_status()).unwrap());
+    observed.claim = observed.claim.map(deleting);
+    network_says(&mut observed, true, false);
+    let without = plan_of(&observed);
+    assert_eq!((targets(&without), obstacle(&without)), (Vec::new(), "VolumeTerminating"));
+    assert_eq!((leave_of(&without), &without.healing.repair), (None, &None), "nobody could rotate the key");
+
+    observed.keeper = Some("demo-v0".to_owned());
+    let mut validator = node(0);
+    let ordered = plan_and_keep(&mut validator, &observed);
+    let repair = ordered.healing.repair.clone().unwrap();
+    assert_eq!((repair.cause, repair.action), (RepairCause::VolumeLost, RepairAction::NewVolume));
+    assert_eq!((leave_of(&ordered), ordered.needs_live_reads(&node(0))), (None, true), "not before it is read back");
+    assert_eq!(leave_of(&plan_and_keep(&mut validator, &observed)), Some(&Leave::Missing));
+    network_says(&mut observed, true, true);
+    let granted = plan_and_keep(&mut validator, &observed);
+    assert!(matches!(leave_of(&granted), Some(Leave::Granted(permit)) if permit.purpose == PermitPurpose::NewKeys));
+    assert_eq!((targets(&granted), granted.repairs.as_ref()), (Vec::new(), Some(&repair)), "evicted, never deleted");
+
+    // Its kubelet ends the pod; only then the claim goes, and the next one comes.
+    observed.pod = observed.pod.map(deleting);
+    let ending = plan_and_keep(&mut validator, &observed);
+    assert_eq!((targets(&ending), leave_of(&ending)), (Vec::new(), None));
+    observed.pod = None;
+    assert_eq!(targets(&plan_and_keep(&mut validator, &observed)), Vec::<String>::new());
+    observed.claim = None;
+    let made = plan_and_keep(&mut validator, &observed);
+    assert_eq!(targets(&made), ["create PersistentVolumeClaim default/demo-v0-data"]);
+    observed.claim = Some(claim_of(0));
+    let pod: Pod = written(&plan_and_keep(&mut validator, &observed).steps[0].write);
+    assert_eq!(pod.annotations()[labels::REPAIR], "pod-0");
+    let init = pod.spec.unwrap().init_containers.unwrap();
+    assert!(init.iter().all(|container| !container.args.as_ref().unwrap().contains(&"--replace-refused".to_owned())));
+}
+
+#[test]
+fn a_lost_claim_of_a_validator_is_deleted_only_when_its_pod_is_gone_and_a_quorum_does_without() {
+    let mut observed = settled();
+    observed.keeper = Some("demo-v0".to_owned());
+    observed.claim.as_mut().unwrap().status = Some(serde_json::from_value(json!({"phase": "Lost"})).unwrap());
+    network_says(&mut observed, true, false);
+    let mut validator = node(0);
+    plan_and_keep(&mut validator, &observed);
+    let waiting = plan_and_keep(&mut validator, &observed);
+    assert_eq!((targets(&waiting), obstacle(&waiting)), (Vec::new(), "VolumeLost"));
+    network_says(&mut observed, false, false);
+    assert_eq!(obstacle(&plan_and_keep(&mut validator, &observed)), "QuorumLost", "two at once: the keys are lost");
+    observed.pod = None;
+    let lost = plan_and_keep(&mut validator, &observed);
+    assert_eq!((targets(&lost), obstacle(&lost)), (Vec::new(), "QuorumLost"));
+    network_says(&mut observed, true, false);
+    let plan_ = plan_and_keep(&mut validator, &observed);
+    assert_eq!(targets(&plan_), ["delete PersistentVolumeClaim default/demo-v0-data"]);
+}
+
+#[test]
+fn keys_that_refuse_are_replaced_on_their_volume_by_the_nodes_own_word_and_never_on_its_silence() {
+    let mut observed = settled();
+    observed.keeper = Some("demo-v0".to_owned());
+    network_says(&mut observed, true, true);
+    let mut validator = node(0);
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(running_status()).unwrap());
+    assert_eq!(plan_and_keep(&mut validator, &observed).healing.repair, None, "it runs and does not answer");
+
+    let message = r#"{"reason":"SigningRecordRefused","message":"the record is missing"}"#;
+    let mut stopped = container("node", &json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+    stopped["lastState"] = json!({"terminated": {"exitCode": 14, "message": message}});
+    let status = json!({"phase": "Running", "containerStatuses": [stopped]});
+    observed.pod.as_mut().unwrap().status = Some(serde_json::from_value(status).unwrap());
+    let unkept = Observed { keeper: None, ..observed.clone() };
+    assert_eq!(plan_of(&unkept).healing.repair, None, "nobody could rotate the key");
+    let repair = plan_and_keep(&mut validator, &observed).healing.repair.unwrap();
+    assert_eq!((repair.cause, repair.action), (RepairCause::KeyRefused, RepairAction::NewKeys));
+    let unsafe_ = {
+        let mut observed = observed.clone();
+        network_says(&mut observed, false, false);
+        observed
+    };
+    assert_eq!(obstacle(&plan(&validator, &unsafe_, &default_image()).unwrap()), "QuorumLost");
+    let granted = plan_and_keep(&mut validator, &observed);
+    assert!(matches!(leave_of(&granted), Some(Leave::Granted(_))), "{granted:?}");
+    assert_eq!(targets(&granted), Vec::<String>::new(), "the claim stays");
+
+    observed.pod = None;
+    let pod: Pod = written(&plan_and_keep(&mut validator, &observed).steps[0].write);
+    let init = pod.spec.unwrap().init_containers.unwrap();
+    let arguments = init[0].args.as_ref().unwrap();
+    assert_eq!(arguments[arguments.len() - 2..], ["--replace-refused", "pod-0"]);
+}
+
+#[test]
+fn a_node_in_whose_place_another_validates_has_no_pod_and_keeps_its_volume() {
+    let mut observed = settled();
+    observed.replaced_by = Some("demo-v0-r1".to_owned());
+    assert_eq!(targets(&plan_of(&observed)), ["delete Pod default/demo-v0"]);
+    observed.pod = observed.pod.map(deleting);
+    assert_eq!(targets(&plan_of(&observed)), Vec::<String>::new());
+    observed.pod = None;
+    let plan_ = plan_of(&observed);
+    assert_eq!((targets(&plan_), obstacle(&plan_)), (Vec::new(), ""));
+    assert!(matches!(plan_.standstill, Some(Standstill::Replaced(_))));
+    let status = super::super::report::status(&node(0), &observed, &plan_, None);
+    assert!(is_true(&status.conditions, condition::REPLACED));
+    let mut replaced = node(0);
+    replaced.status = Some(BizraNodeStatus { power: Some("1".to_owned()), ..status });
+    assert!(quorum::is_replaced(&replaced));
+}
+
+#[test]
+fn a_key_that_was_rotated_in_is_as_good_as_one_of_the_genesis() {
+    let reports: Vec<_> = (1..=4).map(|seed| report(seed, "demo-1", None)).collect();
+    let mut observed = settled();
+    observed.genesis = Some(genesis_map(&reports));
+    observed.pod = Some(pod_of(0, Some(&report(9, "demo-1", None))));
+    let with_power = |power| bizra_proto::v1::NodeStatus { power, total_power: 4, ..Default::default() };
+    observed.word = Word::Status(Box::new(with_power(0)));
+    assert!(plan_of(&observed).key_not_in_genesis);
+    observed.word = Word::Status(Box::new(with_power(1)));
+    assert!(!plan_of(&observed).key_not_in_genesis);
 }

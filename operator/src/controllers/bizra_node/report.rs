@@ -15,11 +15,11 @@ use super::{
     plan::{Obstacle, Plan, Standstill},
 };
 use crate::{
-    api::{BizraNode, BizraNodeStatus, Signing, VolumeStatus, condition},
+    api::{BizraNode, BizraNodeStatus, Network, VolumeStatus, condition},
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_step, is_true, refused},
-        hosts,
+        hosts, jailings,
         key_report::KeyReading,
         signed,
     },
@@ -95,10 +95,11 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
     };
     let mut conditions = Conditions::new(&old.conditions, generation, observed.now);
     conditions.set(condition::READY, ready, &reason);
-    let fence = fence(node, observed, &old);
+    let order = order_to_fence(node, observed);
+    let fence = order.as_ref().map(|order| fence(order, observed, &old));
     let obeyed = match (&plan.standstill, &fence) {
         (Some(Standstill::Paused(order)), _) => Some(order),
-        (Some(Standstill::Hibernated(order)), _) if observed.pod.is_none() => Some(order),
+        (Some(Standstill::Hibernated(order) | Standstill::Replaced(order)), _) if observed.pod.is_none() => Some(order),
         (None, Some((Truth::True, order))) if reason.word == order.word && plan.steps.is_empty() => Some(order),
         _ => None,
     };
@@ -129,7 +130,12 @@ pub fn status(node: &BizraNode, observed: &Observed, plan: &Plan, failure: Optio
     if let Some(Standstill::Paused(paused)) = &plan.standstill {
         conditions.set(condition::PAUSED, Truth::True, paused);
     }
-    if let Some(trouble) = &plan.healing.trouble {
+    if let Some(successor) = &observed.replaced_by {
+        let message = format!("BizraNode {successor} validates in its place, because its host was lost");
+        conditions.set(condition::REPLACED, Truth::True, &Reason::new("HostLost", message));
+    }
+    let jailed = order.as_ref().filter(|order| order.word == "Jailed");
+    if let Some(trouble) = plan.healing.trouble.as_ref().or(jailed) {
         conditions.set(condition::DEGRADED, Truth::True, trouble);
     }
     if let Some((truth, reason)) = &fence {
@@ -207,18 +213,22 @@ fn set_synced(conditions: &mut Conditions<'_>, word: &Word) {
     conditions.set(condition::SYNCED, truth, &reason);
 }
 
-/// Whether the node does as it was told and signs nothing; none if it was not told.
-fn fence(node: &BizraNode, observed: &Observed, old: &BizraNodeStatus) -> Option<(Truth, Reason)> {
-    if node.spec.signing == Signing::Allowed {
-        return None;
-    }
+/// Why the node is to sign nothing; none if it may.
+fn order_to_fence(node: &BizraNode, observed: &Observed) -> Option<Reason> {
+    let said = match &observed.word {
+        Word::Status(said) => Some(said.as_ref()),
+        Word::Unasked | Word::Unknown(_) => None,
+    };
+    jailings::fence(node, observed.network.as_ref(), said)
+}
+
+/// Whether the node does as it was told and signs nothing.
+fn fence(order: &Reason, observed: &Observed, old: &BizraNodeStatus) -> (Truth, Reason) {
     let file = observed.config.as_ref().and_then(|config| config.data.as_ref()?.get(config_map::FILE));
     let is_written = file.is_some_and(|file| config_map::is_fenced(file));
-    let fenced = |message: &str| Some((Truth::True, Reason::new("Fenced", message)));
+    let fenced = |message: &str| (Truth::True, Reason::new(&order.word, message));
     match &observed.word {
-        Word::Status(said) if said.signing_state() == SigningState::Fenced => {
-            fenced("the node signs nothing, because spec.signing is Fenced")
-        }
+        Word::Status(said) if said.signing_state() == SigningState::Fenced => fenced(&order.message),
         // There is no process, and the next one reads its orders before anything else.
         _ if is_written && observed.pod.is_none() => {
             fenced("there is no pod, and the next one is fenced from its start")
@@ -228,10 +238,10 @@ fn fence(node: &BizraNode, observed: &Observed, old: &BizraNodeStatus) -> Option
             let kept = find(&old.conditions, condition::FENCED).map_or("", |told| told.message.as_str());
             fenced(kept)
         }
-        _ => Some((
-            Truth::False,
-            Reason::new("FencePending", "spec.signing is Fenced; the node has not confirmed it and may still sign"),
-        )),
+        _ => {
+            let message = format!("not confirmed by the node, which may still sign: {}", order.message);
+            (Truth::False, Reason::new("FencePending", message))
+        }
     }
 }
 
@@ -239,7 +249,9 @@ fn fence(node: &BizraNode, observed: &Observed, old: &BizraNodeStatus) -> Option
 fn readiness(node: &BizraNode, observed: &Observed, plan: &Plan) -> (Truth, Reason) {
     match (&plan.obstacle, &plan.standstill) {
         (Some(Obstacle::Stalled(reason) | Obstacle::Waiting(reason)), _)
-        | (None, Some(Standstill::Hibernated(reason))) => return (Truth::False, reason.clone()),
+        | (None, Some(Standstill::Hibernated(reason) | Standstill::Replaced(reason))) => {
+            return (Truth::False, reason.clone());
+        }
         (None, Some(Standstill::Paused(_)) | None) => {}
     }
     let Some(pod) = &observed.pod else {
@@ -263,7 +275,7 @@ fn readiness(node: &BizraNode, observed: &Observed, plan: &Plan) -> (Truth, Reas
         Word::Unknown(why) => {
             (Truth::Unknown, Reason::new("Unreachable", format!("the node does not say how it is: {why}")))
         }
-        Word::Status(said) => said_readiness(node, said, pod, plan),
+        Word::Status(said) => said_readiness(node, observed.network.as_ref(), said, pod, plan),
     }
 }
 
@@ -281,7 +293,13 @@ fn terminating(pod: &Pod, now: Timestamp) -> String {
 }
 
 /// What the node's own words mean.
-fn said_readiness(node: &BizraNode, said: &NodeStatus, pod: &Pod, plan: &Plan) -> (Truth, Reason) {
+fn said_readiness(
+    node: &BizraNode,
+    network: Option<&Network>,
+    said: &NodeStatus,
+    pod: &Pod,
+    plan: &Plan,
+) -> (Truth, Reason) {
     let no = |word: &str, message: &str| (Truth::False, Reason::new(word, message));
     if plan.genesis_hash.as_ref().is_some_and(|hash| *hash != said.genesis_hash) {
         return no("WrongGenesis", "the node runs another genesis than the network's");
@@ -298,11 +316,10 @@ fn said_readiness(node: &BizraNode, said: &NodeStatus, pod: &Pod, plan: &Plan) -
         }
         // In sync first: a fenced node is one that follows the chain.
         SigningState::Fenced if said.power == 0 || said.sync_state() != SyncState::InSync => {}
-        SigningState::Fenced if node.spec.signing == Signing::Fenced => {
-            return no("Fenced", "the node signs nothing, because spec.signing is Fenced");
-        }
         SigningState::Fenced => {
-            return no("FenceLifting", "the node is still fenced; it was told to sign again");
+            let order = jailings::fence(node, network, Some(said));
+            let lifting = || Reason::new("FenceLifting", "the node is still fenced; it was told to sign again");
+            return (Truth::False, order.unwrap_or_else(lifting));
         }
         SigningState::Allowed | SigningState::NotAValidator | SigningState::Unspecified => {}
     }

@@ -93,7 +93,7 @@ fn a_fence_is_told_only_by_the_node_itself_and_is_not_forgotten_when_it_does_not
     let mut observed = observed_with(Some(running()), word.clone());
     assert_eq!(told(&fenced, &observed, condition::READY), "False/FenceLifting");
     assert_eq!(told(&fenced, &observed, condition::FENCED), "none");
-    fenced.spec.signing = Signing::Fenced;
+    fenced.spec.signing = crate::api::Signing::Fenced;
     observed.config = Some(crate::controllers::fixtures::written(
         &plan(&fenced, &observed, &default_image()).unwrap().steps[0].write,
     ));
@@ -180,5 +180,32 @@ fn a_pod_that_the_api_server_refuses_is_not_being_made_and_somebody_has_to_act()
         assert_eq!(told(&passing, condition::READY).0, "False/PodMissing");
         assert_eq!(told(&passing, condition::RECONCILING).0, "True/WriteFailed");
         assert_eq!(told(&passing, condition::STALLED).0, "False/NotStalled");
+    }
+}
+
+#[test]
+fn a_node_with_a_jailed_key_is_fenced_whatever_its_spec_says() {
+    let mut jailed = node(0);
+    let key = "05".repeat(32);
+    let mut observed = observed_with(Some(running()), says(SyncState::InSync, SigningState::Allowed));
+    let jailing = serde_json::json!({"id": format!("{key}@77"), "validator": "owner", "node": "demo-v0", "publicKey": key, "height": 77});
+    let network = observed.network.as_mut().unwrap();
+    network.status.get_or_insert_default().jailings = vec![serde_json::from_value(jailing).unwrap()];
+    assert_eq!(told(&jailed, &observed, condition::FENCED), "none", "it has another key");
+    jailed.status.get_or_insert_default().public_key = Some(key);
+    let written = plan(&jailed, &observed, &default_image()).unwrap().steps[0].write.clone();
+    let config: k8s_openapi::api::core::v1::ConfigMap = crate::controllers::fixtures::written(&written);
+    assert!(config_map::is_fenced(&config.data.as_ref().unwrap()[config_map::FILE]));
+    observed.config = Some(config);
+    assert_eq!(told(&jailed, &observed, condition::FENCED), "False/FencePending");
+    let mut word = says(SyncState::InSync, SigningState::Fenced);
+    if let Word::Status(said) = &mut word {
+        said.power = 1;
+    }
+    observed.word = word;
+    for (type_, expected) in
+        [(condition::FENCED, "True/Jailed"), (condition::READY, "False/Jailed"), (condition::DEGRADED, "True/Jailed")]
+    {
+        assert_eq!(told(&jailed, &observed, type_), expected);
     }
 }

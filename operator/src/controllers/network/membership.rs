@@ -16,6 +16,7 @@ use crate::{
         conditions::{Reason, find, is_true},
         ownership::{Ownership, ownership},
         quorum::{Census, Verdict},
+        validator::replacement,
     },
     resources::names,
 };
@@ -90,9 +91,10 @@ impl View<'_> {
         surplus.into_iter().map(|(_, name)| name).collect()
     }
 
+    /// Power of the validator with this name, whichever node has it.
     fn power(&self, name: &str) -> u128 {
         let powers = self.census.into_iter().flat_map(Census::powers);
-        powers.filter(|(other, _)| *other == name).map(|(_, power)| power).sum()
+        powers.filter(|(node, _)| *node == name || names::is_replacement(name, node)).map(|(_, power)| power).sum()
     }
 
     /// What keeps this validator from being done with, if something does.
@@ -133,7 +135,8 @@ impl View<'_> {
             membership.waiting = self.trouble(name);
         } else if let Some(name) = next_to_leave {
             // Who is not in yet is nobody the others need.
-            let verdict = if self.power(name) == 0 { Verdict::Safe } else { census.may_leave(name) };
+            let node = self.validator(name).map_or(name.as_str(), replacement::present);
+            let verdict = if self.power(name) == 0 { Verdict::Safe } else { census.may_leave(node) };
             match verdict {
                 Verdict::Safe => {
                     membership.leaves = Some(name.clone());

@@ -10,7 +10,10 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{ResourceExt as _, api::ObjectMeta};
 
 use crate::{
-    api::{GenesisSpec, Network, NetworkReference, NodeReference, Validator, ValidatorDeletionPolicy, ValidatorSpec},
+    api::{
+        GenesisSpec, Network, NetworkReference, NodeReference, Validator, ValidatorDeletionPolicy, ValidatorSpec,
+        validator::default_host_grace_seconds,
+    },
     controllers::{Context, ReconcileError, conditions::Reason, reading},
     kubernetes::{Manifest, Write},
     ledger::{OwnerSeed, SEED},
@@ -114,6 +117,7 @@ pub(super) fn validator(network: &Network, name: &str, parameters: &Parameters) 
             stake: parameters.stake_per_power.to_string(),
             fee: "0".to_owned(),
             deletion_policy: ValidatorDeletionPolicy::Release,
+            host_grace_seconds: default_host_grace_seconds(),
         },
         status: None,
     }

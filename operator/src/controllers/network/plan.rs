@@ -14,14 +14,15 @@ use super::{
     roll::{self, Progress, Roll},
 };
 use crate::{
-    api::{Activity, BizraNode, DeletionPolicy, ImageSpec, Network, NetworkPolicyMode, Reconciliation},
+    api::{Activity, BizraNode, DeletionPolicy, ImageSpec, Jailing, Network, NetworkPolicyMode, Reconciliation},
     certificates,
     controllers::{
         ReconcileError,
         conditions::Reason,
+        jailings,
         key_report::{self, KeyReading},
         ownership::{Ownership, ownership},
-        quorum::{Census, Freshness},
+        quorum::{self, Census, Freshness},
     },
     kubernetes::{Manifest, Write, needs_apply},
     planted::{self, Bug},
@@ -70,6 +71,8 @@ pub struct Plan {
     pub hibernated: Option<Reason>,
     /// Who signs and who is trusted.
     pub authorities: Decision,
+    /// Validators that are jailed, or were and may still matter.
+    pub jailings: Vec<Jailing>,
     /// Which hosts or zones the chain cannot do without, if there are such.
     pub concentration: Option<Reason>,
 }
@@ -120,6 +123,7 @@ pub fn plan(network: &Network, observed: &Observed, default_image: &ImageSpec) -
             paused: None,
             hibernated: None,
             authorities: authorities::decide(network, observed),
+            jailings: jailings::known(network, observed),
             concentration: None,
         },
     };
@@ -265,6 +269,9 @@ impl Planner<'_> {
                 let unsound = network_policy::unsound(self.network);
                 self.plan.stalled = unsound.map(|message| Reason::new("InvalidNetworkPolicyPeer", message));
             }
+            if self.plan.stalled.is_none() {
+                self.plan.stalled = jailings::standstill(self.network, &self.plan.jailings);
+            }
         }
         Ok(())
     }
@@ -311,15 +318,16 @@ impl Planner<'_> {
     }
 
     fn budget(&mut self) -> Result<(), ReconcileError> {
-        // Its pods are those of our validators, and of whoever came to vote later. One of ours that does not vote yet is one of them.
+        // Its pods are those of our validators, and of whoever came to vote later. One of ours that does not vote yet is one of them; whoever
+        // took a validator's place is counted for itself.
+        let find = |name: &String| self.observed.nodes.iter().find(|node| node.name_any() == *name);
+        let is_there = |name: &&String| !find(name).is_some_and(quorum::is_replaced);
         let nodes = &self.plan.membership.nodes;
-        let mut powers: Vec<u64> = nodes.iter().map(|name| self.power(name)).collect();
-        // Whoever came to vote later.
-        let others = self
-            .observed
-            .nodes
-            .iter()
-            .filter(|node| node.spec.network_ref.name == self.name && !nodes.contains(&node.name_any()));
+        let mut powers: Vec<u64> = nodes.iter().filter(is_there).map(|name| self.power(name)).collect();
+        let others = self.observed.nodes.iter().filter(|node| {
+            let is_other = !nodes.contains(&node.name_any()) && !quorum::is_replaced(node);
+            node.spec.network_ref.name == self.name && is_other
+        });
         let power = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
         powers.extend(others.filter_map(power).filter(|power| *power > 0));
         let live = self.observed.budget.as_ref();
@@ -377,8 +385,10 @@ impl Planner<'_> {
         let ours = observed.nodes.iter().filter(|node| ownership(&node.metadata, self.network) == Ownership::Ours);
         let default_image = node_builder::settled_image(ours).unwrap_or_else(|| default_image.clone());
         let template = node_builder::template(self.network, &default_image);
-        let roll = roll::decide(self.network, observed, census, &self.plan.membership.nodes, template)?;
-        for name in self.plan.membership.nodes.clone() {
+        let standstill = jailings::standstill(self.network, &self.plan.jailings);
+        let nodes = self.plan.membership.nodes.clone();
+        let roll = roll::decide(self.network, observed, census, &nodes, standstill.as_ref(), template)?;
+        for name in nodes {
             let live = observed.nodes.iter().find(|node| node.name_any() == name);
             if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)
                 || live.is_some_and(|live| live.metadata.deletion_timestamp.is_some())

@@ -16,8 +16,10 @@ use crate::{
     controllers::{
         Context, ReconcileError,
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
+        jailings, quorum,
     },
     kubernetes::{Announcement, shorten},
+    resources::{labels, pod},
 };
 
 /// Most offenders a status names.
@@ -133,6 +135,9 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
     if let Some(concentration) = &plan.concentration {
         conditions.set(condition::POWER_CONCENTRATED, Truth::True, concentration);
     }
+    if let Some(standstill) = jailings::standstill(network, &plan.jailings) {
+        conditions.set(condition::JAILED_VALIDATOR, Truth::True, &standstill);
+    }
     set_quorum(&mut conditions, plan, ready_power, total_power);
     set_synced(&mut conditions, lag);
     set_up_to_date(&mut conditions, plan);
@@ -160,11 +165,20 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
         permit: roll.map_or(old.permit, |roll| roll.permit.clone()),
         failed_revision: roll.map_or(old.failed_revision, |roll| roll.failed.clone()),
         offenders: offenders(&validators),
+        jailings: plan.jailings.clone(),
     }
 }
 
 fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> {
-    let node = |name: &str| observed.nodes.iter().find(|node| node.name_any() == name);
+    // Whoever took a validator's place stands for it.
+    let node = |name: &str| {
+        let own = observed.nodes.iter().find(|node| node.name_any() == name)?;
+        let successor = || {
+            let replaces = |node: &&BizraNode| pod::annotation(&node.metadata, labels::REPLACES) == Some(name);
+            observed.nodes.iter().find(|node| replaces(node) && !quorum::is_replaced(node))
+        };
+        Some(own).filter(|own| !quorum::is_replaced(own)).or_else(successor)
+    };
     let in_genesis = |name: &str| match &plan.ceremony {
         Ceremony::Done { genesis, .. } => {
             genesis.validators.iter().find(|validator| validator.name == name).map_or(0, |it| it.power().unwrap_or(0))

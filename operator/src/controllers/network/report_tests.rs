@@ -88,6 +88,23 @@ fn a_validator_whose_key_is_not_in_the_genesis_does_not_count() {
 }
 
 #[test]
+fn whoever_took_a_validators_place_stands_for_it() {
+    let mut nodes: Vec<BizraNode> = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    let mut successor = nodes[0].clone();
+    successor.metadata.name = Some("demo-v0-r1".to_owned());
+    successor.metadata.owner_references = None;
+    successor.annotations_mut().insert(labels::REPLACES.to_owned(), "demo-v0".to_owned());
+    nodes[0] = node_saying(0, "False", "Replaced", 9);
+    let replaced = said(condition::REPLACED, "True", "HostLost");
+    nodes[0].status.as_mut().unwrap().conditions.push(serde_json::from_value(replaced).unwrap());
+    assert_eq!(status_of(nodes.clone()).validators.ready, 3);
+    nodes.push(successor);
+    let status = status_of(nodes);
+    assert_eq!((status.validators.ready, status.validators.desired), (4, 4));
+    assert_eq!(condition(&status, condition::READY), "True/AllValidatorsReady");
+}
+
+#[test]
 fn a_network_without_genesis_says_what_it_waits_for() {
     let network = network("demo-1");
     let observed = network_observed();
@@ -98,4 +115,38 @@ fn a_network_without_genesis_says_what_it_waits_for() {
     assert_eq!(condition(&status, condition::STALLED), "False/NotStalled");
     assert_eq!(condition(&status, condition::QUORUM_SAFE), "Unknown/NoGenesis");
     assert_eq!(status.observed_generation, 1);
+}
+
+#[test]
+fn a_jailing_is_told_with_what_to_do_until_it_is_acknowledged() {
+    let reports: Vec<KeyReport> = (1..=4).map(|seed| key_report(seed, "demo-1", None)).collect();
+    let mut observed = network_observed();
+    observed.genesis = Some(genesis_map(&reports));
+    observed.nodes = (0..4).map(|ordinal| node_saying(ordinal, "True", "InSync", 99)).collect();
+    let key = "05".repeat(32);
+    observed.nodes[3].status.as_mut().unwrap().public_key = Some(key.clone());
+    let mut network = network("demo-1");
+    let jailing =
+        json!({"id": format!("{key}@77"), "validator": "owner", "node": "demo-v3", "publicKey": key, "height": 77});
+    network.status.get_or_insert_default().jailings = vec![serde_json::from_value(jailing).unwrap()];
+    let told = |network: &Network| {
+        let plan = plan(network, &observed, &default_image()).unwrap();
+        status(network, &observed, &plan, None)
+    };
+    let jailed = told(&network);
+    for (type_, expected) in [
+        (condition::JAILED_VALIDATOR, "True/JailedValidator"),
+        (condition::STALLED, "True/JailedValidator"),
+        (condition::READY, "False/JailedValidator"),
+    ] {
+        assert_eq!(condition(&jailed, type_), expected);
+    }
+    let message = &find(&jailed.conditions, condition::JAILED_VALIDATOR).unwrap().message;
+    assert!(message.contains("spec.acknowledgedJailings") && message.contains(&format!("{key}@77")), "{message}");
+
+    network.spec.acknowledged_jailings.push(format!("{key}@77"));
+    let acknowledged = told(&network);
+    assert!(find(&acknowledged.conditions, condition::JAILED_VALIDATOR).is_none());
+    assert_eq!(condition(&acknowledged, condition::READY), "True/AllValidatorsReady");
+    assert_eq!(acknowledged.jailings.len(), 1, "its key is still there");
 }

@@ -109,8 +109,9 @@ impl Member<'_> {
             Standing::NotVoting => {
                 self.pod.is_some_and(quorum::container_runs)
                     && self.node.status.as_ref().is_some_and(|status| {
-                        find(&status.conditions, condition::READY)
-                            .is_some_and(|ready| ready.status == "True" || ready.reason == "Fenced")
+                        find(&status.conditions, condition::READY).is_some_and(|ready| {
+                            ready.status == "True" || matches!(ready.reason.as_str(), "Fenced" | "Jailed")
+                        })
                     })
             }
             Standing::Unknown => false,
@@ -125,10 +126,10 @@ impl Member<'_> {
         (Some(&repair.pod_uid) == pod.uid().as_ref() && !quorum::is_full_node(self.node)).then_some(repair)
     }
 
-    /// True from the moment its database is set aside until it is in sync again.
+    /// True from the moment its database is given up until it is in sync again.
     fn is_resyncing(&self) -> bool {
         let repair = self.node.status.as_ref().and_then(|status| status.repair.as_ref());
-        let repair = repair.filter(|repair| repair.action == RepairAction::Resync);
+        let repair = repair.filter(|repair| repair.action != RepairAction::Restart);
         repair.is_some_and(|repair| self.pod.is_none_or(|pod| is_used(repair, pod)))
             && !quorum::is_full_node(self.node)
             && !self.is_in_place()
@@ -141,13 +142,14 @@ impl Member<'_> {
     }
 }
 
-/// Decides. `names` are those of the validators there are to be. `census` is of the same observation; without a chain (`census` none) nobody votes and everybody is changed at
-/// once.
+/// Decides. `names` are those of the validators there are to be. `census` is of the same observation; without a chain (`census` none)
+/// nobody votes and everybody is changed at once. During a `standstill` nodes are repaired, and nobody is changed.
 pub fn decide(
     network: &Network,
     observed: &Observed,
     census: Option<&Census>,
     names: &[String],
+    standstill: Option<&Reason>,
     wanted: NodeTemplate,
 ) -> Result<Roll, serde_json::Error> {
     let target = revision::of_template(&wanted)?;
@@ -186,13 +188,13 @@ pub fn decide(
         }
         return Ok(roll);
     }
-    settle_permit(&mut roll, &old, &members, &known, observed.now);
+    settle_permit(&mut roll, &old, &members, &known, standstill, observed.now);
     if roll.permit.is_none() {
         let deadline = i64::from(network.spec.update_deadline_seconds);
         roll.permit = permit_repair(census, &members, observed.now, deadline);
     }
     if roll.permit.is_none() {
-        choose(&mut roll, network, census, &members, observed.now);
+        choose(&mut roll, network, census, &members, standstill, observed.now);
     }
     // What was granted just now is acted on when it is in the status.
     let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
@@ -211,7 +213,11 @@ fn members<'a>(
     observed: &'a Observed,
     census: Option<&Census>,
 ) -> Result<Vec<Member<'a>>, serde_json::Error> {
-    let of_network = observed.nodes.iter().filter(|node| node.spec.network_ref.name == network.name_any());
+    // Who was replaced is not there to be changed.
+    let of_network = observed
+        .nodes
+        .iter()
+        .filter(|node| node.spec.network_ref.name == network.name_any() && !quorum::is_replaced(node));
     of_network
         .map(|node| {
             let name = node.name_any();
@@ -246,6 +252,7 @@ fn settle_permit(
     old: &NetworkStatus,
     members: &[Member<'_>],
     known: &BTreeMap<String, NodeTemplate>,
+    standstill: Option<&Reason>,
     now: Timestamp,
 ) {
     let Some(permit) = old.permit.clone() else { return };
@@ -268,7 +275,7 @@ fn settle_permit(
         || is_made
         || member.pod.is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
         || permit.pod_uid.is_empty();
-    if now >= permit.expires_at.0 && !is_used {
+    if (now >= permit.expires_at.0 || standstill.is_some()) && !is_used {
         return;
     }
     if now < permit.deadline_at.0 {
@@ -310,7 +317,7 @@ fn settle_repair(member: &Member<'_>, permit: Permit, now: Timestamp) -> Option<
 fn permit_repair(census: &Census, members: &[Member<'_>], now: Timestamp, deadline: i64) -> Option<Permit> {
     let may = |member: &&Member<'_>, repair: &Repair| match repair.action {
         RepairAction::Restart => census.may_go(&member.name) == Verdict::Safe,
-        RepairAction::Resync => {
+        RepairAction::Resync | RepairAction::NewVolume | RepairAction::NewKeys => {
             // G4: one at a time, and what it had is held by others.
             let height = member.node.status.as_ref().and_then(|status| status.height).unwrap_or(0);
             let others = members.iter().filter(|other| other.name != member.name);
@@ -343,7 +350,14 @@ fn wanted_revision(roll: &Roll, member: &Member<'_>) -> String {
 }
 
 /// Picks the next node and asks whether it may go.
-fn choose(roll: &mut Roll, network: &Network, census: &Census, members: &[Member<'_>], now: Timestamp) {
+fn choose(
+    roll: &mut Roll,
+    network: &Network,
+    census: &Census,
+    members: &[Member<'_>],
+    standstill: Option<&Reason>,
+    now: Timestamp,
+) {
     // A revision that never worked is tried on one node. Whatever became of its permit, it gets another, so that the deadline
     // runs, and until then nobody else gets that revision.
     let unproven = roll.failed.is_none() && roll.good.as_ref().is_some_and(|good| *good != roll.target);
@@ -358,6 +372,12 @@ fn choose(roll: &mut Roll, network: &Network, census: &Census, members: &[Member
             (member.assigned != wanted || outdated || on_trial(member)).then_some((member, wanted))
         })
         .collect();
+    if let Some(standstill) = standstill {
+        if !candidates.is_empty() {
+            roll.progress = Progress::Waiting(standstill.clone());
+        }
+        return;
+    }
     if members.iter().any(on_trial) {
         candidates.retain(|(member, _)| on_trial(member));
     }
@@ -472,6 +492,7 @@ fn what_for(permit: &Permit) -> String {
         PermitPurpose::Change => format!("revision {}", permit.revision),
         PermitPurpose::Restart => "a repair".to_owned(),
         PermitPurpose::Resync => "a new database".to_owned(),
+        PermitPurpose::NewKeys => "new keys".to_owned(),
     }
 }
 

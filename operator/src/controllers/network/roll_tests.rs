@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     controllers::{
         fixtures::{container, default_image, genesis_map, network, network_observed, node, now, pod_of, report},
+        jailings,
         quorum::Freshness,
     },
     probe::Word,
@@ -76,14 +77,11 @@ impl World {
         let words = &self.observed.words;
         let census = Census::take(Some(&genesis), &nodes, &self.observed.pods, words, Freshness::Polled);
         let template = node_builder::template(&self.network, &default_image());
-        let roll = decide(
-            &self.network,
-            &self.observed,
-            Some(&census),
-            &super::super::ceremony::wanted_names(&self.network),
-            template,
-        )
-        .unwrap();
+        let jailings = jailings::known(&self.network, &self.observed);
+        let standstill = jailings::standstill(&self.network, &jailings);
+        let names = super::super::ceremony::wanted_names(&self.network);
+        let roll = decide(&self.network, &self.observed, Some(&census), &names, standstill.as_ref(), template).unwrap();
+        self.network.status.get_or_insert_default().jailings = jailings;
         for index in 0..self.observed.nodes.len() {
             let name = self.observed.nodes[index].name_any();
             let template = roll.template(&name).clone();
@@ -378,6 +376,33 @@ fn a_database_is_given_up_only_while_the_others_have_what_it_had_and_one_at_a_ti
 }
 
 #[test]
+fn keys_are_given_up_one_node_at_a_time_and_only_while_a_quorum_does_without() {
+    for action in ["NewVolume", "NewKeys"] {
+        let mut world = World::new();
+        await_repair(&mut world, 1, action);
+        heights(&mut world, 7);
+        world.silence(3);
+        // All volumes were restored from a backup, say, and every node refuses: nothing is given up.
+        assert_eq!(world.decide().permit, None, "{action}");
+        world.settle(3);
+        heights(&mut world, 7);
+        let permit = world.decide().permit.unwrap();
+        let told = (permit.node.as_str(), permit.purpose, permit.pod_uid.as_str());
+        assert_eq!(told, ("demo-v1", PermitPurpose::NewKeys, "pod-1"), "{action}");
+    }
+}
+
+#[test]
+fn a_node_in_whose_place_another_validates_is_given_the_new_template_without_a_permit_and_holds_up_nobody() {
+    let mut world = World::new();
+    let replaced = json!({"type": "Replaced", "status": "True", "reason": "HostLost", "message": "", "lastTransitionTime": now().to_string()});
+    world.observed.nodes[0].status.as_mut().unwrap().conditions.push(serde_json::from_value(replaced).unwrap());
+    world.image("next");
+    let permit = world.decide().permit.unwrap();
+    assert_eq!(permit.node, "demo-v1");
+}
+
+#[test]
 fn a_repair_is_given_its_permit_before_a_change_and_returns_it_when_the_node_is_back() {
     let mut world = World::new();
     world.image("next");
@@ -450,4 +475,57 @@ fn a_repair_that_did_not_help_makes_way_for_the_next_one() {
     assert_eq!(world.decide().permit.unwrap().pod_uid, "pod-2");
     await_repair(&mut world, 2, "Restart");
     assert_eq!(world.decide().permit.unwrap().pod_uid, "pod-2b");
+}
+
+/// The chain has jailed the validator of this node.
+fn jail(world: &mut World, ordinal: usize) -> String {
+    let key = format!("{ordinal:064x}");
+    let validator = json!({
+        "apiVersion": "bizra.io/v1alpha1", "kind": "Validator", "metadata": {"name": "owner", "namespace": "default"},
+        "spec": {
+            "networkRef": {"name": "demo"}, "nodeRef": {"name": format!("demo-v{ordinal}")},
+            "owner": {"secretName": "owner"}, "stake": "1000",
+        },
+        "status": {"publicKey": key, "jailedAt": 77},
+    });
+    world.observed.validators.push(serde_json::from_value(validator).unwrap());
+    format!("{key}@77")
+}
+
+#[test]
+fn after_a_jailing_nobody_is_changed_until_somebody_has_acknowledged_it() {
+    let mut world = World::new();
+    world.image("next");
+    assert!(world.decide().permit.is_some());
+    let id = jail(&mut world, 3);
+    let roll = world.decide();
+    assert_eq!(roll.permit, None, "a permit that was not used is taken back");
+    assert!(matches!(roll.progress, Progress::Waiting(ref reason) if reason.word == "JailedValidator"), "{roll:?}");
+    world.later(3_600);
+    world.observed.validators.clear();
+    assert_eq!(world.decide().permit, None, "its Validator is gone, and nobody has looked");
+    assert_eq!(world.tags(), ["dev", "dev", "dev", "dev"]);
+    // What is broken is repaired all the same.
+    await_repair(&mut world, 2, "Restart");
+    assert_eq!(world.decide().permit.map(|permit| permit.purpose), Some(PermitPurpose::Restart));
+    world.settle(2);
+    assert_eq!(world.decide().permit, None);
+
+    world.network.spec.acknowledged_jailings.push(id);
+    assert_eq!(world.decide().permit.map(|permit| permit.node).as_deref(), Some("demo-v0"));
+}
+
+#[test]
+fn who_is_being_changed_when_a_validator_is_jailed_comes_back_and_nobody_comes_after_it() {
+    let mut world = World::new();
+    world.image("next");
+    world.decide();
+    world.decide();
+    world.restart(0, "pod-0b");
+    world.silence(0);
+    jail(&mut world, 3);
+    assert_eq!(world.decide().permit.map(|permit| permit.node).as_deref(), Some("demo-v0"), "it is down already");
+    world.settle(0);
+    let roll = world.decide();
+    assert_eq!((roll.permit, world.tags()), (None, ["next", "dev", "dev", "dev"].map(str::to_owned).to_vec()));
 }

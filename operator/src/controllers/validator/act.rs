@@ -1,23 +1,23 @@
 //! Does what was planned: at most one write to the API server, or one transaction handed to the nodes.
 
 use bizra_transaction::{Address, ChainId, Operation, Terms, TransactionId};
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use super::{
     observe::Observed,
     plan::{FINALIZER, Step},
-    saga,
+    replacement, saga,
 };
 use crate::{
-    api::{PendingTransaction, Validator},
+    api::{PendingTransaction, SagaStep, Validator},
     controllers::{Context, ReconcileError, conditions::Reason, signed},
-    kubernetes::Write,
-    ledger,
+    kubernetes::{Announcement, Write, WriteOutcome},
+    ledger::{self, OwnerKey, OwnerView},
 };
 
 /// How many blocks a transaction may wait for its turn.
-const EXPIRY_BLOCKS: u64 = 1_000;
+pub(super) const EXPIRY_BLOCKS: u64 = 1_000;
 
 /// What came of a step.
 pub enum Outcome {
@@ -41,6 +41,14 @@ pub(super) async fn act(
         Some(Step::Hold) => finalizers(context, validator, true).await,
         Some(Step::LetGo) => finalizers(context, validator, false).await,
         Some(Step::Prepare(operation)) => prepare(validator, observed, operation).await,
+        Some(Step::Write(write, event)) => {
+            if context.write(write).await? == WriteOutcome::Written
+                && let Some(event) = event.clone()
+            {
+                context.announcer.announce(validator.object_ref(&()), Announcement::normal(event));
+            }
+            Ok(Outcome::Done)
+        }
         Some(Step::Submit(pending)) => {
             if let Ok(bytes) = hex::decode(&pending.bytes) {
                 observed.ledger.submit(&bytes).await;
@@ -88,20 +96,31 @@ async fn prepare(
         saga::Operation::Release(amount) => Operation::ReleaseStake { amount: *amount },
         saga::Operation::Collect => Operation::ReleaseStake { amount: 0 },
     };
-    let chain =
-        ChainId::new(&network.spec.chain_id).ok_or_else(|| build_error(&"the chain id of the Network is none"))?;
+    let signed = sign(validator, &network.spec.chain_id, view, owner, (step, &operation))?;
+    Ok(Outcome::Prepared(Box::new(signed)))
+}
+
+/// The transaction of a step, with the nonce of what was read.
+pub(super) fn sign(
+    validator: &Validator,
+    chain_id: &str,
+    view: &OwnerView,
+    owner: &OwnerKey,
+    (step, operation): (SagaStep, &Operation),
+) -> Result<PendingTransaction, ReconcileError> {
+    let chain = ChainId::new(chain_id).ok_or_else(|| build_error(&"the chain id of the Network is none"))?;
     let expiry_height = view.height.saturating_add(EXPIRY_BLOCKS);
     let fee = validator.spec.fee.parse().map_err(|error| build_error(&error))?;
     let terms = Terms { chain, nonce: view.nonce, fee, expiry_height };
-    let bytes = terms.sign(&operation, owner.signing_key()).map_err(|error| build_error(&error))?;
-    Ok(Outcome::Prepared(Box::new(PendingTransaction {
+    let bytes = terms.sign(operation, owner.signing_key()).map_err(|error| build_error(&error))?;
+    Ok(PendingTransaction {
         step,
         id: TransactionId::of(&bytes).to_string(),
         nonce: signed(view.nonce),
         expiry_height: signed(expiry_height),
         bytes: hex::encode(&bytes),
         generation: validator.metadata.generation.unwrap_or(0),
-    })))
+    })
 }
 
 async fn prove(
@@ -109,7 +128,7 @@ async fn prove(
     observed: &Observed,
     owner: Address,
 ) -> Result<bizra_transaction::KeyProof, Reason> {
-    let node = &validator.spec.node_ref.name;
+    let node = replacement::meant(validator);
     let not_ready = |why: String| Reason::new("NodeNotReady", why);
     let channel = observed.channel.clone().ok_or_else(|| not_ready(format!("BizraNode {node} cannot be reached")))?;
     ledger::prove_key(node, channel, owner).await.map_err(|error| not_ready(error.to_string()))

@@ -2,10 +2,17 @@
 //! (see [`saga`]); a transaction is written into the status before it is submitted.
 
 mod act;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod crash_tests;
 pub mod observe;
 pub mod plan;
+pub mod replacement;
 pub mod report;
 pub mod saga;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod small_ledger;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +41,12 @@ pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Resu
     };
     let mut observed = observe::observe(&context, Source::Cache, &validator).await?;
     let mut plan = plan::plan(&validator, &observed);
-    if plan.needs_key() && observed.owner.is_none() {
+    if matches!(plan.step, Some(plan::Step::Write(..))) {
+        // A node with a volume is about to be made, or one to go.
+        observed = observe::observe(&context, Source::Live, &validator).await?;
+        plan = plan::plan(&validator, &observed);
+    }
+    if plan.needs_key(&validator) && observed.owner.is_none() {
         observed.owner = Some(observe::owner(&context, &validator, observed.network.as_ref()).await?);
         plan = plan::plan(&validator, &observed);
     }

@@ -2,14 +2,15 @@
 
 use bizra_transaction::{Address, TransactionId};
 use k8s_openapi::{
-    api::core::v1::{Pod, Secret},
+    api::core::v1::{PersistentVolumeClaim, Pod, Secret},
     jiff::Timestamp,
 };
 use kube::{Api, ResourceExt as _};
 use tonic::transport::Channel;
 
+use super::replacement::{self, Nodes};
 use crate::{
-    api::{BizraNode, Network, Validator},
+    api::{BizraNode, Network, Validator, ValidatorStatus},
     controllers::{Context, ReconcileError, Source, conditions::Reason, network::owners, quorum, reading},
     ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
     probe::Word,
@@ -21,7 +22,7 @@ pub struct Observed {
     pub now: Timestamp,
     /// The validator's Network, if it is there.
     pub network: Option<Network>,
-    /// What its node says.
+    /// What its node says: the one whose key is to vote.
     pub word: Word,
     /// A connection to it.
     pub channel: Option<Channel>,
@@ -33,17 +34,28 @@ pub struct Observed {
     pub view: Option<Result<OwnerView, LedgerError>>,
     /// Whom to ask and to tell.
     pub ledger: Ledger,
+    /// Its nodes, and what bears their names.
+    pub around: Nodes,
 }
 
 impl Observed {
-    /// The account: the one the status names, or else that of the key.
+    /// The account: the one whose transactions the status tells of, or else that of the key.
     pub fn address(&self, validator: &Validator) -> Option<Address> {
         address_of(validator, self.owner.as_ref())
     }
 }
 
+/// True if the account is settled: there has been a transaction of it, or no other can own this validator. Before that a validator belongs
+/// to nobody, and a wrong Secret can be put right.
+fn is_bound(validator: &Validator) -> bool {
+    let acted = |status: &ValidatorStatus| status.transaction.is_some() || !status.history.is_empty();
+    validator.spec.owner.is_none() || validator.status.as_ref().is_some_and(acted)
+}
+
 fn address_of(validator: &Validator, owner: Option<&Result<OwnerKey, Reason>>) -> Option<Address> {
-    known_address(validator).or_else(|| Some(owner?.as_ref().ok()?.address()))
+    let known = known_address(validator);
+    let told = || Some(owner?.as_ref().ok()?.address());
+    if is_bound(validator) { known.or_else(told) } else { told().or(known) }
 }
 
 fn known_address(validator: &Validator) -> Option<Address> {
@@ -70,7 +82,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
     let nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
     let pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
-    let owner = match known_address(validator) {
+    let owner = match known_address(validator).filter(|_| is_bound(validator)) {
         Some(_) => None,
         None => Some(owner(context, validator, network.as_ref()).await?),
     };
@@ -78,10 +90,10 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let reach = |node: &BizraNode| {
         let pod = pods.iter().find(|pod| pod.name_any() == node.name_any() && quorum::container_runs(pod))?;
         let (key, uid) = ((namespace.clone(), node.name_any()), pod.uid()?);
-        Some((context.probes.latest(&key, &uid), context.probes.channel(&key, &uid)?))
+        Some((context.probes.latest(&key, &uid), context.probes.channel(&key, &uid)))
     };
     let voters = nodes.iter().filter_map(|node| {
-        let (Word::Status(said), channel) = reach(node)? else { return None };
+        let (Word::Status(said), Some(channel)) = reach(node)? else { return None };
         Some(Asked {
             name: node.name_any(),
             power: said.power,
@@ -91,11 +103,8 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
         })
     });
     let ledger = Ledger::new(voters.collect());
-    let node = nodes.iter().find(|node| node.name_any() == validator.spec.node_ref.name);
-    let (word, channel) = match node.and_then(reach) {
-        Some((word, channel)) => (word, Some(channel)),
-        None => (Word::Unknown("it does not run".to_owned()), None),
-    };
+    let node = nodes.iter().find(|node| node.name_any() == replacement::meant(validator));
+    let (word, channel) = node.and_then(reach).unwrap_or_else(|| (Word::Unknown("it does not run".to_owned()), None));
 
     let address = address_of(validator, owner.as_ref());
     let elder = address.and_then(|address| elder(context, &namespace, validator, address));
@@ -105,7 +114,10 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
         Some(address) => Some(ledger.owner(address, pending).await),
         None => None,
     };
-    Ok(Observed { now: Timestamp::now(), network, word, channel, owner, elder, view, ledger })
+    let claims: Vec<PersistentVolumeClaim> =
+        reading::of_network(context, source, &namespace, of, "the volume claims").await?;
+    let around = Nodes::of(validator, nodes, pods, claims);
+    Ok(Observed { now: Timestamp::now(), network, word, channel, owner, elder, view, ledger, around })
 }
 
 /// The name of a Validator of the same account and network that was there before.

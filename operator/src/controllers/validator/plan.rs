@@ -5,11 +5,18 @@ use kube::ResourceExt as _;
 
 use super::{
     observe::Observed,
+    replacement::{self, Places},
     saga::{self, Meaning, Next, Operation, Wish},
 };
 use crate::{
     api::{PendingTransaction, Refusal, SagaRecord, SagaStep, Validator, ValidatorDeletionPolicy},
-    controllers::{conditions::Reason, signed},
+    controllers::{
+        conditions::Reason,
+        jailings,
+        ownership::{Ownership, ownership},
+        signed,
+    },
+    kubernetes::{Write, needs_apply},
     ledger::OwnerView,
     probe::Word,
 };
@@ -31,6 +38,8 @@ pub enum Step {
     Prepare(Operation),
     /// The transaction of the status is handed to the nodes, perhaps again.
     Submit(PendingTransaction),
+    /// A node is made, changed or removed, and people are told.
+    Write(Box<Write>, Option<Reason>),
 }
 
 /// What to do, and what was found on the way.
@@ -48,20 +57,62 @@ pub struct Plan {
     pub settled: Option<SagaRecord>,
     /// The refusal that holds.
     pub refusal: Option<Refusal>,
+    /// Who validates, and who is to.
+    pub places: Places,
 }
 
 impl Plan {
-    /// True if it can only be carried out with the owner's key.
-    pub fn needs_key(&self) -> bool {
-        matches!(self.step, Some(Step::Hold | Step::Prepare(_)))
+    /// True if it can only be carried out, or judged, with the owner's key.
+    pub fn needs_key(&self, validator: &Validator) -> bool {
+        matches!(self.step, Some(Step::Hold | Step::Prepare(_))) || !replacement::is_replaceable(validator)
     }
 }
 
 /// Makes the plan.
 pub fn plan(validator: &Validator, observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { places: replacement::decide(validator, observed), ..Plan::default() };
     decide(validator, observed, &mut plan);
+    if validator.metadata.deletion_timestamp.is_none() {
+        place(validator, observed, &mut plan);
+    }
     plan
+}
+
+/// A node that takes another's place comes before any transaction: it has the longest way. One that is not needed any more goes
+/// when all is done.
+fn place(validator: &Validator, observed: &Observed, plan: &mut Plan) {
+    if let Some(told) = plan.places.told.clone().filter(|_| plan.stalled.is_none()) {
+        let next = plan.waiting.take().map(|waiting| format!("; {}", waiting.message)).unwrap_or_default();
+        plan.waiting = Some(Reason { word: told.word, message: told.message + &next });
+        plan.is_done = false;
+    }
+    if let Some(wanted) = &plan.places.wanted {
+        let name = wanted.name_any();
+        let live = observed.around.nodes.iter().find(|node| node.name_any() == name);
+        if live.is_some_and(|live| ownership(&live.metadata, validator) != Ownership::Ours) {
+            let message = format!("BizraNode {name} belongs to somebody else; delete or rename it");
+            plan.stalled = Some(Reason::new("NameTaken", message));
+            return;
+        }
+        // One that is being deleted is made anew when it is gone.
+        if live.is_none_or(|live| live.metadata.deletion_timestamp.is_none()) {
+            match needs_apply(live, wanted) {
+                Ok(None) => {}
+                Ok(Some(write)) => {
+                    let message = format!("created BizraNode {name}, which takes the place of a lost one");
+                    let event = live.is_none().then(|| Reason::new("ReplacementCreated", message));
+                    plan.step = Some(Step::Write(Box::new(write), event));
+                }
+                Err(error) => plan.stalled = Some(Reason::new("BuildFailed", error.to_string())),
+            }
+        }
+    }
+    if let Some(superfluous) = plan.places.superfluous.as_ref().filter(|_| plan.is_done && plan.step.is_none()) {
+        let name = superfluous.name_any();
+        let message = format!("deleted BizraNode {name}, which validates no more; its volume claim stays");
+        let write = Box::new(Write::delete(&**superfluous));
+        plan.step = Some(Step::Write(write, Some(Reason::new("NodeRemoved", message))));
+    }
 }
 
 fn is_held(validator: &Validator) -> bool {
@@ -107,6 +158,13 @@ fn decide(validator: &Validator, observed: &Observed, plan: &mut Plan) {
             return;
         }
     };
+    // Whoever answers now may be behind those who answered before, and know nothing yet of a step that was taken.
+    let known = status.history.iter().filter_map(|record| record.height).max().unwrap_or(0);
+    if signed(view.height) < known {
+        let message = format!("the nodes that answer are at height {}, and what was done came to {known}", view.height);
+        plan.waiting = Some(Reason::new("ChainSilent", message));
+        return;
+    }
     if let Some(pending) = &status.transaction {
         settle(validator, observed, view, pending, plan);
         if plan.settled.is_none() {
@@ -120,8 +178,13 @@ fn decide(validator: &Validator, observed: &Observed, plan: &mut Plan) {
     let fee = validator.spec.fee.parse().unwrap_or(u64::MAX);
     match saga::next(view, &address.0, &wish, fee) {
         Next::Step(operation) => {
+            // Who is jailed may leave; whoever is not stays what it is until somebody has looked.
+            let is_jailed = status.jailed_at.is_some() || view.validator.status == saga::JAILED;
+            let standstill = network.filter(|_| !is_jailed).and_then(jailings::standstill_of);
             if let Some(reason) = key_trouble(observed, address) {
                 plan.stalled = Some(reason);
+            } else if let Some(reason) = standstill {
+                plan.waiting = Some(reason);
             } else if !is_held(validator) && !is_leaving {
                 plan.step = Some(Step::Hold);
                 plan.waiting = Some(Reason::new("Starting", "the stake is about to be reserved"));
@@ -174,7 +237,7 @@ fn wish<'a>(validator: &'a Validator, observed: &Observed, is_leaving: bool, ref
 }
 
 /// Why nothing can be signed.
-fn key_trouble(observed: &Observed, address: bizra_transaction::Address) -> Option<Reason> {
+pub(super) fn key_trouble(observed: &Observed, address: bizra_transaction::Address) -> Option<Reason> {
     match observed.owner.as_ref()? {
         Err(reason) => Some(reason.clone()),
         Ok(key) if key.address() != address => {
@@ -224,4 +287,4 @@ pub fn remember(mut history: Vec<SagaRecord>, settled: Option<SagaRecord>) -> Ve
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(super) mod tests;

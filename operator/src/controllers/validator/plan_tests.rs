@@ -9,20 +9,20 @@ use crate::{
     controllers::{
         conditions::find,
         fixtures::{deleting, network, now},
-        validator::{act::Outcome, report::status},
+        validator::{act::Outcome, replacement::Nodes, report::status},
     },
     ledger::{Ledger, LedgerError, OwnerKey},
 };
 
 const KEY: [u8; 32] = [5; 32];
 
-fn owner(seed: u8) -> OwnerKey {
+pub(in crate::controllers::validator) fn owner(seed: u8) -> OwnerKey {
     let data = k8s_openapi::ByteString(hex::encode([seed; 32]).into_bytes());
     let secret: Secret = serde_json::from_value(json!({"data": {"owner.key": data}})).unwrap();
     OwnerKey::read(&secret, "owner.key").unwrap()
 }
 
-fn validator(spec: &serde_json::Value) -> Validator {
+pub(in crate::controllers::validator) fn validator(spec: &serde_json::Value) -> Validator {
     let mut whole = json!({
         "networkRef": {"name": "demo"}, "nodeRef": {"name": "reader-0"}, "owner": {"secretName": "owner"}, "stake": "600",
     });
@@ -35,12 +35,12 @@ fn validator(spec: &serde_json::Value) -> Validator {
     .unwrap()
 }
 
-fn held(mut validator: Validator) -> Validator {
+pub(in crate::controllers::validator) fn held(mut validator: Validator) -> Validator {
     validator.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
     validator
 }
 
-fn observed(balance: u64) -> Observed {
+pub(in crate::controllers::validator) fn observed(balance: u64) -> Observed {
     let said = v1::NodeStatus { public_key: hex::encode(KEY), ..Default::default() };
     let set = v1::GetValidatorSetResponse { epoch: 1, ..Default::default() };
     Observed {
@@ -52,10 +52,11 @@ fn observed(balance: u64) -> Observed {
         elder: None,
         view: Some(Ok(OwnerView { height: 100, balance, nonce: 3, set, ..OwnerView::default() })),
         ledger: Ledger::new(Vec::new()),
+        around: Nodes::default(),
     }
 }
 
-fn view(observed: &mut Observed) -> &mut OwnerView {
+pub(in crate::controllers::validator) fn view(observed: &mut Observed) -> &mut OwnerView {
     observed.view.as_mut().unwrap().as_mut().unwrap()
 }
 
@@ -179,6 +180,7 @@ fn without_the_owners_key_or_the_chains_word_nothing_is_signed() {
     let (known, _) = with_pending(held.clone(), SagaStep::ReserveStake);
     let mut known = known;
     known.status.as_mut().unwrap().transaction = None;
+    known.status.as_mut().unwrap().history = vec![record(90)];
     let stalled = |validator: &Validator, observed: Observed| {
         let plan = plan(validator, &observed);
         assert_eq!(plan.step, None);
@@ -188,6 +190,13 @@ fn without_the_owners_key_or_the_chains_word_nothing_is_signed() {
     assert_eq!(stalled(&held, Observed { owner: Some(missing()), view: None, ..observed(0) }), "SecretMissing");
     assert_eq!(stalled(&known, Observed { owner: Some(missing()), ..observed(1_000) }), "SecretMissing");
     assert_eq!(stalled(&known, Observed { owner: Some(Ok(owner(8))), ..observed(1_000) }), "OwnerChanged");
+    known.status.as_mut().unwrap().history.clear();
+    let replaced = plan(&known, &Observed { owner: Some(Ok(owner(8))), ..observed(1_000) });
+    assert_eq!(
+        replaced.step,
+        Some(Step::Prepare(Operation::Reserve(600))),
+        "it has done nothing yet with the first one"
+    );
     assert_eq!(stalled(&held, Observed { view: Some(Err(LedgerError::TooFew)), ..observed(0) }), "ChainSilent");
     assert_eq!(stalled(&held, Observed { elder: Some("fourth".to_owned()), ..observed(1_000) }), "OwnerInUse");
     assert_eq!(stalled(&held, Observed { network: None, ..observed(1_000) }), "NetworkMissing");
@@ -237,15 +246,58 @@ fn the_status_tells_the_whole_story_and_a_silent_chain_takes_nothing_from_it() {
     assert_eq!(facts(kept), facts(told));
 }
 
-#[test]
-fn a_history_is_bounded() {
-    let record = |height| SagaRecord {
+fn record(height: i64) -> SagaRecord {
+    SagaRecord {
         step: SagaStep::CollectStake,
         transaction_id: String::new(),
         height: Some(height),
         time: Time(now()),
         failure: None,
-    };
+    }
+}
+
+#[test]
+fn an_answer_older_than_what_was_done_is_none() {
+    let (mut leaving, _) = with_pending(deleting(held(validator(&json!({})))), SagaStep::ReserveStake);
+    let status = leaving.status.as_mut().unwrap();
+    (status.transaction, status.history) = (None, vec![record(101)]);
+    let plan = plan(&leaving, &observed(1_000));
+    assert_eq!((plan.step, word(plan.waiting.as_ref())), (None, "ChainSilent"), "the stake is not known of yet");
+}
+
+#[test]
+fn after_a_jailing_only_the_jailed_one_goes_on_until_somebody_has_acknowledged_it() {
+    let key = "06".repeat(32);
+    let jailing = json!({"id": format!("{key}@7"), "validator": "v", "node": "n", "publicKey": key, "height": 7});
+    let mut world = observed(1_000);
+    let network = world.network.as_mut().unwrap();
+    network.status.get_or_insert_default().jailings = vec![serde_json::from_value(jailing).unwrap()];
+    let fresh = held(validator(&json!({})));
+    let waits = plan(&fresh, &world);
+    assert_eq!((waits.step, word(waits.waiting.as_ref())), (None, "JailedValidator"));
+    let (under_way, pending) = with_pending(fresh.clone(), SagaStep::ReserveStake);
+    assert_eq!(plan(&under_way, &world).step, Some(Step::Submit(pending)), "it is signed and may be known already");
+
+    let mut jailed = deleting(fresh.clone());
+    let chain = &mut view(&mut world).validator;
+    (chain.registered, chain.reserved_stake, chain.queued_at) = (true, 570, 77);
+    (chain.status, chain.consensus_key) = ("Jailed".to_owned(), KEY.to_vec());
+    let leaves = plan(&jailed, &world);
+    assert_eq!(leaves.step, Some(Step::Prepare(Operation::Deregister)));
+    let told = status(&jailed, &world, &leaves, Ok(&Outcome::Done));
+    assert_eq!(told.jailed_at, Some(77));
+    assert_eq!(find(&told.conditions, condition::JAILED).unwrap().status, "True");
+    jailed.status = Some(told);
+    view(&mut world).validator = v1::GetValidatorResponse { reserved_stake: 570, ..Default::default() };
+    assert_eq!(plan(&jailed, &world).step, Some(Step::Prepare(Operation::Release(570))), "the registry forgot it");
+
+    world.network.as_mut().unwrap().spec.acknowledged_jailings.push(format!("{key}@7"));
+    view(&mut world).validator.reserved_stake = 0;
+    assert_eq!(plan(&fresh, &world).step, Some(Step::Prepare(Operation::Reserve(600))));
+}
+
+#[test]
+fn a_history_is_bounded() {
     let history = (0..20).fold(Vec::new(), |history, height| remember(history, Some(record(height))));
     assert_eq!((history.len(), history[0].height), (HISTORY_MAX, Some(20 - 16)));
 }

@@ -7,6 +7,7 @@ use super::{
     act::Outcome,
     observe::Observed,
     plan::{Plan, remember},
+    replacement, saga,
 };
 use crate::{
     api::{UnbondingStake, Validator, ValidatorStatus, condition},
@@ -117,6 +118,16 @@ pub fn status(
         Word::Status(said) => Some(said.as_ref()),
         Word::Unasked | Word::Unknown(_) => None,
     };
+    match replacement::obstacle(validator, observed) {
+        None => {
+            let message = "a key that is lost is replaced by rotation";
+            conditions.set(condition::KEY_REPLACEABLE, Truth::True, &Reason::new("OwnerCanRotate", message));
+        }
+        Some(reason) => {
+            let truth = if reason.word == "ChainSilent" { Truth::Unknown } else { Truth::False };
+            conditions.set(condition::KEY_REPLACEABLE, truth, &reason);
+        }
+    }
     set_of_chain(&mut conditions, validator, view, address.map(|address| address.0), said);
 
     let transaction = match (outcome, &plan.settled) {
@@ -131,6 +142,8 @@ pub fn status(
         conditions: conditions.finish(),
         step: transaction.as_ref().map(|transaction| transaction.step),
         address: address.map(|address| address.to_string()),
+        node: plan.places.node.clone(),
+        replacement: plan.places.replacement.clone(),
         public_key: view
             .map(|view| hex::encode(&view.validator.consensus_key))
             .filter(|key| !key.is_empty())
@@ -143,6 +156,11 @@ pub fn status(
             parts.map(|part| UnbondingStake { epoch: signed(part.epoch), amount: part.amount.to_string() }).collect()
         }),
         balance: of_view(&|view| view.balance.to_string()).or(old.balance),
+        // Kept while it leaves: the registry knows no more of it then.
+        jailed_at: view
+            .filter(|view| view.validator.status == saga::JAILED)
+            .map(|view| signed(view.validator.queued_at))
+            .or(old.jailed_at),
         turns_missed: view.map(|view| signed(view.validator.turns_missed)).or(old.turns_missed),
         transaction,
         refusal: plan.refusal.clone(),
@@ -190,10 +208,10 @@ fn set_of_chain(
         None => format!("not in the set of epoch {}", view.set.epoch),
     };
     set(condition::ACTIVE, member.is_some(), "InSet", "NotInSet", active);
-    let is_jailed = chain.status == "Jailed";
+    let is_jailed = chain.status == saga::JAILED;
     let jailed = if is_jailed { "it signed two conflicting votes" } else { "nothing is held against it" };
     set(condition::JAILED, is_jailed, "Equivocated", "NotJailed", jailed.to_owned());
-    let node = &validator.spec.node_ref.name;
+    let node = replacement::meant(validator);
     let (truth, reason) = match said {
         None => (Truth::Unknown, Reason::new("NodeSilent", format!("BizraNode {node} does not say its key"))),
         Some(said) if said.signing_state() == SigningState::Refused => {

@@ -108,7 +108,8 @@ const UNBONDING_MAX: usize = 32;
 
 const INACTIVE: &str = "Inactive";
 const ACTIVE: &str = "Active";
-const JAILED: &str = "Jailed";
+/// What the chain calls a validator that signed two conflicting votes.
+pub const JAILED: &str = "Jailed";
 
 /// What comes next for this owner. `fee` is paid with each transaction.
 pub fn next(view: &OwnerView, owner: &[u8; 32], wish: &Wish<'_>, fee: u64) -> Next {
@@ -149,7 +150,7 @@ fn mature(view: &OwnerView) -> u64 {
 fn towards_membership(view: &OwnerView, owner: &[u8; 32], node: &str, key: Option<[u8; 32]>, stake: u64) -> Next {
     let validator = &view.validator;
     if validator.status == JAILED {
-        let message = "the validator signed two conflicting votes and is jailed: its key never votes again. Find out how that came about, then delete this Validator";
+        let message = "the validator signed two conflicting votes and is jailed: its key never votes again. Find out how that came about, acknowledge it in the Network's spec.acknowledgedJailings, and delete this Validator";
         return Next::Stop(Reason::new("Jailed", message));
     }
     if validator.registered && validator.node_name != node {
@@ -177,16 +178,31 @@ fn towards_membership(view: &OwnerView, owner: &[u8; 32], node: &str, key: Optio
     if mature(view) > 0 {
         return Next::Step(Operation::Collect);
     }
-    match view.member(owner) {
-        Some(member) if member.consensus_key == key => Next::Done,
-        _ => {
-            let epoch = view.set.epoch.saturating_add(1);
-            let message = format!(
-                "it joins the set at the next epoch, {epoch}, unless changes of a third of the power come before it, or it would hold a third itself; then it waits its turn"
-            );
-            Next::Wait(Reason::new("Queued", message))
-        }
+    let member = view.member(owner);
+    let power = validator.power;
+    match member {
+        // An earlier version of the nodes does not say what power the stake gives.
+        Some(member) if member.consensus_key == key && (power == 0 || member.power == power) => Next::Done,
+        _ => Next::Wait(queued(view, member.map_or(0, |member| member.power), power)),
     }
+}
+
+/// Why the set is not as the registry says (PROTOCOL E3, E4).
+fn queued(view: &OwnerView, held: u64, power: u64) -> Reason {
+    let total: u128 = view.set.members.iter().map(|member| u128::from(member.power)).sum();
+    let (held, power) = (u128::from(held), u128::from(power));
+    let after = total.saturating_sub(held).saturating_add(power);
+    if 3 * power >= after && power * total > held * after {
+        let message = format!(
+            "the stake gives it power {power} of {after}, and nobody comes to hold a third: until others have more it keeps the power {held} that it has in the set; or ask for less stake"
+        );
+        return Reason::new("ShareTooLarge", message);
+    }
+    let epoch = view.set.epoch.saturating_add(1);
+    let message = format!(
+        "the set has it with power {held}, and the next epoch's, {epoch}, as the stake says, unless changes of a third of the power come before it; then it waits its turn"
+    );
+    Reason::new("Queued", message)
 }
 
 /// Takes a registered validator out of set and registry.

@@ -3,100 +3,34 @@ use bizra_proto::v1;
 use proptest::prelude::*;
 
 use super::*;
+use crate::controllers::validator::small_ledger::{KEY, SmallLedger, UNBONDING, operation};
 
 const OWNER: [u8; 32] = [9; 32];
-const KEY: [u8; 32] = [5; 32];
-const UNBONDING: u64 = 2;
 
-/// The ledger as far as one owner sees it; the rules are those of the node's registry.
-#[derive(Clone, Debug)]
-struct World {
-    view: OwnerView,
+/// The ledger, of which the saga asks for nothing that it would refuse.
+struct World(SmallLedger);
+
+impl std::ops::Deref for World {
+    type Target = SmallLedger;
+
+    fn deref(&self) -> &SmallLedger {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for World {
+    fn deref_mut(&mut self) -> &mut SmallLedger {
+        &mut self.0
+    }
 }
 
 impl World {
     fn new(balance: u64) -> Self {
-        let set = v1::GetValidatorSetResponse { epoch: 1, ..Default::default() };
-        Self { view: OwnerView { balance, set, ..OwnerView::default() } }
+        Self(SmallLedger::new(OWNER, balance))
     }
 
-    fn money(&self) -> u64 {
-        let validator = &self.view.validator;
-        self.view.balance + validator.reserved_stake + validator.unbonding.iter().map(|part| part.amount).sum::<u64>()
-    }
-
-    fn collect(&mut self) {
-        let epoch = self.view.set.epoch;
-        let validator = &mut self.view.validator;
-        let parts = std::mem::take(&mut validator.unbonding);
-        let (mature, rest): (Vec<v1::Unbonding>, _) = parts.into_iter().partition(|part| part.epoch <= epoch);
-        validator.unbonding = rest;
-        self.view.balance += mature.iter().map(|part| part.amount).sum::<u64>();
-    }
-
-    /// Executes as the registry does; panics on what the registry would refuse: the saga asks for nothing like that.
-    fn execute(&mut self, operation: &Operation, key: [u8; 32]) {
-        self.view.nonce += 1;
-        let may_vote = self.view.may_vote(&OWNER);
-        match operation {
-            Operation::Reserve(amount) => {
-                self.collect();
-                self.view.balance = self.view.balance.checked_sub(*amount).expect("InsufficientBalance");
-                self.view.validator.reserved_stake += amount;
-            }
-            Operation::Register(name) => {
-                assert!(!self.view.validator.registered, "AlreadyRegistered");
-                assert!(self.view.validator.reserved_stake > 0, "InsufficientStake");
-                self.view.validator.registered = true;
-                self.view.validator.node_name.clone_from(name);
-                self.view.validator.status = INACTIVE.to_owned();
-            }
-            Operation::Activate => {
-                assert_eq!(self.view.validator.status, INACTIVE);
-                self.view.validator.status = ACTIVE.to_owned();
-                self.view.validator.consensus_key = key.to_vec();
-            }
-            Operation::Rotate => {
-                assert_eq!(self.view.validator.status, ACTIVE);
-                self.view.validator.consensus_key = key.to_vec();
-            }
-            Operation::Deactivate => {
-                assert_eq!(self.view.validator.status, ACTIVE);
-                self.view.validator.status = INACTIVE.to_owned();
-            }
-            Operation::Deregister => {
-                assert!(self.view.validator.registered && self.view.validator.status != ACTIVE && !may_vote);
-                self.view.validator.registered = false;
-                self.view.validator.status.clear();
-                self.view.validator.consensus_key.clear();
-            }
-            Operation::Release(amount) => {
-                self.collect();
-                let left = self.view.validator.reserved_stake.checked_sub(*amount).expect("InsufficientStake");
-                assert!(!self.view.validator.registered || left > 0, "StakeInUse");
-                self.view.validator.reserved_stake = left;
-                let epoch = self.view.set.epoch + 1 + UNBONDING;
-                self.view.validator.unbonding.push(v1::Unbonding { epoch, amount: *amount });
-            }
-            Operation::Collect => self.collect(),
-        }
-    }
-
-    /// The next epoch's set is computed.
-    fn cut_off(&mut self) {
-        let validator = &self.view.validator;
-        let members = (validator.status == ACTIVE).then(|| v1::ValidatorSetMember {
-            owner: OWNER.to_vec(),
-            consensus_key: validator.consensus_key.clone(),
-            power: validator.reserved_stake,
-            ..Default::default()
-        });
-        let next = v1::GetValidatorSetResponse {
-            epoch: self.view.set.epoch + 1,
-            members: members.into_iter().collect(),
-            ..Default::default()
-        };
-        self.view.before = std::mem::replace(&mut self.view.set, next);
+    fn execute(&mut self, wanted: &Operation, key: [u8; 32]) {
+        self.0.execute(&operation(wanted, key)).unwrap();
     }
 
     /// Goes on until there is nothing to do, and says which steps that took.
@@ -199,6 +133,30 @@ fn a_release_waits_while_the_chain_keeps_no_more_parts() {
     assert!(matches!(next(&world.view, &OWNER, &member(500), 0), Next::Wait(reason) if reason.word == "Unbonding"));
     world.cut_off();
     assert_eq!(next(&world.view, &OWNER, &member(500), 0), Next::Step(Operation::Release(100)));
+}
+
+#[test]
+fn it_is_done_when_the_set_has_the_power_that_the_stake_gives_and_who_would_hold_a_third_is_told() {
+    let mut world = World::new(10_000);
+    let other = v1::ValidatorSetMember { owner: vec![1; 32], power: 2_000, ..Default::default() };
+    world.view.set.members = vec![other];
+    world.run(&member(600));
+    assert_eq!(world.view.member(&OWNER).map(|member| member.power), Some(600));
+    let waits = |world: &World, stake| match next(&world.view, &OWNER, &member(stake), 0) {
+        Next::Wait(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    world.execute(&Operation::Reserve(300), KEY);
+    assert_eq!(waits(&world, 900).word, "Queued");
+    world.cut_off();
+    assert_eq!(next(&world.view, &OWNER, &member(900), 0), Next::Done);
+    world.execute(&Operation::Reserve(100), KEY);
+    let told = waits(&world, 1_000);
+    assert_eq!(told.word, "ShareTooLarge");
+    assert!(told.message.contains("1000 of 3000") && told.message.contains("power 900"), "{}", told.message);
+    // Nodes of an earlier version do not say what power the stake gives.
+    world.view.validator.power = 0;
+    assert_eq!(next(&world.view, &OWNER, &member(1_000), 0), Next::Done);
 }
 
 #[test]

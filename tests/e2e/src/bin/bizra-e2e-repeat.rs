@@ -10,6 +10,7 @@ use std::{
 
 use bizra_e2e::{
     hosts::Hosts,
+    owned::{Owned, with_owner},
     process,
     scene::SceneError,
     stage::{Stage, VALIDATORS},
@@ -19,12 +20,20 @@ use bizra_e2e::{
 use clap::{Parser, ValueEnum};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{ResourceExt as _, api::DeleteParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How long a host stays cut off or without power.
 const OUTAGE: Duration = Duration::from_secs(10);
 /// Longest time a validator may be away, seconds.
 const PATIENCE_SECONDS: u64 = 120;
+/// Longest time a validator may be away that gets a new key, seconds. A host is first waited for.
+const REPLACEMENT_SECONDS: u64 = 300;
+/// Every validator whose claim was deleted or whose volume was wiped must vote again in this time.
+const NEW_KEY_MAX: Duration = Duration::from_mins(1);
+/// Every validator whose host is lost must vote again in this time after that was decided.
+const REPLACED_MAX: Duration = Duration::from_mins(1);
+/// A validator with an owner that is made for the purpose.
+const FIFTH: &str = "fifth";
 /// Pause between two looks at a pod.
 const LOOK: Duration = Duration::from_millis(40);
 /// Half of the killed pods must be back in this time.
@@ -42,6 +51,9 @@ struct Arguments {
     /// Faults to repeat; all, if none is given.
     #[arg(long = "fault", value_enum)]
     faults: Vec<Fault>,
+    /// The `Validator` whose node loses its keys. `fifth` is made first; others must be there, as those of the genesis are.
+    #[arg(long, default_value = FIFTH)]
+    owned: String,
     /// File to write the figures to, as JSON.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -61,6 +73,20 @@ enum Fault {
     LinkCut,
     /// The host loses its power for a while; the time runs from the moment it has power again.
     PowerLost,
+    /// The volume claim is deleted. As the two below, of the validator of `--owned`: it votes again with a new key.
+    ClaimDeleted,
+    /// Everything is removed from the volume, and the process killed.
+    VolumeWiped,
+    /// The host's link is cut until another node votes in the place of the one on it, and healed then: the old pod is alive. The
+    /// time runs from the cut; until the step `Decided`, Kubernetes and the operator wait whether the host comes back.
+    HostReplaced,
+}
+
+impl Fault {
+    /// The keys are lost, and the chain takes others.
+    fn costs_keys(self) -> bool {
+        matches!(self, Self::ClaimDeleted | Self::VolumeWiped | Self::HostReplaced)
+    }
 }
 
 /// One repetition.
@@ -74,6 +100,7 @@ struct Measure {
 /// Steps of a pod on its way back, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
+    Decided,
     Created,
     Scheduled,
     VolumeMounted,
@@ -114,6 +141,21 @@ fn missed(measures: &BTreeMap<Fault, Vec<Measure>>) -> Option<String> {
         let target = POD_KILLED_MEDIAN_MAX;
         return Some(format!("half of the killed pods were away for {median:?}, the target is {target:?}"));
     }
+    for fault in [Fault::ClaimDeleted, Fault::VolumeWiped] {
+        let longest = quantile(of(fault), 1, 1);
+        if longest > NEW_KEY_MAX {
+            return Some(format!("{fault:?}: away for {longest:?}, the target is {NEW_KEY_MAX:?}"));
+        }
+    }
+    let replaced = measures.get(&Fault::HostReplaced).into_iter().flatten();
+    let since_decided =
+        |measure: &Measure| measure.away.saturating_sub(measure.steps.get(&Step::Decided).copied().unwrap_or_default());
+    let longest_replaced = replaced.map(since_decided).max().unwrap_or_default();
+    if longest_replaced > REPLACED_MAX {
+        return Some(format!(
+            "a validator of a lost host was away for {longest_replaced:?} after that was decided, the target is {REPLACED_MAX:?}"
+        ));
+    }
     let target = DATABASE_DAMAGED_MAX;
     (longest > target).then(|| format!("a damaged database was away for {longest:?}, the target is {target:?}"))
 }
@@ -121,18 +163,69 @@ fn missed(measures: &BTreeMap<Fault, Vec<Measure>>) -> Option<String> {
 async fn repeat(arguments: &Arguments, measures: &mut BTreeMap<Fault, Vec<Measure>>) -> Result<(), SceneError> {
     let faults = if arguments.faults.is_empty() { Fault::value_variants().to_vec() } else { arguments.faults.clone() };
     let hosts = Hosts::embedded()?;
-    let mut stage = Stage::start("repeat", |_| {}).await?;
+    let costs_keys = faults.iter().any(|fault| fault.costs_keys());
+    let adjust: fn(&mut Value) = if costs_keys { with_owner } else { |_| {} };
+    let mut stage = Stage::start("repeat", adjust).await?;
+    let owned = match arguments.owned.as_str() {
+        FIFTH if costs_keys => Owned::join(&mut stage, FIFTH).await?,
+        name => Owned::named(name),
+    };
     for round in 0..arguments.repeats {
         let validator = VALIDATORS[round as usize % VALIDATORS.len()];
         for &fault in &faults {
             stage.begin();
-            let (away, steps) = once(&stage, &hosts, fault, validator).await?;
-            stage.scene.wait_node_ready(validator, PATIENCE_SECONDS).await?;
+            let (away, steps) = if fault.costs_keys() {
+                replaced(&mut stage, &hosts, fault, &owned).await?
+            } else {
+                let took = once(&stage, &hosts, fault, validator).await?;
+                stage.scene.wait_node_ready(validator, PATIENCE_SECONDS).await?;
+                took
+            };
             let act = stage.end(&format!("{round:>3} {fault:?} {validator}")).await?;
             measures.entry(fault).or_default().push(Measure { away, steps, still: act.still });
         }
     }
     stage.finish().await
+}
+
+/// The validator loses its node's keys, and votes again with others.
+async fn replaced(
+    stage: &mut Stage,
+    hosts: &Hosts,
+    fault: Fault,
+    owned: &Owned,
+) -> Result<(Duration, BTreeMap<Step, Duration>), SceneError> {
+    let former = owned.node(&stage.scene).await?;
+    let pod = stage.scene.pod(&former).await?;
+    let mut before = stage.before(&former);
+    let mut steps = BTreeMap::new();
+    let mut cut = None;
+    let begun = Instant::now();
+    match fault {
+        Fault::ClaimDeleted => owned.delete_claim(&stage.scene).await?,
+        Fault::VolumeWiped => owned.wipe_volume(&stage.scene).await?,
+        _ => {
+            cut = Some(hosts.cut_link(&stage.scene.host_of(&former).await?).await?);
+            let successor = owned.wait_replacement(&stage.scene, &former, REPLACEMENT_SECONDS).await?;
+            steps.insert(Step::Decided, begun.elapsed());
+            stage.witness.watch(&stage.scene, &successor);
+            before = stage.before(&successor);
+        }
+    }
+    tokio::select! {
+        voted = stage.witness.votes_again(&before, Process::New, REPLACEMENT_SECONDS) => voted?,
+        () = follow(stage, &pod, &before, begun, &mut steps) => {}
+    }
+    let away = begun.elapsed();
+    steps.insert(Step::Votes, away);
+    if let Some(cut) = cut {
+        owned.wait_validates(&stage.scene, REPLACEMENT_SECONDS).await?;
+        cut.heal().await?;
+        owned.wait_gone(&stage.scene, &former, PATIENCE_SECONDS).await?;
+    }
+    owned.wait_validates(&stage.scene, REPLACEMENT_SECONDS).await?;
+    stage.scene.wait_node_ready(before.validator(), PATIENCE_SECONDS).await?;
+    Ok((away, steps))
 }
 
 /// One fault of one validator, and how long it was away.
@@ -174,6 +267,8 @@ async fn once(
             begun = Instant::now();
             off.heal().await?;
         }
+        // See `replaced`.
+        Fault::ClaimDeleted | Fault::VolumeWiped | Fault::HostReplaced => {}
     }
     let mut steps = BTreeMap::new();
     tokio::select! {
@@ -267,7 +362,7 @@ fn medians(measures: &[Measure]) -> BTreeMap<Step, Duration> {
 }
 
 fn write(out: &PathBuf, measures: &BTreeMap<Fault, Vec<Measure>>) -> std::io::Result<()> {
-    let figures: BTreeMap<String, serde_json::Value> = measures
+    let figures: BTreeMap<String, Value> = measures
         .iter()
         .map(|(fault, measures)| {
             let seconds: Vec<f64> = away(measures).iter().map(Duration::as_secs_f64).collect();

@@ -13,8 +13,8 @@ use bizra_simplex::{Block, Reputation, Turns, ValidatorSet};
 use super::entry::{Domain, Entries, EntryKey};
 use super::record::Member;
 use super::registry::Registry;
-use crate::storage::{Fields, StorageError};
-use crate::transaction::Address;
+use crate::stored::{Fields, StorageError};
+use bizra_transaction::Address;
 
 /// What a validator's turns have led to, as of the cut-off that named its set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Conduct {
 }
 
 /// Turns since the last cut-off, in memory.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct TurnBook {
     turns: BTreeMap<Address, Turns>,
     /// Epoch and view of the block executed last.
@@ -51,7 +51,7 @@ fn decode(bytes: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// Reads the turns of an owner since the last cut-off, as stored.
-pub(crate) fn decode_turns(bytes: &[u8]) -> Result<Turns, StorageError> {
+pub fn decode_turns(bytes: &[u8]) -> Result<Turns, StorageError> {
     let (led, missed) = decode(bytes).ok_or_else(|| corrupt("a count of turns"))?;
     Ok(Turns { led, missed })
 }
@@ -84,7 +84,7 @@ impl TurnBook {
 
 impl Registry {
     /// Counts the turns since the block executed last.
-    pub(crate) fn note_turns(&mut self, block: &Block, entries: &mut impl Entries) -> Result<(), StorageError> {
+    pub fn note_turns(&mut self, block: &Block, entries: &mut impl Entries) -> Result<(), StorageError> {
         let (epoch, view) = (block.epoch.0, block.view);
         // Where nobody validates nobody leads: ledgers for tests.
         let Some(set) = self.set(epoch).filter(|set| !set.members.is_empty()).cloned() else { return Ok(()) };

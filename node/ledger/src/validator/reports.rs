@@ -5,9 +5,9 @@ use bizra_simplex::Contradiction;
 
 use super::entry::{Domain, Entries, EntryKey};
 use super::registry::{Money, OperationError, Registry, Turn};
-use crate::blockchain::Failure;
-use crate::storage::StorageError;
-use crate::transaction::{Address, Equivocation};
+use crate::failure::Failure;
+use crate::stored::StorageError;
+use bizra_transaction::{Address, Equivocation};
 
 /// What a block's report has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Report {
 impl Registry {
     /// Executes a report of a block of this epoch. A key that is not punished, because a third of the power would be
     /// jailed (E4), may be reported again in a later epoch. `None` if the set of the contradiction is not retained.
-    pub(crate) fn take_report<E: Entries>(
+    pub fn take_report<E: Entries>(
         &mut self,
         epoch: u64,
         told: &Contradiction,
@@ -52,7 +52,7 @@ impl Registry {
 }
 
 /// True if a block of this epoch must not report the key: it is punished, or was reported in this epoch.
-pub(crate) fn is_reported(entries: &impl Entries, key: [u8; 32], epoch: u64) -> Result<bool, StorageError> {
+pub fn is_reported(entries: &impl Entries, key: [u8; 32], epoch: u64) -> Result<bool, StorageError> {
     if entries.get(&EntryKey::new(Domain::Punished, key))?.is_some() {
         return Ok(true);
     }

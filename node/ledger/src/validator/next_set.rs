@@ -10,9 +10,10 @@
 use std::collections::BTreeSet;
 
 use bizra_proto::ceremony::VALIDATORS_MAX;
+use bizra_simplex::planted::{Bug, planted};
 
 use super::record::{Member, ValidatorSetRecord};
-use crate::transaction::Address;
+use bizra_transaction::Address;
 
 /// No change may leave fewer validators than this (E4).
 const MEMBERS_MIN: usize = 4;
@@ -63,7 +64,7 @@ pub(super) fn next_members(
 ) -> NextMembers {
     let old_total = total(&current.members);
     let mut members = current.members.clone();
-    members.retain(|member| !jailed.contains(&member.owner));
+    members.retain(|member| !jailed.contains(&member.owner) || planted(Bug::JailedStays));
     if members.is_empty() {
         // Jailing stops before a third of the power (E4), so this is a set of jailed members only: impossible, and
         // a network without validators would be the worse answer.
@@ -87,10 +88,12 @@ pub(super) fn next_members(
             (None, None) => {}
         }
         let new_total = total(&changed);
-        let within_a_third = 3 * (spent + cost) < old_total && 3 * (spent + cost) < new_total;
+        let within_a_third =
+            (3 * (spent + cost) < old_total && 3 * (spent + cost) < new_total) || planted(Bug::ChangeUnbounded);
         let enough = changed.len() >= members.len() || changed.len() >= MEMBERS_MIN;
         let fits = changed.len() <= VALIDATORS_MAX && i64::try_from(new_total).is_ok();
-        if within_a_third && enough && fits && holders_are_no_stronger(&members, &changed) {
+        let shared = holders_are_no_stronger(&members, &changed) || planted(Bug::ThirdHeld);
+        if within_a_third && enough && fits && shared {
             spent += cost;
             members = changed;
         } else {

@@ -1,12 +1,12 @@
 //! Names of entries of the ledger's state. Accounts have a family of their own; everything else is kept under these.
 
-use crate::storage::StorageError;
-use crate::transaction::Address;
+use crate::stored::StorageError;
+use bizra_transaction::Address;
 
 /// What an entry of the state is about. The letter is its place in keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Domain {
+pub enum Domain {
     /// An account, by address.
     Account = b'a',
     /// The set of an epoch, by number.
@@ -37,44 +37,50 @@ pub(crate) enum Domain {
 
 /// Key of a state entry: its domain and 32 bytes. One width, so that key and value cannot run into each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct EntryKey(pub(crate) [u8; Self::BYTES]);
+pub struct EntryKey(pub [u8; Self::BYTES]);
 
 impl EntryKey {
-    pub(crate) const BYTES: usize = 33;
+    /// Width.
+    pub const BYTES: usize = 33;
 
-    pub(crate) fn new(domain: Domain, id: [u8; 32]) -> Self {
+    /// Key of what has these 32 bytes for its name.
+    pub fn new(domain: Domain, id: [u8; 32]) -> Self {
         let mut key = [domain as u8; Self::BYTES];
         key[1..].copy_from_slice(&id);
         Self(key)
     }
 
-    pub(crate) fn of(domain: Domain, address: Address) -> Self {
+    /// Key of what belongs to an account.
+    pub fn of(domain: Domain, address: Address) -> Self {
         Self::new(domain, address.0)
     }
 
-    pub(crate) fn single(domain: Domain) -> Self {
+    /// Key of what there is one of.
+    pub fn single(domain: Domain) -> Self {
         Self::new(domain, [0; 32])
     }
 
-    pub(crate) fn numbered(domain: Domain, number: u64) -> Self {
+    /// Key of what is counted.
+    pub fn numbered(domain: Domain, number: u64) -> Self {
         let mut id = [0; 32];
         id[24..].copy_from_slice(&number.to_be_bytes());
         Self::new(domain, id)
     }
 
-    pub(crate) fn id(&self) -> [u8; 32] {
+    /// The 32 bytes.
+    pub fn id(&self) -> [u8; 32] {
         let [_, id @ ..] = self.0;
         id
     }
 
     /// The account this entry is, if it is one.
-    pub(crate) fn account(&self) -> Option<Address> {
+    pub fn account(&self) -> Option<Address> {
         (self.0[0] == Domain::Account as u8).then(|| Address(self.id()))
     }
 }
 
 /// The state entries as of the transaction being executed.
-pub(crate) trait Entries {
+pub trait Entries {
     /// Reads an entry.
     fn get(&self, key: &EntryKey) -> Result<Option<Vec<u8>>, StorageError>;
     /// Sets or removes an entry.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bizra_proto::parameters::Parameters;
+use bizra_simplex::planted::{Bug, planted};
 use bizra_simplex::types::{Digest, Epoch};
 
 use super::entry::{Domain, Entries, EntryKey};
@@ -14,9 +15,9 @@ use super::next_set::{self, Wanted};
 use super::record::{Member, Stake, Unbonding, Validator, ValidatorSetRecord, ValidatorStatus};
 use super::reputation::TurnBook;
 use super::versions;
-use crate::blockchain::Failure;
-use crate::storage::StorageError;
-use crate::transaction::{Address, Equivocation, KeyProof, Operation};
+use crate::failure::Failure;
+use crate::stored::StorageError;
+use bizra_transaction::{Address, Equivocation, KeyProof, Operation, Verify};
 
 /// Most registered validators: bounds the work of a cut-off.
 const REGISTERED_MAX: usize = 1_024;
@@ -25,14 +26,14 @@ const REGISTERED_MAX: usize = 1_024;
 const UNBONDING_MAX: usize = 32;
 
 /// How far back a key proof may refer (PROTOCOL E3), in blocks.
-pub(crate) const RECENT_BLOCKS: u64 = 100;
+pub const RECENT_BLOCKS: u64 = 100;
 
 /// Signature checks one block executes at most, 50 µs each. An attacker who orders more makes the others fail.
 const SIGNATURE_CHECKS_MAX: u32 = 64;
 
 /// Why an operation has no effect.
 #[derive(Debug)]
-pub(crate) enum OperationError {
+pub enum OperationError {
     /// By the rules.
     Failed(Failure),
     /// The database failed.
@@ -53,29 +54,32 @@ impl From<Failure> for OperationError {
 
 /// Money outside of balances and fees, base units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Money {
+pub struct Money {
     /// Reserved and unbonding stakes.
-    pub(crate) staked: u64,
+    pub staked: u64,
     /// Taken from equivocating validators; belongs to nobody.
-    pub(crate) slashed: u64,
+    pub slashed: u64,
 }
 
 /// What an operation may see and change beside the registry.
-pub(crate) struct Turn<'a, E> {
+pub struct Turn<'a, E> {
     /// State entries.
-    pub(crate) entries: &'a mut E,
+    pub entries: &'a mut E,
     /// Height of the block being executed.
-    pub(crate) height: u64,
+    pub height: u64,
     /// Digest of a block below, if it is at most [`RECENT_BLOCKS`] below.
-    pub(crate) recent_block: &'a dyn Fn(u64) -> Option<Digest>,
+    pub recent_block: &'a dyn Fn(u64) -> Option<Digest>,
     /// What votes of an epoch are signed with: the genesis hash, unless owners have restarted the chain.
-    pub(crate) domain: &'a dyn Fn(Epoch) -> Digest,
+    pub domain: &'a dyn Fn(Epoch) -> Digest,
+    /// How signatures are checked.
+    pub verify: Verify<'a>,
     /// Signature checks made in this block.
-    pub(crate) signature_checks: &'a mut u32,
+    pub signature_checks: &'a mut u32,
 }
 
 /// See the module.
-pub(crate) struct Registry {
+#[derive(Clone, Debug)]
+pub struct Registry {
     validators: BTreeMap<Address, Validator>,
     sets: BTreeMap<u64, Arc<ValidatorSetRecord>>,
     approvals: BTreeMap<Address, Parameters>,
@@ -97,7 +101,7 @@ fn decode_parameters(bytes: &[u8]) -> Result<Parameters, StorageError> {
 
 impl Registry {
     /// The registry of a genesis, of members with their stakes: its entries go to `entries`.
-    pub(crate) fn genesis(
+    pub fn genesis(
         staked: Vec<(Member, u64)>,
         parameters: Parameters,
         entries: &mut impl Entries,
@@ -130,7 +134,7 @@ impl Registry {
     }
 
     /// The registry behind stored entries.
-    pub(crate) fn load(
+    pub fn load(
         entries: impl Iterator<Item = Result<(EntryKey, Vec<u8>), StorageError>>,
     ) -> Result<Self, StorageError> {
         let (mut validators, mut sets, mut approvals) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -166,17 +170,17 @@ impl Registry {
     }
 
     /// The parameters in force.
-    pub(crate) fn parameters(&self) -> &Parameters {
+    pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
     /// The set computed last: that of the running epoch, or of the next one if its boundary has not come yet.
-    pub(super) fn latest(&self) -> Result<&Arc<ValidatorSetRecord>, StorageError> {
+    pub fn latest(&self) -> Result<&Arc<ValidatorSetRecord>, StorageError> {
         self.sets.last_key_value().map(|(_, set)| set).ok_or_else(|| missing("every set"))
     }
 
     /// The retained set of an epoch.
-    pub(crate) fn set(&self, epoch: u64) -> Option<&Arc<ValidatorSetRecord>> {
+    pub fn set(&self, epoch: u64) -> Option<&Arc<ValidatorSetRecord>> {
         self.sets.get(&epoch)
     }
 
@@ -195,13 +199,13 @@ impl Registry {
     }
 
     /// The retained set that the state at this height named.
-    pub(crate) fn set_at_cutoff(&self, height: u64) -> Option<&Arc<ValidatorSetRecord>> {
+    pub fn set_at_cutoff(&self, height: u64) -> Option<&Arc<ValidatorSetRecord>> {
         self.sets.values().rev().find(|set| set.cutoff == height)
     }
 
     /// Executes an operation of `owner`, whose balance it may change. An error leaves everything as it was, but for
     /// entries in a failed database.
-    pub(crate) fn execute<E: Entries>(
+    pub fn execute<E: Entries>(
         &mut self,
         operation: &Operation,
         owner: Address,
@@ -321,13 +325,15 @@ impl Registry {
                 return Err(Failure::TooManyReleases.into());
             }
         }
-        let paid = balance.checked_add(mature).zip(money.staked.checked_sub(mature));
+        let paid = if planted(Bug::ReleasePaidTwice) { mature + amount } else { mature };
+        let paid = balance.checked_add(paid).zip(money.staked.checked_sub(mature));
         (*balance, money.staked) = paid.ok_or_else(exceeded)?;
         write_stake(turn.entries, owner, &stake)
     }
 
     fn power(&self, validator: &Validator, stake: &Stake) -> u64 {
-        validator.granted_power.saturating_add(stake.reserved / self.parameters.stake_per_power.max(1))
+        let power = validator.power(stake, self.parameters.stake_per_power);
+        if planted(Bug::PowerCountedTwice) { power.saturating_mul(2) } else { power }
     }
 
     fn register<E: Entries>(
@@ -401,12 +407,23 @@ impl Registry {
             return Err(Failure::StaleKeyProof.into());
         }
         count_checks(turn.signature_checks, 1)?;
-        if !proof.is_valid(owner) {
+        if !proof.is_valid_by(owner, turn.verify) {
             return Err(Failure::InvalidKeyProof.into());
+        }
+        if planted(Bug::RotationTooEarly) {
+            self.rotate_at_once(owner, key);
         }
         let status = ValidatorStatus::Active;
         let active = Validator { status, consensus_key: Some(key), queued_at: turn.height, ..validator };
         self.put(owner, active, turn.entries)
+    }
+
+    /// [`Bug::RotationTooEarly`].
+    fn rotate_at_once(&mut self, owner: Address, key: [u8; 32]) {
+        if let Some((_, set)) = self.sets.iter_mut().next_back() {
+            let members = &mut Arc::make_mut(set).members;
+            members.iter_mut().filter(|member| member.owner == owner).for_each(|member| member.consensus_key = key);
+        }
     }
 
     /// Jails the validator that signed both votes and takes a part of its stake.
@@ -425,7 +442,7 @@ impl Registry {
             return Err(Failure::AlreadyPunished.into());
         }
         count_checks(turn.signature_checks, 2)?;
-        if !evidence.is_valid((turn.domain)(evidence.first.0.epoch)) {
+        if !evidence.is_valid_by((turn.domain)(evidence.first.0.epoch), turn.verify) {
             return Err(Failure::InvalidEvidence.into());
         }
         if !self.may_jail(owner)? {
@@ -434,7 +451,8 @@ impl Registry {
         }
         let mut stake = read_stake(turn.entries, owner)?;
         let taken = slash(&mut stake, self.parameters.slash_per_mille);
-        let sums = money.staked.checked_sub(taken).zip(money.slashed.checked_add(taken));
+        let kept = if planted(Bug::SlashedLost) { 0 } else { taken };
+        let sums = money.staked.checked_sub(taken).zip(money.slashed.checked_add(kept));
         (money.staked, money.slashed) = sums.ok_or_else(exceeded)?;
         write_stake(turn.entries, owner, &stake)?;
         turn.entries.set(punished, Some(turn.height.to_be_bytes().to_vec()))?;
@@ -462,7 +480,7 @@ impl Registry {
 
     /// Ends an epoch at its cut-off height: parameters that found their majority hold from here, and the next set is
     /// computed. Returns owners whose change did not fit.
-    pub(crate) fn cut_off(&mut self, height: u64, entries: &mut impl Entries) -> Result<Vec<Address>, StorageError> {
+    pub fn cut_off(&mut self, height: u64, entries: &mut impl Entries) -> Result<Vec<Address>, StorageError> {
         let latest = Arc::clone(self.latest()?);
         self.adopt_parameters(&latest, entries)?;
         let mut wanted = Vec::new();
@@ -503,7 +521,7 @@ impl Registry {
     /// Owners restart the chain with these validators after a block of epoch `ended` (PROTOCOL E6). Sets of epochs that have
     /// not begun are gone; whoever is not named is out until its owner activates it again; who is named has the power that
     /// was named, unless the stake alone gives more by the next cut-off.
-    pub(crate) fn restart(
+    pub fn restart(
         &mut self,
         set: ValidatorSetRecord,
         ended: u64,

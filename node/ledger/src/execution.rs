@@ -12,38 +12,54 @@
 //! nonce included: a key that owns nothing cannot leave an account behind, and the owner may sign another transaction
 //! with the same nonce.
 
-use super::accounts::{BlockAccounts, Slot};
-use super::receipt::Failure;
-use crate::storage::StorageError;
-use crate::transaction::{Address, Operation};
+use crate::accounts::{BlockAccounts, Slot};
+use crate::failure::Failure;
+use crate::stored::StorageError;
 use crate::validator::{Entries, Money, OperationError, Registry, Turn};
+use bizra_transaction::{Address, Operation};
 
 /// For so many blocks a receipt keeps its transaction from being executed again, and so far ahead may an expiry be.
-pub(super) const RECEIPT_BLOCKS: u64 = 100_000;
+pub const RECEIPT_BLOCKS: u64 = 100_000;
 
 /// What execution needs of a transaction.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) sender: Slot,
-    pub(super) nonce: u64,
-    pub(super) fee: u64,
-    pub(super) expiry_height: u64,
-    pub(super) action: StepAction,
+pub struct Step {
+    /// Who pays and has signed.
+    pub sender: Slot,
+    /// Its nonce.
+    pub nonce: u64,
+    /// Base units.
+    pub fee: u64,
+    /// The highest block that may hold it.
+    pub expiry_height: u64,
+    /// What it does.
+    pub action: StepAction,
 }
 
 /// What it does.
 #[derive(Debug)]
-pub(super) enum StepAction {
-    Transfer { recipient: Slot, amount: u64 },
+pub enum StepAction {
+    /// Moves money.
+    Transfer {
+        /// Receives it.
+        recipient: Slot,
+        /// Base units.
+        amount: u64,
+    },
+    /// Changes the registry in the name of an owner.
     Operation(Address, Box<Operation>),
 }
 
 /// Everything outside of accounts that a transaction may change.
-pub(super) struct Ground<'a, E> {
-    pub(super) fees: &'a mut u64,
-    pub(super) money: &'a mut Money,
-    pub(super) registry: &'a mut Registry,
-    pub(super) turn: Turn<'a, E>,
+pub struct Ground<'a, E> {
+    /// The fee pool, base units.
+    pub fees: &'a mut u64,
+    /// Money in stakes, and what was slashed.
+    pub money: &'a mut Money,
+    /// Validators, sets, parameters.
+    pub registry: &'a mut Registry,
+    /// What else an operation may see and change.
+    pub turn: Turn<'a, E>,
 }
 
 /// A sum left 64 bits, which the genesis' bound on the supply excludes: the database contradicts itself.
@@ -52,7 +68,7 @@ fn supply_exceeded() -> StorageError {
 }
 
 /// Applies rules 2 to 5 in a block of height `height`.
-pub(super) fn apply<E: Entries>(
+pub fn apply<E: Entries>(
     step: &Step,
     height: u64,
     accounts: &mut BlockAccounts,
@@ -104,8 +120,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
-    use super::super::record::Account;
     use super::*;
+    use crate::accounts::Account;
     use crate::validator::EntryKey;
     use bizra_proto::parameters::Parameters;
     use bizra_simplex::types::Digest;
@@ -152,6 +168,7 @@ mod tests {
                 height: at,
                 recent_block: &|_| None,
                 domain: &|_| Digest::default(),
+                verify: &bizra_transaction::verify,
                 signature_checks: &mut 0,
             };
             let mut money = Money::default();

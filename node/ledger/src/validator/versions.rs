@@ -10,7 +10,7 @@ use bizra_simplex::Block;
 use super::entry::{Domain, Entries, EntryKey};
 use super::record::{Member, ValidatorSetRecord};
 use super::registry::Registry;
-use crate::storage::StorageError;
+use crate::stored::StorageError;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<u32, StorageError> {
     let fixed = bytes.try_into().map_err(|_| StorageError::Corrupt("a stored signal does not decode".to_owned()))?;
@@ -19,7 +19,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<u32, StorageError> {
 
 impl Registry {
     /// Takes the signal of an executed block's proposer. Blocks of one key that say the same change nothing.
-    pub(crate) fn note_signal(&mut self, block: &Block, entries: &mut impl Entries) -> Result<(), StorageError> {
+    pub fn note_signal(&mut self, block: &Block, entries: &mut impl Entries) -> Result<(), StorageError> {
         let Some(key) = self.key_of(block.epoch.0, block.proposer.0) else { return Ok(()) };
         if self.signals.insert(key, block.signals.0) != Some(block.signals.0) {
             entries.set(EntryKey::new(Domain::Signal, key), Some(block.signals.0.to_be_bytes().to_vec()))?;
@@ -28,7 +28,7 @@ impl Registry {
     }
 
     /// Power of the set computed last whose keys have signalled `version` or a higher one.
-    pub(crate) fn power_signalling(&self, version: u32) -> u64 {
+    pub fn power_signalling(&self, version: u32) -> u64 {
         let latest = self.latest().map(|set| self.signalling(&set.members, version)).unwrap_or_default();
         latest.try_into().unwrap_or(u64::MAX)
     }

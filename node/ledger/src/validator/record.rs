@@ -6,8 +6,8 @@ use bizra_simplex::types::{Digest, Epoch, Power};
 use bizra_simplex::{Reputation, Turns, ValidatorSet};
 
 use super::reputation::Conduct;
-use crate::storage::{Fields, StorageError};
-use crate::transaction::Address;
+use crate::stored::{Fields, StorageError};
+use bizra_transaction::Address;
 
 const VERSION: u8 = 1;
 
@@ -47,6 +47,13 @@ pub struct Validator {
     pub granted_power: u64,
     /// Height of its last activation, deactivation or rotation: its place in the queue.
     pub queued_at: u64,
+}
+
+impl Validator {
+    /// The power that grant and stake give.
+    pub fn power(&self, stake: &Stake, stake_per_power: u64) -> u64 {
+        self.granted_power.saturating_add(stake.reserved / stake_per_power.max(1))
+    }
 }
 
 /// Money of an account that answers for a validator.
@@ -111,7 +118,8 @@ fn put_name(bytes: &mut Vec<u8>, name: &str) {
 }
 
 impl Validator {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION, self.status as u8];
         bytes.extend_from_slice(&self.granted_power.to_be_bytes());
         bytes.extend_from_slice(&self.queued_at.to_be_bytes());
@@ -121,7 +129,8 @@ impl Validator {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
             fields.version(VERSION)?;
@@ -152,7 +161,8 @@ impl Stake {
         self.unbonding.iter().fold(self.reserved, |sum, part| sum.saturating_add(part.amount))
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.reserved.to_be_bytes());
         for part in &self.unbonding {
@@ -162,7 +172,8 @@ impl Stake {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let mut fields = Fields(bytes);
         let mut read = || {
             fields.version(VERSION)?;
