@@ -5,7 +5,7 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
-use kube::{Api, Client, Resource, api::ListParams};
+use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams};
 
 use super::{Context, ReconcileError, caches::Kept};
 use crate::{
@@ -91,13 +91,24 @@ pub(super) async fn of_network<K: Kept>(
     network: &str,
     what: &'static str,
 ) -> Result<Vec<K>, ReconcileError> {
+    some_of_network(context, source, (namespace, network), what, |_| true).await
+}
+
+/// Reads the objects of a network whose names are asked for. In a network of a hundred nodes most are no concern of a validator's.
+pub(super) async fn some_of_network<K: Kept>(
+    context: &Context,
+    source: Source,
+    (namespace, network): (&str, &str),
+    what: &'static str,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<Vec<K>, ReconcileError> {
     let cache = K::cache(&context.caches);
     if source == Source::Cache {
         context.metrics.cache_reads.with_label_values(&["cached"]).inc();
-        let objects = cache.of_network(namespace, network).into_iter();
+        let objects = cache.some_of_network(namespace, network, &is_meant).into_iter();
         let mut objects: Vec<K> = objects.map(Arc::unwrap_or_clone).collect();
         // What this process has written is read one by one, if the watch has not told of it in time.
-        for key in cache.behind(namespace) {
+        for key in cache.behind(namespace).into_iter().filter(|key| is_meant(&key.1)) {
             let told = objects.iter().position(|object| key_of(object) == key);
             let now = one::<K>(context, source, namespace, &key.1, what).await?;
             let now = now.filter(|object| object.network() == Some(network));
@@ -116,7 +127,7 @@ pub(super) async fn of_network<K: Kept>(
     let mut objects = list::<K>(&context.client, namespace, &selector, what).await?;
     objects.retain_mut(|object| {
         object.prune();
-        object.network() == Some(network)
+        object.network() == Some(network) && is_meant(&object.name_any())
     });
     Ok(objects)
 }

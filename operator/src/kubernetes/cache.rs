@@ -215,9 +215,15 @@ impl<K: Cached> Cache<K> {
 
     /// All objects of a network, by name. Own writes may be missing: see [`behind`](Self::behind).
     pub fn of_network(&self, namespace: &str, network: &str) -> Vec<Arc<K>> {
+        self.some_of_network(namespace, network, |_| true)
+    }
+
+    /// The same of those whose names are asked for.
+    pub fn some_of_network(&self, namespace: &str, network: &str, is_meant: impl Fn(&str) -> bool) -> Vec<Arc<K>> {
         let inner = self.inner();
         let names = inner.by_network.get(&(namespace.to_owned(), network.to_owned()));
-        let keys = names.into_iter().flatten().map(|name| (namespace.to_owned(), name.clone()));
+        let names = names.into_iter().flatten().filter(|name| is_meant(name));
+        let keys = names.map(|name| (namespace.to_owned(), name.clone()));
         let stored: Vec<Stored<K>> = keys.filter_map(|key| inner.objects.get(&key).cloned()).collect();
         drop(inner);
         stored.iter().filter_map(Stored::open).collect()

@@ -38,6 +38,11 @@ pub fn claim(node: &str) -> String {
     format!("{node}-data")
 }
 
+/// The node whose volume claim has this name.
+pub fn node_of_claim(claim: &str) -> Option<&str> {
+    claim.strip_suffix("-data")
+}
+
 /// The `ConfigMap` with a node's configuration.
 pub fn config(node: &str) -> String {
     format!("{node}-config")

@@ -1,5 +1,7 @@
 //! The validator's owner, its node, and what the chain knows of them.
 
+use std::collections::BTreeSet;
+
 use bizra_transaction::{Address, TransactionId};
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod, Secret},
@@ -11,9 +13,16 @@ use tonic::transport::Channel;
 use super::replacement::{self, Nodes};
 use crate::{
     api::{BizraNode, Network, Validator, ValidatorStatus},
-    controllers::{Context, ReconcileError, Source, conditions::Reason, network::owners, quorum, reading},
+    controllers::{
+        Context, ReconcileError, Source,
+        conditions::Reason,
+        network::owners,
+        ownership::{Ownership, ownership},
+        quorum, reading,
+    },
     ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
     probe::Word,
+    resources::names,
 };
 
 /// All a plan is made from, and what carries it out.
@@ -80,8 +89,19 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let namespace = validator.namespace().unwrap_or_default();
     let of = &validator.spec.network_ref.name;
     let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
-    let nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, of, "the BizraNodes").await?;
-    let pods: Vec<Pod> = reading::of_network(context, source, &namespace, of, "the pods").await?;
+    // Whom to ask, and what bears the names of the validator's nodes; who follows is no concern of it.
+    let asked: BTreeSet<String> = context
+        .caches
+        .nodes
+        .of_network(&namespace, of)
+        .iter()
+        .filter(|node| !quorum::is_full_node(node) || ownership(&node.metadata, validator) == Ownership::Ours)
+        .map(|node| node.name_any())
+        .collect();
+    let is_meant = |node: &str| asked.contains(node) || replacement::matters(validator, node);
+    let place = (namespace.as_str(), of.as_str());
+    let nodes: Vec<BizraNode> = reading::some_of_network(context, source, place, "the BizraNodes", is_meant).await?;
+    let pods: Vec<Pod> = reading::some_of_network(context, source, place, "the pods", is_meant).await?;
     let owner = match known_address(validator).filter(|_| is_bound(validator)) {
         Some(_) => None,
         None => Some(owner(context, validator, network.as_ref()).await?),
@@ -114,8 +134,9 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
         Some(address) => Some(ledger.owner(address, pending).await),
         None => None,
     };
+    let of_node = |claim: &str| names::node_of_claim(claim).is_some_and(|node| replacement::matters(validator, node));
     let claims: Vec<PersistentVolumeClaim> =
-        reading::of_network(context, source, &namespace, of, "the volume claims").await?;
+        reading::some_of_network(context, source, place, "the volume claims", of_node).await?;
     let around = Nodes::of(validator, nodes, pods, claims);
     Ok(Observed { now: Timestamp::now(), network, word, channel, owner, elder, view, ledger, around })
 }

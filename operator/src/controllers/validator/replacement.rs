@@ -41,6 +41,12 @@ pub struct Nodes {
     pub claims: Vec<PersistentVolumeClaim>,
 }
 
+/// True of the names of the validator's node and of replacements of it.
+pub fn matters(validator: &Validator, node: &str) -> bool {
+    let of_spec = &validator.spec.node_ref.name;
+    node == of_spec || names::is_replacement(of_spec, node)
+}
+
 impl Nodes {
     /// What matters to this validator.
     pub fn of(
@@ -49,8 +55,7 @@ impl Nodes {
         mut pods: Vec<Pod>,
         mut claims: Vec<PersistentVolumeClaim>,
     ) -> Self {
-        let of_spec = &validator.spec.node_ref.name;
-        let matters = |name: &str| name == of_spec || names::is_replacement(of_spec, name);
+        let matters = |name: &str| matters(validator, name);
         nodes.retain(|node| matters(&node.name_any()) || ownership(&node.metadata, validator) == Ownership::Ours);
         pods.retain(|pod| matters(&pod.name_any()));
         let label = |claim: &PersistentVolumeClaim| pod::label(&claim.metadata, labels::NODE).map(str::to_owned);
