@@ -61,7 +61,7 @@ async fn one_network_becomes_four_nodes_with_a_genesis_of_their_keys() {
     assert_eq!(scenario.api::<Service>().list(&ListParams::default()).await.unwrap().items.len(), 2);
     let secrets: Api<Secret> = Api::namespaced(scenario.admin.clone(), OPERATOR_NAMESPACE);
     let selector = ListParams::default().labels("bizra.io/network-namespace=ceremony");
-    assert_eq!(secrets.list(&selector).await.unwrap().items.len(), 1);
+    assert_eq!(secrets.list(&selector).await.unwrap().items.len(), 2, "the authority, and the seed of the owners");
     let told = eventually("events are told", || async {
         let events = scenario.api::<Event>().list(&ListParams::default()).await.unwrap().items;
         let reasons: Vec<String> = events.into_iter().filter_map(|event| event.reason).collect();
