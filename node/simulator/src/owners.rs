@@ -127,6 +127,10 @@ impl World {
             let (first, second) = ((first.vote, first.signature), (second.vote, second.signature));
             return Some((Operation::ReportEquivocation(Equivocation { public_key, first, second }), now.min(wanted)));
         }
+        // Before it is found out: there must be something to slash.
+        if is_bad(owner) && stake.reserved == 0 && validator.is_some() {
+            return Some((more(random), 0));
+        }
         let Some(Validator { status, granted_power, .. }) = validator else {
             let ready = stake.reserved >= STAKE_PER_POWER || is_bad(owner);
             let wanted = if ready { Operation::RegisterValidator { name: name_of(owner) } } else { more(random) };
