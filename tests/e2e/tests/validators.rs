@@ -175,7 +175,8 @@ async fn full_node(stage: &Stage, name: &str) -> Outcome {
 #[ignore = "some minutes; `make e2e` has it"]
 async fn a_fifth_validator_joins_changes_its_stake_moves_and_leaves_with_its_money() -> Outcome {
     let mut stage = Stage::start("validators", |network| {
-        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 2});
+        // Evidence counts as long as a stake unbonds, and meanwhile a key that voted is taken.
+        network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 8});
         endow(network);
     })
     .await?;
