@@ -384,7 +384,7 @@ async fn an_operator_killed_over_and_over_in_a_saga_pays_for_nothing_twice() -> 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "some minutes; `make e2e` has it"]
 async fn an_owners_secret_can_be_put_right_and_too_large_a_share_is_told() -> Outcome {
-    let mut stage = Stage::start("owners", |network| {
+    let stage = Stage::start("owners", |network| {
         network["spec"]["genesis"]["parameters"] = json!({"epochBlocks": 64, "unbondingEpochs": 1});
         endow(network);
     })
@@ -431,8 +431,6 @@ async fn an_owners_secret_can_be_put_right_and_too_large_a_share_is_told() -> Ou
     assert_eq!(balance(scene).await?, BALANCE - 1_500, "once");
     remove(scene).await?;
     assert_eq!(balance(scene).await?, BALANCE);
-    stage.begin();
-    stage.end("after all that").await?;
     stage.finish().await
 }
 
