@@ -302,6 +302,7 @@ impl Check {
             view: None,
             ledger: Ledger::new(Vec::new()),
             around: Nodes::default(),
+            is_early: false,
         };
         observed.view = observed.address(&validator).map(|address| {
             let is_owner = address.0 == chain.value.ledger.owner;

@@ -31,6 +31,12 @@ const SOON: Duration = Duration::from_secs(5);
 /// How soon one is looked at again that is: the chain changes without a word to the operator.
 const LATER: Duration = Duration::from_secs(30);
 
+/// True if there is a status that can stand for a moment longer.
+fn was_seen(validator: &Validator) -> bool {
+    let status = validator.status.as_ref();
+    validator.metadata.deletion_timestamp.is_none() && status.is_some_and(|status| status.observed_generation >= 0)
+}
+
 /// One reconciliation.
 pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = validator.uid().unwrap_or_default();
@@ -40,6 +46,11 @@ pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Resu
         return Ok(Action::await_change());
     };
     let mut observed = observe::observe(&context, Source::Cache, &validator).await?;
+    let is_served = observed.network.as_ref().is_some_and(|network| network.metadata.deletion_timestamp.is_none());
+    if observed.is_early && matches!(observed.view, Some(Err(_))) && is_served && was_seen(&validator) {
+        // That the chain is silent would be no news but of this operator's start.
+        return Ok(Action::requeue(super::context::jittered(UNDER_WAY, &uid)));
+    }
     let mut plan = plan::plan(&validator, &observed);
     if matches!(plan.step, Some(plan::Step::Write(..))) {
         // A node with a volume is about to be made, or one to go.

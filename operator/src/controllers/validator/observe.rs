@@ -41,6 +41,8 @@ pub struct Observed {
     pub elder: Option<String>,
     /// What the chain knows of the account; none while the account is not known.
     pub view: Option<Result<OwnerView, LedgerError>>,
+    /// This operator has just begun to look on, and has not asked every node yet.
+    pub is_early: bool,
     /// Whom to ask and to tell.
     pub ledger: Ledger,
     /// Its nodes, and what bears their names.
@@ -123,6 +125,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
         })
     });
     let ledger = Ledger::new(voters.collect());
+    let is_early = nodes.iter().filter_map(reach).any(|(word, _)| matches!(word, Word::Unasked));
     let node = nodes.iter().find(|node| node.name_any() == replacement::meant(validator));
     let (word, channel) = node.and_then(reach).unwrap_or_else(|| (Word::Unknown("it does not run".to_owned()), None));
 
@@ -138,7 +141,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let claims: Vec<PersistentVolumeClaim> =
         reading::some_of_network(context, source, place, "the volume claims", of_node).await?;
     let around = Nodes::of(validator, nodes, pods, claims);
-    Ok(Observed { now: Timestamp::now(), network, word, channel, owner, elder, view, ledger, around })
+    Ok(Observed { now: Timestamp::now(), network, word, channel, owner, elder, view, ledger, around, is_early })
 }
 
 /// The name of a Validator of the same account and network that was there before.

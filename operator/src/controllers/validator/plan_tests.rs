@@ -53,6 +53,7 @@ pub(in crate::controllers::validator) fn observed(balance: u64) -> Observed {
         view: Some(Ok(OwnerView { height: 100, balance, nonce: 3, set, ..OwnerView::default() })),
         ledger: Ledger::new(Vec::new()),
         around: Nodes::default(),
+        is_early: false,
     }
 }
 
