@@ -84,8 +84,6 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         }
     }
 
-    // What they tell of jailings is kept; a moment later is soon enough.
-    let validators = reading::of_network(context, Source::Cache, &namespace, &name, "the Validators").await?;
     // Claims first: a pod of the list then names a claim that was there before it was read.
     let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
     let pods = reading::of_network(context, source, &namespace, &name, "the pods").await?;
