@@ -6,7 +6,7 @@ mod network;
 mod node_pool;
 mod node_template;
 mod schema;
-pub(crate) mod validator;
+mod validator;
 
 pub use bizra_node::{
     BizraNode, BizraNodeSpec, BizraNodeStatus, NetworkReference, Repair, RepairAction, RepairCause, VolumeStatus,
@@ -26,6 +26,11 @@ pub use validator::{
     NodeReference, OwnerSpec, PendingTransaction, Refusal, SagaRecord, SagaStep, UnbondingStake, Validator,
     ValidatorDeletionPolicy, ValidatorSpec, ValidatorStatus,
 };
+
+/// How long a host is waited for.
+pub(crate) fn default_host_grace_seconds() -> i32 {
+    300
+}
 
 /// API group of every kind.
 pub const GROUP: &str = "bizra.io";

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NetworkReference, NodeTemplate, Reconciliation};
+use super::{NetworkReference, NodeTemplate, Reconciliation, default_host_grace_seconds};
 
 /// Columns of `kubectl get`: name, type and path.
 pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
@@ -104,10 +104,6 @@ pub struct NodePoolSpec {
 
 fn default_replicas() -> i32 {
     1
-}
-
-fn default_host_grace_seconds() -> i32 {
-    300
 }
 
 fn default_max_unavailable() -> i32 {

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NetworkReference;
+use super::{NetworkReference, default_host_grace_seconds};
 
 /// Columns of `kubectl get`: name, type and path. Those of priority 1 are shown with `-o wide`.
 pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
@@ -87,10 +87,6 @@ pub struct ValidatorSpec {
     /// What happens on the chain when this object is deleted.
     #[serde(default)]
     pub deletion_policy: ValidatorDeletionPolicy,
-}
-
-pub(crate) fn default_host_grace_seconds() -> i32 {
-    300
 }
 
 fn default_fee() -> String {

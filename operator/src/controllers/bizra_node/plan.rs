@@ -795,11 +795,7 @@ impl Planner<'_> {
     /// The disruption budget counts whoever votes, and finds it by its label: the pod of a node that came to vote later was made
     /// as that of a full node.
     fn count_in_budget(&mut self, existing: &Pod) {
-        let votes = match &self.observed.word {
-            Word::Status(said) if said.total_power > 0 => said.power > 0,
-            _ => !quorum::is_full_node(self.node),
-        };
-        let component = if votes { Component::Validator } else { self.component() };
+        let component = if self.has_power() { Component::Validator } else { self.component() };
         // Until it has said what it is, it stays what it was.
         let is_known = self.node.status.as_ref().is_some_and(|status| status.power.is_some());
         if is_known && pod::label(&existing.metadata, labels::COMPONENT) != Some(component.label()) {

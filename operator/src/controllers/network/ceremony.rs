@@ -13,7 +13,7 @@ use kube::ResourceExt as _;
 
 use super::owners;
 use crate::{
-    api::{GenesisAccountSpec, LedgerParametersSpec, Network},
+    api::{BizraNode, GenesisAccountSpec, LedgerParametersSpec, Network},
     controllers::{
         conditions::Reason,
         key_report::{self, KeyReading},
@@ -50,6 +50,18 @@ pub fn validator_names(network: &Network, config_map: Option<&ConfigMap>) -> Vec
         Some(Ok((genesis, _))) => genesis.validators.into_iter().map(|validator| validator.name).collect(),
         _ => wanted_names(network),
     }
+}
+
+/// Power of one of the network's own validators: by its node's status, or else by the genesis; before there is one, all have the same.
+pub(super) fn power(ceremony: &Ceremony, name: &str, node: Option<&BizraNode>) -> u64 {
+    let told = node.and_then(|node| node.status.as_ref()?.power.as_ref()?.parse().ok());
+    told.unwrap_or_else(|| match ceremony {
+        Ceremony::Done { genesis, .. } => {
+            let of_genesis = genesis.validators.iter().find(|validator| validator.name == name);
+            of_genesis.and_then(GenesisValidator::power).unwrap_or(0)
+        }
+        _ => 1,
+    })
 }
 
 /// Names of the validators the spec asks for.

@@ -12,7 +12,7 @@ use kube::{ResourceExt as _, api::ObjectMeta};
 use crate::{
     api::{
         GenesisSpec, Network, NetworkReference, NodeReference, Validator, ValidatorDeletionPolicy, ValidatorSpec,
-        validator::default_host_grace_seconds,
+        default_host_grace_seconds,
     },
     controllers::{Context, ReconcileError, conditions::Reason, reading},
     kubernetes::{Manifest, Write},

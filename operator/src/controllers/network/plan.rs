@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     authorities::{self, Decision},
-    ceremony::{Ceremony, assess},
+    ceremony::{self, Ceremony, assess},
     membership::{self, Membership},
     observe::Observed,
     owners, placement,
@@ -322,8 +322,9 @@ impl Planner<'_> {
         // took a validator's place is counted for itself.
         let find = |name: &String| self.observed.nodes.iter().find(|node| node.name_any() == *name);
         let is_there = |name: &&String| !find(name).is_some_and(quorum::is_replaced);
+        let power = |name: &String| ceremony::power(&self.plan.ceremony, name, find(name));
         let nodes = &self.plan.membership.nodes;
-        let mut powers: Vec<u64> = nodes.iter().filter(is_there).map(|name| self.power(name)).collect();
+        let mut powers: Vec<u64> = nodes.iter().filter(is_there).map(power).collect();
         let others = self.observed.nodes.iter().filter(|node| {
             let is_other = !nodes.contains(&node.name_any()) && !quorum::is_replaced(node);
             node.spec.network_ref.name == self.name && is_other
@@ -338,19 +339,6 @@ impl Planner<'_> {
             self.write(write, None);
         }
         Ok(())
-    }
-
-    /// Power of one of our validators: by its status, or else by the genesis, which gives each the same.
-    fn power(&self, name: &str) -> u64 {
-        let node = self.observed.nodes.iter().find(|node| node.name_any() == name);
-        let told = node.and_then(|node| node.status.as_ref()?.power.as_ref()?.parse().ok());
-        told.unwrap_or_else(|| match &self.plan.ceremony {
-            Ceremony::Done { genesis, .. } => {
-                let of_genesis = genesis.validators.iter().find(|validator| validator.name == name);
-                of_genesis.and_then(bizra_proto::ceremony::GenesisValidator::power).unwrap_or(0)
-            }
-            _ => 1,
-        })
     }
 
     fn policy(&mut self) -> Result<(), ReconcileError> {

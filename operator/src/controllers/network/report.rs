@@ -6,7 +6,7 @@ use kube::{Resource as _, ResourceExt as _};
 
 use super::{
     authorities::Stage,
-    ceremony::Ceremony,
+    ceremony::{self, Ceremony},
     observe::Observed,
     plan::Plan,
     roll::{self, Progress},
@@ -179,16 +179,9 @@ fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> 
         };
         Some(own).filter(|own| !quorum::is_replaced(own)).or_else(successor)
     };
-    let in_genesis = |name: &str| match &plan.ceremony {
-        Ceremony::Done { genesis, .. } => {
-            genesis.validators.iter().find(|validator| validator.name == name).map_or(0, |it| it.power().unwrap_or(0))
-        }
-        _ => 1,
-    };
-    let told = |node: &BizraNode| node.status.as_ref()?.power.as_ref()?.parse::<u64>().ok();
     let validator = |name: &'a String| {
         let node = node(name);
-        Validator { name, power: node.and_then(told).unwrap_or_else(|| in_genesis(name)).into(), node }
+        Validator { name, power: ceremony::power(&plan.ceremony, name, node).into(), node }
     };
     plan.membership.nodes.iter().map(validator).collect()
 }
