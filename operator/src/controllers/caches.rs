@@ -14,6 +14,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
+use super::quorum::Sighting;
 use crate::{
     api::{BizraNode, Network, NodePool, Validator},
     kubernetes::{Cache, Cached, Debt, Target},
@@ -119,7 +120,11 @@ fn is_of_a_node(metadata: &ObjectMeta) -> bool {
 macro_rules! cached_by_label {
     ($kind:ty) => {
         impl Cached for $kind {
+            type Brief = ();
+
             const SELECTOR: &'static str = OF_A_NETWORK;
+
+            fn brief(&self) {}
 
             fn network(&self) -> Option<&str> {
                 pod::label(&self.metadata, labels::NETWORK)
@@ -143,7 +148,11 @@ cached_by_label!(NetworkPolicy);
 cached_by_label!(PodDisruptionBudget);
 
 impl Cached for Network {
+    type Brief = ();
+
     const SELECTOR: &'static str = "";
+
+    fn brief(&self) {}
 
     fn network(&self) -> Option<&str> {
         self.metadata.name.as_deref()
@@ -155,7 +164,11 @@ impl Cached for Network {
 }
 
 impl Cached for NodePool {
+    type Brief = ();
+
     const SELECTOR: &'static str = "";
+
+    fn brief(&self) {}
 
     fn network(&self) -> Option<&str> {
         Some(&self.spec.network_ref.name)
@@ -167,7 +180,11 @@ impl Cached for NodePool {
 }
 
 impl Cached for BizraNode {
+    type Brief = ();
+
     const SELECTOR: &'static str = "";
+
+    fn brief(&self) {}
 
     fn network(&self) -> Option<&str> {
         Some(&self.spec.network_ref.name)
@@ -179,7 +196,11 @@ impl Cached for BizraNode {
 }
 
 impl Cached for Validator {
+    type Brief = ();
+
     const SELECTOR: &'static str = "";
+
+    fn brief(&self) {}
 
     fn network(&self) -> Option<&str> {
         Some(&self.spec.network_ref.name)
@@ -191,7 +212,13 @@ impl Cached for Validator {
 }
 
 impl Cached for Pod {
+    type Brief = Sighting;
+
     const SELECTOR: &'static str = OF_A_NETWORK;
+
+    fn brief(&self) -> Sighting {
+        Sighting::of(self)
+    }
 
     fn network(&self) -> Option<&str> {
         self.labels().get(labels::NETWORK).map(String::as_str)

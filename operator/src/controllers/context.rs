@@ -40,6 +40,13 @@ pub struct Settings {
     pub healing: HealingLimits,
 }
 
+impl Settings {
+    /// Whether this operator is there for a namespace.
+    pub fn watches(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|watched| watched == namespace)
+    }
+}
+
 /// What all reconciliations share.
 pub struct Context {
     /// The API server.

@@ -143,6 +143,7 @@ pub(super) fn network_observed() -> network::observe::Observed {
         nodes: Vec::new(),
         validators: Vec::new(),
         pods: Vec::new(),
+        bystanders: std::collections::BTreeMap::new(),
         words: std::collections::BTreeMap::new(),
         claims: Vec::new(),
         genesis: None,

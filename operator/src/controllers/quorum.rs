@@ -17,6 +17,7 @@ use kube::ResourceExt as _;
 use super::conditions::{Reason, find, is_true};
 use crate::{
     api::{BizraNode, Signing, condition},
+    kubernetes::named,
     probe::Word,
     resources::pod,
 };
@@ -96,6 +97,25 @@ impl Verdict {
     }
 }
 
+/// What is seen of a pod without reading all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Its uid.
+    pub uid: String,
+    /// The node's container runs, by its kubelet's word.
+    pub runs: bool,
+    /// Its deletion has begun.
+    pub is_ending: bool,
+}
+
+impl Sighting {
+    /// What is seen of this one.
+    pub fn of(pod: &Pod) -> Self {
+        let uid = pod.uid().unwrap_or_default();
+        Self { uid, runs: container_runs(pod), is_ending: pod.metadata.deletion_timestamp.is_some() }
+    }
+}
+
 /// All voters of a network at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {
@@ -128,7 +148,7 @@ impl Census {
                 let kept = || node.status.as_ref()?.power.as_ref()?.parse().ok();
                 let last = || if is_replaced(node) { None } else { in_genesis(&name).max(kept()) };
                 let power = told.unwrap_or_else(|| last().unwrap_or(0));
-                let pod = pods.iter().find(|pod| pod.name_any() == name);
+                let pod = named(pods, &name);
                 let height = said(&name).map_or(0, |said| said.finalized_height);
                 Voter { standing: standing(node, pod, words.get(&name)), power, height, name }
             })
@@ -287,6 +307,16 @@ fn is_told_to_be_fenced(node: &BizraNode) -> bool {
 /// True of a node that has said itself that it has no power: only such a one is repaired without a permit.
 pub fn is_full_node(node: &BizraNode) -> bool {
     node.status.as_ref().and_then(|status| status.power.as_deref()) == Some("0")
+}
+
+/// True of a node that has no power by any word and awaits no repair, and does not run or says itself that it does not vote: what
+/// more there is to read of its pod changes nothing for the others.
+pub fn is_bystander(node: &BizraNode, seen: &Sighting, word: &Word) -> bool {
+    let says_so = matches!(word, Word::Status(said) if never_votes(said) && said.power == 0);
+    let status = node.status.as_ref();
+    let power = status.and_then(|status| status.power.as_deref());
+    let awaits_repair = status.is_some_and(|status| status.repair.is_some());
+    (!seen.runs || says_so) && power.is_none_or(|power| power == "0") && !awaits_repair
 }
 
 /// True of a node in whose place another one validates: its key has no power any more.

@@ -2,7 +2,7 @@
 //! an eviction, a deletion, a new volume) is planned again from live reads before it is done. Whatever the source, no read misses a
 //! write of this process: where a cache does, the API server is asked.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams};
@@ -130,6 +130,25 @@ pub(super) async fn some_of_network<K: Kept>(
         object.network() == Some(network) && is_meant(&object.name_any())
     });
     Ok(objects)
+}
+
+/// What is told of all objects of a network without opening each.
+pub(super) async fn briefs_of_network<K: Kept>(
+    context: &Context,
+    namespace: &str,
+    network: &str,
+    what: &'static str,
+) -> Result<BTreeMap<String, K::Brief>, ReconcileError> {
+    let cache = K::cache(&context.caches);
+    let mut briefs = cache.briefs_of_network(namespace, network);
+    for (_, name) in cache.behind(namespace) {
+        let now = one::<K>(context, Source::Cache, namespace, &name, what).await?;
+        match now.filter(|object| object.network() == Some(network)) {
+            Some(now) => drop(briefs.insert(name, now.brief())),
+            None => drop(briefs.remove(&name)),
+        }
+    }
+    Ok(briefs)
 }
 
 /// Reads one object live.

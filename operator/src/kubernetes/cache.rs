@@ -46,8 +46,14 @@ pub trait Cached:
     + Sync
     + 'static
 {
+    /// What is read of many without opening each.
+    type Brief: Clone + Debug + Send + Sync;
+
     /// Label selector of the watch; empty for all objects.
     const SELECTOR: &'static str;
+
+    /// The brief of this one.
+    fn brief(&self) -> Self::Brief;
 
     /// Name of the Network it belongs to.
     fn network(&self) -> Option<&str>;
@@ -106,12 +112,12 @@ pub enum Debt {
 }
 
 /// The cache of one kind.
-pub struct Cache<K> {
+pub struct Cache<K: Cached> {
     inner: Mutex<Inner<K>>,
     progress: Notify,
 }
 
-struct Inner<K> {
+struct Inner<K: Cached> {
     objects: BTreeMap<ObjectKey, Stored<K>>,
     /// Names by namespace and network.
     by_network: BTreeMap<ObjectKey, BTreeSet<String>>,
@@ -122,13 +128,18 @@ struct Inner<K> {
 }
 
 /// An object as it is kept.
+struct Stored<K: Cached> {
+    brief: K::Brief,
+    body: Body<K>,
+}
+
 #[derive(Clone)]
-enum Stored<K> {
+enum Body<K> {
     Open(Arc<K>),
     Packed(Arc<[u8]>),
 }
 
-impl<K: Cached> Stored<K> {
+impl<K: Cached> Body<K> {
     fn of(object: &Arc<K>) -> Self {
         match object.is_packed().then(|| serde_json::to_vec(object.as_ref())) {
             Some(Ok(text)) => Self::Packed(text.into()),
@@ -155,7 +166,7 @@ struct Owed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Before(u64);
 
-impl<K> Default for Cache<K> {
+impl<K: Cached> Default for Cache<K> {
     fn default() -> Self {
         let inner = Inner {
             objects: BTreeMap::new(),
@@ -179,11 +190,11 @@ impl<K: Cached> Cache<K> {
         if inner.debts.contains_key(key) && !planted::is(Bug::OwnWritesUnread) {
             return Answer::Behind;
         }
-        let stored = inner.objects.get(key).cloned();
+        let stored = inner.objects.get(key).map(|stored| stored.body.clone());
         match stored {
-            Some(stored) => {
+            Some(body) => {
                 drop(inner);
-                stored.open().map_or(Answer::Behind, Answer::Known)
+                body.open().map_or(Answer::Behind, Answer::Known)
             }
             None if inner.absences.get(key).is_some_and(|at| at.elapsed() < ABSENCE_COUNTS) => Answer::Gone,
             None => Answer::Absent,
@@ -209,8 +220,8 @@ impl<K: Cached> Cache<K> {
 
     /// What the watch has told last, whatever has been written since: to know whom a change concerns, not to plan from.
     pub fn last_told(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        let stored = self.inner().objects.get(key).cloned();
-        stored?.open()
+        let body = self.inner().objects.get(key).map(|stored| stored.body.clone());
+        body?.open()
     }
 
     /// All objects of a network, by name. Own writes may be missing: see [`behind`](Self::behind).
@@ -221,12 +232,16 @@ impl<K: Cached> Cache<K> {
     /// The same of those whose names are asked for.
     pub fn some_of_network(&self, namespace: &str, network: &str, is_meant: impl Fn(&str) -> bool) -> Vec<Arc<K>> {
         let inner = self.inner();
-        let names = inner.by_network.get(&(namespace.to_owned(), network.to_owned()));
-        let names = names.into_iter().flatten().filter(|name| is_meant(name));
-        let keys = names.map(|name| (namespace.to_owned(), name.clone()));
-        let stored: Vec<Stored<K>> = keys.filter_map(|key| inner.objects.get(&key).cloned()).collect();
+        let stored: Vec<Body<K>> =
+            inner.stored(namespace, network, is_meant).map(|(_, stored)| stored.body.clone()).collect();
         drop(inner);
-        stored.iter().filter_map(Stored::open).collect()
+        stored.iter().filter_map(Body::open).collect()
+    }
+
+    /// The names of all objects of a network, and what is told of each without opening it.
+    pub fn briefs_of_network(&self, namespace: &str, network: &str) -> BTreeMap<String, K::Brief> {
+        let inner = self.inner();
+        inner.stored(namespace, network, |_| true).map(|(name, stored)| (name.clone(), stored.brief.clone())).collect()
     }
 
     /// Those of a namespace that this process has written later than the cache knows, statuses aside.
@@ -350,8 +365,19 @@ impl<K: Cached> Cache<K> {
 }
 
 impl<K: Cached> Inner<K> {
+    fn stored(
+        &self,
+        namespace: &str,
+        network: &str,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = (&String, &Stored<K>)> {
+        let names = self.by_network.get(&(namespace.to_owned(), network.to_owned()));
+        let names = names.into_iter().flatten().filter(move |name| is_meant(name));
+        names.filter_map(move |name| Some((name, self.objects.get(&(namespace.to_owned(), name.clone()))?)))
+    }
+
     fn open(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        self.objects.get(key)?.open()
+        self.objects.get(key)?.body.open()
     }
 
     fn put(&mut self, object: K) -> Option<Change<K>> {
@@ -379,13 +405,13 @@ impl<K: Cached> Inner<K> {
             let place = (key.0.clone(), network.to_owned());
             self.by_network.entry(place).or_default().insert(key.1.clone());
         }
-        self.objects.insert(key, Stored::of(&object));
+        self.objects.insert(key, Stored { brief: object.brief(), body: Body::of(&object) });
         Some(Change { old, new: Some(object), is_own_report })
     }
 
     /// `version` is the one at which it went, if that is known.
     fn remove(&mut self, key: &ObjectKey, version: Option<String>) -> Change<K> {
-        let old = self.objects.remove(key).and_then(|stored| stored.open());
+        let old = self.objects.remove(key).and_then(|stored| stored.body.open());
         if let Some(old) = &old {
             self.leave_network(key, old);
         }
@@ -415,6 +441,11 @@ impl<K: Cached> Inner<K> {
 /// Namespace and name of an object.
 pub fn key_of<K: Resource<DynamicType = ()>>(object: &K) -> ObjectKey {
     (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// The object of this name. Plans look for many in lists of a hundred, so nothing is allocated.
+pub fn named<'a, K: Resource>(objects: &'a [K], name: &str) -> Option<&'a K> {
+    objects.iter().find(|object| object.meta().name.as_deref() == Some(name))
 }
 
 fn is_paid<K: Cached>(object: Option<&K>, debt: &Debt) -> bool {

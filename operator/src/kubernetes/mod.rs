@@ -9,7 +9,7 @@ mod follow;
 mod lease;
 mod write;
 
-pub use cache::{Answer, Before, Cache, Cached, Change, Debt, ObjectKey, key_of};
+pub use cache::{Answer, Before, Cache, Cached, Change, Debt, ObjectKey, key_of, named};
 pub use calls::counted;
 pub use compare::covers;
 pub use events::{Announcement, Announcer, Severity, shorten};

@@ -1,14 +1,18 @@
 //! What outlives a deletion, and who may use it again.
 
-use bizra_operator::api::{BizraNode, Network, condition};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use bizra_operator::{
+    api::{BizraNode, Network, condition},
+    resources::labels,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::{
-    Resource, ResourceExt,
-    api::{DeleteParams, ListParams},
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams},
 };
 use serde_json::json;
 
 use crate::{
+    cluster::OPERATOR_NAMESPACE,
     kubelet::Kubelet,
     scenario::{Scenario, eventually},
 };
@@ -92,4 +96,36 @@ async fn the_policy_delete_leaves_nothing() {
     gone::<Pod>(&scenario, "the pods are gone").await;
     gone::<PersistentVolumeClaim>(&scenario, "the volumes are gone").await;
     gone::<ConfigMap>(&scenario, "the genesis is gone").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_whose_network_is_gone_is_swept_and_one_of_a_namespace_that_is_not_watched_is_not() {
+    let scenario = Scenario::new("sweep").await;
+    let secrets: Api<Secret> = Api::namespaced(scenario.admin.clone(), OPERATOR_NAMESPACE);
+    let authority = |namespace: &str| {
+        let all_labels = [
+            (labels::MANAGED_BY, labels::MANAGER),
+            (labels::NETWORK, "gone"),
+            (labels::NETWORK_NAMESPACE, namespace),
+            (labels::NETWORK_UID, "00000000-0000-0000-0000-000000000000"),
+        ];
+        let all_labels = all_labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let name = Some(format!("authority-{namespace}"));
+        let metadata = ObjectMeta { name, labels: Some(all_labels), ..ObjectMeta::default() };
+        Secret { metadata, ..Secret::default() }
+    };
+    let (foreign, own) = (authority("elsewhere"), authority(&scenario.namespace));
+    // The foreign one would be swept first.
+    assert!(foreign.name_any() < own.name_any());
+    for secret in [&foreign, &own] {
+        secrets.create(&PostParams::default(), secret).await.unwrap();
+    }
+    let _operator = scenario.operator();
+    eventually("the authority is gone", || async {
+        let left = secrets.get_opt(&own.name_any()).await.unwrap();
+        if left.is_none() { Ok(()) } else { Err("it is there") }
+    })
+    .await;
+    assert!(secrets.get_opt(&foreign.name_any()).await.unwrap().is_some(), "another operator's");
+    secrets.delete(&foreign.name_any(), &DeleteParams::default()).await.unwrap();
 }

@@ -16,13 +16,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bizra_proto::v1::NodeStatus;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use super::observe::Observed;
 use crate::{
     api::Network,
     certificates::{Authority, CertificateError, CertificateFacts, Trust, inspect, is_due},
+    controllers::quorum::Sighting,
     probe::Word,
     resources::{config_map, labels, pod},
 };
@@ -212,15 +213,11 @@ impl Published {
 /// Names of the nodes whose process runs by their kubelet's word, with what they said last. The others read the
 /// certificates of then when they start.
 fn running(observed: &Observed) -> Vec<(String, Word)> {
-    let runs = |pod: &&Pod| {
-        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-        pod.metadata.deletion_timestamp.is_none()
-            && statuses.into_iter().flatten().any(|status| {
-                status.name == pod::NODE_CONTAINER && status.state.as_ref().is_some_and(|state| state.running.is_some())
-            })
-    };
+    let read = observed.pods.iter().map(|pod| (pod.name_any(), Sighting::of(pod)));
+    let all = read.chain(observed.bystanders.clone());
+    let running = all.filter(|(_, seen)| seen.runs && !seen.is_ending);
     let word = |name: &str| observed.words.get(name).cloned().unwrap_or(Word::Unasked);
-    observed.pods.iter().filter(runs).map(|pod| (pod.name_any(), word(&pod.name_any()))).collect()
+    running.map(|(name, _)| (name.clone(), word(&name))).collect()
 }
 
 #[cfg(test)]

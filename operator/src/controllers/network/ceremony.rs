@@ -18,6 +18,7 @@ use crate::{
         conditions::Reason,
         key_report::{self, KeyReading},
     },
+    kubernetes::named,
     ledger::OwnerSeed,
     memo::Memo,
     resources::{genesis, labels, names, pod},
@@ -192,8 +193,8 @@ fn genesis_lost(network: &Network, pinned: &[(String, String)]) -> Reason {
 /// What one validator reports.
 fn read(name: String, chain_id: &str, pods: &[Pod], claims: &[PersistentVolumeClaim]) -> (String, KeyReading) {
     let claim_name = names::claim(&name);
-    let volume_id = claims.iter().find(|claim| claim.name_any() == claim_name).and_then(kube::ResourceExt::uid);
-    let pod = pods.iter().find(|pod| pod.name_any() == name);
+    let volume_id = named(claims, &claim_name).and_then(kube::ResourceExt::uid);
+    let pod = named(pods, &name);
     let reading = match (pod, volume_id) {
         (Some(pod), Some(volume_id)) => key_report::read(pod, &volume_id, chain_id),
         _ => KeyReading::Absent,

@@ -1,6 +1,6 @@
 //! What there is of a network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::{
@@ -12,15 +12,18 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use super::{authorities::Kept, owners};
+use super::{authorities::Kept, owners, validator_names};
 use crate::{
     api::{BizraNode, Network, Validator},
     controllers::{
         Context, ReconcileError, caches,
+        quorum::{self, Sighting},
         reading::{self, Source},
+        validator::replacement,
     },
+    kubernetes::named,
     probe::Word,
-    resources::{labels, names},
+    resources::{config_map, labels, names},
 };
 
 /// All a plan is made from.
@@ -34,8 +37,11 @@ pub struct Observed {
     pub nodes: Vec<BizraNode>,
     /// Validators of the network, and every other one of a wanted name.
     pub validators: Vec<Validator>,
-    /// Pods of the network, from one list: the ceremony reads them all at once.
+    /// Pods of the network that a plan reads, from one list: the ceremony reads them all at once.
     pub pods: Vec<Pod>,
+    /// The others, by name: of [bystanders](quorum::is_bystander) whose certificate is there. A network may have a hundred, and is
+    /// looked at whenever something happens to one.
+    pub bystanders: BTreeMap<String, Sighting>,
     /// What the nodes in these pods said last, by node name.
     pub words: BTreeMap<String, Word>,
     /// Volume claims of the network.
@@ -58,6 +64,25 @@ pub struct Observed {
     pub authorities: Vec<Kept>,
     /// The Secret that should hold an authority and does not, and what it lacks.
     pub unreadable_authority: Option<String>,
+}
+
+impl Observed {
+    /// How many pods there are.
+    pub fn pods_left(&self) -> usize {
+        self.pods.len() + self.bystanders.len()
+    }
+}
+
+/// Names of the nodes whose pods are read, whatever they do: those that validate or are to, and the one that is being changed.
+fn central(network: &Network, genesis: Option<&ConfigMap>, validators: &[Validator]) -> BTreeSet<String> {
+    let permit = network.status.as_ref().and_then(|status| status.permit.as_ref());
+    let of_validators = validators.iter().flat_map(replacement::nodes).map(str::to_owned);
+    validator_names(network, genesis)
+        .into_iter()
+        .chain((0..network.spec.validators).map(|ordinal| names::validator(&network.name_any(), ordinal)))
+        .chain(permit.map(|permit| permit.node.clone()))
+        .chain(of_validators)
+        .collect()
 }
 
 /// The network as it is now; none if it is gone or another one.
@@ -84,17 +109,30 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         }
     }
 
+    let one = (context, source, namespace.as_str());
+    let genesis: Option<ConfigMap> = named_so(one, &names::genesis(&name), "the genesis").await?;
+    let certificates: Option<ConfigMap> = named_so(one, &names::certificates(&name), "the certificates").await?;
     // Claims first: a pod of the list then names a claim that was there before it was read.
     let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
-    let pods = reading::of_network(context, source, &namespace, &name, "the pods").await?;
-    let words = pods
-        .iter()
-        .map(|pod: &Pod| {
-            let key = (namespace.clone(), pod.name_any());
-            let word = context.probes.latest(&key, &pod.uid().unwrap_or_default());
-            (pod.name_any(), word)
-        })
-        .collect();
+    let mut bystanders = BTreeMap::new();
+    if source == Source::Cache {
+        bystanders = reading::briefs_of_network::<Pod>(context, &namespace, &name, "the pods").await?;
+    }
+    let central = central(network, genesis.as_ref(), &validators);
+    let has_certificate = |node: &str| {
+        let data = certificates.as_ref().and_then(|certificates| certificates.data.as_ref());
+        data.is_some_and(|data| data.contains_key(&config_map::certificate_key(node)))
+    };
+    let word = |name: &str, uid: &str| context.probes.latest(&(namespace.clone(), name.to_owned()), uid);
+    bystanders.retain(|name, seen: &mut Sighting| {
+        !central.contains(name)
+            && has_certificate(name)
+            && named(&nodes, name).is_some_and(|node| quorum::is_bystander(node, seen, &word(name, &seen.uid)))
+    });
+    let is_read = |name: &str| !bystanders.contains_key(name);
+    let pods: Vec<Pod> = reading::some_of_network(context, source, (&namespace, &name), "the pods", is_read).await?;
+    let read = pods.iter().map(|pod| (pod.name_any(), word(&pod.name_any(), &pod.uid().unwrap_or_default())));
+    let words = read.chain(bystanders.iter().map(|(name, seen)| (name.clone(), word(name, &seen.uid)))).collect();
     let selector = format!("{}={}", labels::NETWORK_UID, network.uid().unwrap_or_default());
     let own = &context.settings.operator_namespace;
     let secrets: Vec<Secret> = reading::list(&context.client, own, &selector, "the certificate authorities").await?;
@@ -106,8 +144,6 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
             Err(error) => unreadable_authority = Some(format!("Secret {own}/{secret_name} cannot be read: {error}")),
         }
     }
-    let one = (context, source, namespace.as_str());
-    let genesis = named(one, &names::genesis(&name), "the genesis").await?;
     let needs_owners = genesis.is_none() || network.metadata.deletion_timestamp.is_some();
     Ok(Observed {
         now: Timestamp::now(),
@@ -115,21 +151,22 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         nodes,
         validators,
         pods,
+        bystanders,
         words,
         claims,
         genesis,
         owners: if needs_owners { owners::read(context, network).await? } else { None },
-        certificates: named(one, &names::certificates(&name), "the certificates").await?,
-        nodes_service: named(one, &names::nodes_service(&name), "the Services").await?,
-        api_service: named(one, &names::api_service(&name), "the Services").await?,
-        budget: named(one, &names::disruption_budget(&name), "the disruption budget").await?,
-        policy: named(one, &names::network_policy(&name), "the network policy").await?,
+        certificates,
+        nodes_service: named_so(one, &names::nodes_service(&name), "the Services").await?,
+        api_service: named_so(one, &names::api_service(&name), "the Services").await?,
+        budget: named_so(one, &names::disruption_budget(&name), "the disruption budget").await?,
+        policy: named_so(one, &names::network_policy(&name), "the network policy").await?,
         authorities,
         unreadable_authority,
     })
 }
 
-async fn named<K: caches::Kept>(
+async fn named_so<K: caches::Kept>(
     (context, source, namespace): (&Context, Source, &str),
     name: &str,
     what: &'static str,

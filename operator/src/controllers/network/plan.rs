@@ -24,7 +24,7 @@ use crate::{
         ownership::{Ownership, ownership},
         quorum::{self, Census, Freshness},
     },
-    kubernetes::{Manifest, Write, needs_apply},
+    kubernetes::{Manifest, Write, named, needs_apply},
     planted::{self, Bug},
     resources::{budget, config_map, genesis, labels, names, network_policy, node as node_builder, service},
 };
@@ -163,7 +163,7 @@ impl Planner<'_> {
     /// The pods are ended by the controllers of their nodes.
     fn hibernate(&mut self) {
         if self.network.spec.activity == Activity::Hibernated {
-            self.plan.hibernated = Some(match self.observed.pods.len() {
+            self.plan.hibernated = Some(match self.observed.pods_left() {
                 0 => Reason::new(
                     "Hibernated",
                     "there are no pods; volumes, keys and genesis are kept; set spec.activity to Running to go on",
@@ -320,7 +320,7 @@ impl Planner<'_> {
     fn budget(&mut self) -> Result<(), ReconcileError> {
         // Its pods are those of our validators, and of whoever came to vote later. One of ours that does not vote yet is one of them; whoever
         // took a validator's place is counted for itself.
-        let find = |name: &String| self.observed.nodes.iter().find(|node| node.name_any() == *name);
+        let find = |name: &String| named(&self.observed.nodes, name);
         let is_there = |name: &&String| !find(name).is_some_and(quorum::is_replaced);
         let power = |name: &String| ceremony::power(&self.plan.ceremony, name, find(name));
         let nodes = &self.plan.membership.nodes;
@@ -377,7 +377,7 @@ impl Planner<'_> {
         let nodes = self.plan.membership.nodes.clone();
         let roll = roll::decide(self.network, observed, census, &nodes, standstill.as_ref(), template)?;
         for name in nodes {
-            let live = observed.nodes.iter().find(|node| node.name_any() == name);
+            let live = named(&observed.nodes, &name);
             if !self.may_have(live.map(|live| &live.metadata), "BizraNode", &name)
                 || live.is_some_and(|live| live.metadata.deletion_timestamp.is_some())
             {
@@ -399,7 +399,7 @@ impl Planner<'_> {
         }
         self.plan.roll = Some(roll);
         let goes = self.plan.membership.goes.as_ref();
-        let goes = goes.and_then(|goes| observed.nodes.iter().find(|node| node.name_any() == *goes));
+        let goes = goes.and_then(|goes| named(&observed.nodes, goes));
         if let Some(node) = goes.filter(|node| node.metadata.deletion_timestamp.is_none()) {
             let message =
                 format!("deleting BizraNode {}, which is no validator any more; its volume stays", node.name_any());
@@ -412,7 +412,7 @@ impl Planner<'_> {
     fn validators(&mut self) -> Result<(), ReconcileError> {
         let Ceremony::Done { genesis, .. } = &self.plan.ceremony else { return Ok(()) };
         let (parameters, observed) = (genesis.parameters, self.observed);
-        let find = |name: &str| observed.validators.iter().find(|validator| validator.name_any() == name);
+        let find = |name: &str| named(&observed.validators, name);
         for name in self.plan.membership.validators.clone() {
             let live = find(&name);
             if self.may_have(live.map(|live| &live.metadata), "Validator", &name) && live.is_none() {
@@ -509,8 +509,8 @@ impl Planner<'_> {
     /// A node's signing request: what its pod reports now, or else what its status has kept.
     fn request_of(&self, node: &BizraNode) -> Option<String> {
         let name = node.name_any();
-        let claim = self.observed.claims.iter().find(|claim| claim.name_any() == names::claim(&name));
-        let pod = self.observed.pods.iter().find(|pod| pod.name_any() == name);
+        let claim = named(&self.observed.claims, &names::claim(&name));
+        let pod = named(&self.observed.pods, &name);
         if let (Some(pod), Some(volume_id)) = (pod, claim.and_then(kube::ResourceExt::uid))
             && let KeyReading::Reported(report) = key_report::read(pod, &volume_id, &self.network.spec.chain_id)
         {

@@ -18,7 +18,7 @@ use crate::{
         conditions::{Conditions, Headway, Reason, Truth, announcements, find, is_true, refused},
         jailings, quorum,
     },
-    kubernetes::{Announcement, shorten},
+    kubernetes::{Announcement, named, shorten},
     resources::{labels, pod},
 };
 
@@ -130,7 +130,7 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
         conditions.set(condition::PAUSED, Truth::True, paused);
     }
     if let Some(hibernated) = &plan.hibernated {
-        conditions.set(condition::HIBERNATED, Truth::from(observed.pods.is_empty()), hibernated);
+        conditions.set(condition::HIBERNATED, Truth::from(observed.pods_left() == 0), hibernated);
     }
     if let Some(concentration) = &plan.concentration {
         conditions.set(condition::POWER_CONCENTRATED, Truth::True, concentration);
@@ -172,7 +172,7 @@ pub fn status(network: &Network, observed: &Observed, plan: &Plan, failure: Opti
 fn validators<'a>(observed: &'a Observed, plan: &'a Plan) -> Vec<Validator<'a>> {
     // Whoever took a validator's place stands for it.
     let node = |name: &str| {
-        let own = observed.nodes.iter().find(|node| node.name_any() == name)?;
+        let own = named(&observed.nodes, name)?;
         let successor = || {
             let replaces = |node: &&BizraNode| pod::annotation(&node.metadata, labels::REPLACES) == Some(name);
             observed.nodes.iter().find(|node| replaces(node) && !quorum::is_replaced(node))

@@ -25,7 +25,7 @@ use crate::{
         ownership::{Ownership, ownership},
         quorum::{self, Census, QuorumLoss, Standing, Verdict},
     },
-    kubernetes::shorten,
+    kubernetes::{named, shorten},
     planted::{self, Bug},
     resources::{labels, pod, revision},
 };
@@ -227,7 +227,7 @@ fn members<'a>(
                 None => revision::of_template(&node.spec.template)?,
             };
             Ok(Member {
-                pod: observed.pods.iter().find(|pod| pod.name_any() == name),
+                pod: named(&observed.pods, &name),
                 standing: census.map_or(Standing::NotVoting, |census| census.standing(&name)),
                 name,
                 node,

@@ -529,3 +529,72 @@ fn who_is_being_changed_when_a_validator_is_jailed_comes_back_and_nobody_comes_a
     let roll = world.decide();
     assert_eq!((roll.permit, world.tags()), (None, ["next", "dev", "dev", "dev"].map(str::to_owned).to_vec()));
 }
+
+/// A fifth node, made by somebody: how it stands, and what is decided with its pod, which is of an older revision, and without.
+fn with_and_without_its_pod(said: Word, power: Option<&str>, runs: bool, is_repaired: bool) -> (bool, bool) {
+    let decided = |reads_pod: bool| {
+        let mut world = World::new();
+        let mut fifth = node(4);
+        fifth.metadata.owner_references = None;
+        let repair = json!({
+            "cause": "Stuck", "action": "Restart", "podUid": "pod-4", "orderedAt": "2026-01-01T00:00:00Z", "attempt": 1,
+        });
+        let status = json!({
+            "observedGeneration": 1, "revision": "newer", "conditions": [], "power": power,
+            "repair": is_repaired.then_some(repair),
+        });
+        fifth.status = Some(serde_json::from_value(status).unwrap());
+        let mut pod = pod_of(4, None);
+        pod.metadata.uid = Some("pod-4".to_owned());
+        if runs {
+            pod.status.clone_from(&world.observed.pods[0].status);
+        }
+        let seen = quorum::Sighting::of(&pod);
+        let is_bystander = quorum::is_bystander(&fifth, &seen, &said);
+        if reads_pod {
+            world.observed.pods.push(pod);
+        }
+        world.observed.nodes.push(fifth);
+        world.observed.words.insert("demo-v4".to_owned(), said.clone());
+        world.image("v2");
+        let roll = world.decide();
+        (is_bystander, format!("{:?} {:?} {:?} {:?}", roll.permit, roll.failed, roll.good, roll.progress))
+    };
+    let (with, without) = (decided(true), decided(false));
+    (with.0, with.1 == without.1)
+}
+
+#[test]
+fn whether_the_pod_of_a_bystander_is_read_decides_nothing() {
+    let says = |signing_state: SigningState, power, total_power| {
+        Word::Status(Box::new(NodeStatus {
+            sync_state: SyncState::InSync.into(),
+            signing_state: signing_state.into(),
+            power,
+            total_power,
+            ..NodeStatus::default()
+        }))
+    };
+    let words = [
+        Word::Unasked,
+        Word::Unknown("no answer".to_owned()),
+        says(SigningState::NotAValidator, 0, 4),
+        says(SigningState::NotAValidator, 0, 0),
+        says(SigningState::Refused, 0, 4),
+        says(SigningState::Allowed, 1, 5),
+    ];
+    let (mut bystanders, mut others_that_count) = (0, 0);
+    for said in &words {
+        for power in [None, Some("0"), Some("1")] {
+            for runs in [false, true] {
+                for is_repaired in [false, true] {
+                    let (is_bystander, is_same) = with_and_without_its_pod(said.clone(), power, runs, is_repaired);
+                    bystanders += usize::from(is_bystander);
+                    others_that_count += usize::from(!is_bystander && !is_same);
+                    assert!(!is_bystander || is_same, "{said:?} {power:?}, runs: {runs}, repaired: {is_repaired}");
+                }
+            }
+        }
+    }
+    assert!(bystanders > 0 && others_that_count > 0, "{bystanders} {others_that_count}");
+}

@@ -25,7 +25,7 @@ use crate::{
         ownership::{Ownership, ownership},
         quorum,
     },
-    kubernetes::{Write, needs_apply},
+    kubernetes::{Write, named, needs_apply},
     resources::{labels, names, node as node_builder, pod, revision},
 };
 
@@ -282,7 +282,7 @@ impl<'a> Planner<'a> {
 
     /// Makes or changes the node of this name.
     fn node(&mut self, name: &str, template: NodeTemplate, default_image: &ImageSpec) -> Result<(), ReconcileError> {
-        let live = self.observed.nodes.iter().find(|node| node.name_any() == name);
+        let live = named(&self.observed.nodes, name);
         match live.map(|live| ownership(&live.metadata, self.pool)) {
             None | Some(Ownership::Ours) => {}
             Some(Ownership::Former) => {

@@ -20,6 +20,7 @@ use crate::{
         ownership::{Ownership, ownership},
         quorum,
     },
+    kubernetes::named,
     probe::Word,
     resources::names,
 };
@@ -52,7 +53,7 @@ pub fn leaving(node: &BizraNode, observed: &Observed) -> Leaving {
 
 /// The pod of this name.
 pub fn pod_of<'a>(observed: &'a Observed, name: &str) -> Option<&'a Pod> {
-    observed.pods.iter().find(|pod| pod.name_any() == name)
+    named(&observed.pods, name)
 }
 
 /// Since when the host of a node has been lost; none if it is not, or if the node may have a vote, which no other node takes over.

@@ -20,6 +20,7 @@ use crate::{
         ownership::{Ownership, ownership},
         quorum, reading,
     },
+    kubernetes::named,
     ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
     probe::Word,
     resources::names,
@@ -110,7 +111,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     };
 
     let reach = |node: &BizraNode| {
-        let pod = pods.iter().find(|pod| pod.name_any() == node.name_any() && quorum::container_runs(pod))?;
+        let pod = named(&pods, &node.name_any()).filter(|pod| quorum::container_runs(pod))?;
         let (key, uid) = ((namespace.clone(), node.name_any()), pod.uid()?);
         Some((context.probes.latest(&key, &uid), context.probes.channel(&key, &uid)))
     };
@@ -126,7 +127,7 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     });
     let ledger = Ledger::new(voters.collect());
     let is_early = nodes.iter().filter_map(reach).any(|(word, _)| matches!(word, Word::Unasked));
-    let node = nodes.iter().find(|node| node.name_any() == replacement::meant(validator));
+    let node = named(&nodes, replacement::meant(validator));
     let (word, channel) = node.and_then(reach).unwrap_or_else(|| (Word::Unknown("it does not run".to_owned()), None));
 
     let address = address_of(validator, owner.as_ref());

@@ -16,7 +16,7 @@ use crate::{
         ownership::{Ownership, ownership},
         signed,
     },
-    kubernetes::{Write, needs_apply},
+    kubernetes::{Write, named, needs_apply},
     ledger::OwnerView,
     probe::Word,
 };
@@ -88,7 +88,7 @@ fn place(validator: &Validator, observed: &Observed, plan: &mut Plan) {
     }
     if let Some(wanted) = &plan.places.wanted {
         let name = wanted.name_any();
-        let live = observed.around.nodes.iter().find(|node| node.name_any() == name);
+        let live = named(&observed.around.nodes, &name);
         if live.is_some_and(|live| ownership(&live.metadata, validator) != Ownership::Ours) {
             let message = format!("BizraNode {name} belongs to somebody else; delete or rename it");
             plan.stalled = Some(Reason::new("NameTaken", message));

@@ -22,6 +22,7 @@ use crate::{
         hosts,
         ownership::{Ownership, ownership},
     },
+    kubernetes::named,
     ledger::OwnerView,
     probe::Word,
     resources::{controlled_by, labels, names, pod},
@@ -220,7 +221,7 @@ fn others_go_on(observed: &Observed) -> bool {
 
 /// Why a node counts as lost: Kubernetes has not heard of its host for the grace, and the node does not answer either.
 fn lost(validator: &Validator, observed: &Observed, node: &str) -> Option<Reason> {
-    let pod = observed.around.pods.iter().find(|pod| pod.name_any() == node)?;
+    let pod = named(&observed.around.pods, node)?;
     let since = hosts::unreachable_since(pod).filter(|_| matches!(observed.word, Word::Unknown(_)))?;
     let grace = SignedDuration::from_secs(i64::from(validator.spec.host_grace_seconds));
     if observed.now.duration_since(since) < grace {
@@ -241,7 +242,7 @@ fn free_name(validator: &Validator, observed: &Observed) -> Option<String> {
         if name == lost || name == present(validator) {
             return false;
         }
-        if let Some(node) = around.nodes.iter().find(|node| node.name_any() == *name) {
+        if let Some(node) = named(&around.nodes, name) {
             let is_ours = ownership(&node.metadata, validator) == Ownership::Ours;
             let is_reachable =
                 around.pods.iter().all(|pod| pod.name_any() != *name || hosts::unreachable_since(pod).is_none());
@@ -257,7 +258,7 @@ fn free_name(validator: &Validator, observed: &Observed) -> Option<String> {
 /// As the node of the spec, under another name. What that one is given later, it gets, too.
 fn build(validator: &Validator, observed: &Observed, name: &str) -> Option<BizraNode> {
     let of_spec = &validator.spec.node_ref.name;
-    let source = observed.around.nodes.iter().find(|node| node.name_any() == *of_spec)?;
+    let source = named(&observed.around.nodes, of_spec)?;
     let network = &validator.spec.network_ref;
     let mut all_labels = labels::of_node(&network.name, name);
     all_labels.insert(labels::COMPONENT.to_owned(), labels::Component::Validator.label().to_owned());
