@@ -4,12 +4,12 @@
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
-use k8s_openapi::{NamespaceResourceScope, serde::de::DeserializeOwned};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, serde::de::DeserializeOwned};
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams};
 
-use super::{Context, ReconcileError, caches::Kept};
+use super::{Context, ReconcileError, caches::Kept, quorum::Sighting};
 use crate::{
-    kubernetes::{Answer, key_of},
+    kubernetes::{Answer, Cached as _, key_of},
     resources::labels,
 };
 
@@ -132,23 +132,22 @@ pub(super) async fn some_of_network<K: Kept>(
     Ok(objects)
 }
 
-/// What is told of all objects of a network without opening each.
-pub(super) async fn briefs_of_network<K: Kept>(
+/// What is seen of every pod of a network, by name, from what watches have told.
+pub(super) async fn sightings(
     context: &Context,
     namespace: &str,
     network: &str,
-    what: &'static str,
-) -> Result<BTreeMap<String, K::Brief>, ReconcileError> {
-    let cache = K::cache(&context.caches);
-    let mut briefs = cache.briefs_of_network(namespace, network);
+) -> Result<BTreeMap<String, Sighting>, ReconcileError> {
+    let cache = &context.caches.pods;
+    let mut seen = cache.briefs_of_network(namespace, network);
     for (_, name) in cache.behind(namespace) {
-        let now = one::<K>(context, Source::Cache, namespace, &name, what).await?;
-        match now.filter(|object| object.network() == Some(network)) {
-            Some(now) => drop(briefs.insert(name, now.brief())),
-            None => drop(briefs.remove(&name)),
+        let now: Option<Pod> = one(context, Source::Cache, namespace, &name, "the pods").await?;
+        match now.filter(|pod| pod.network() == Some(network)) {
+            Some(now) => drop(seen.insert(name, now.brief())),
+            None => drop(seen.remove(&name)),
         }
     }
-    Ok(briefs)
+    Ok(seen)
 }
 
 /// Reads one object live.

@@ -116,7 +116,7 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
     let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
     let mut bystanders = BTreeMap::new();
     if source == Source::Cache {
-        bystanders = reading::briefs_of_network::<Pod>(context, &namespace, &name, "the pods").await?;
+        bystanders = reading::sightings(context, &namespace, &name).await?;
     }
     let central = central(network, genesis.as_ref(), &validators);
     let has_certificate = |node: &str| {
@@ -124,7 +124,7 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         data.is_some_and(|data| data.contains_key(&config_map::certificate_key(node)))
     };
     let word = |name: &str, uid: &str| context.probes.latest(&(namespace.clone(), name.to_owned()), uid);
-    bystanders.retain(|name, seen: &mut Sighting| {
+    bystanders.retain(|name, seen| {
         !central.contains(name)
             && has_certificate(name)
             && named(&nodes, name).is_some_and(|node| quorum::is_bystander(node, seen, &word(name, &seen.uid)))

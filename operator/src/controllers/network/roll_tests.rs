@@ -531,7 +531,7 @@ fn who_is_being_changed_when_a_validator_is_jailed_comes_back_and_nobody_comes_a
 }
 
 /// A fifth node, made by somebody: how it stands, and what is decided with its pod, which is of an older revision, and without.
-fn with_and_without_its_pod(said: Word, power: Option<&str>, runs: bool, is_repaired: bool) -> (bool, bool) {
+fn with_and_without_its_pod(said: &Word, power: Option<&str>, runs: bool, is_repaired: bool) -> (bool, bool) {
     let decided = |reads_pod: bool| {
         let mut world = World::new();
         let mut fifth = node(4);
@@ -550,7 +550,7 @@ fn with_and_without_its_pod(said: Word, power: Option<&str>, runs: bool, is_repa
             pod.status.clone_from(&world.observed.pods[0].status);
         }
         let seen = quorum::Sighting::of(&pod);
-        let is_bystander = quorum::is_bystander(&fifth, &seen, &said);
+        let is_bystander = quorum::is_bystander(&fifth, &seen, said);
         if reads_pod {
             world.observed.pods.push(pod);
         }
@@ -588,7 +588,7 @@ fn whether_the_pod_of_a_bystander_is_read_decides_nothing() {
         for power in [None, Some("0"), Some("1")] {
             for runs in [false, true] {
                 for is_repaired in [false, true] {
-                    let (is_bystander, is_same) = with_and_without_its_pod(said.clone(), power, runs, is_repaired);
+                    let (is_bystander, is_same) = with_and_without_its_pod(said, power, runs, is_repaired);
                     bystanders += usize::from(is_bystander);
                     others_that_count += usize::from(!is_bystander && !is_same);
                     assert!(!is_bystander || is_same, "{said:?} {power:?}, runs: {runs}, repaired: {is_repaired}");
