@@ -14,7 +14,7 @@ use std::{
 use bizra_operator::{
     api::{BizraNode, Network, NodePool, Validator, definitions},
     controllers::{Settings, bizra_node::heal::HealingLimits, is_installed},
-    kubernetes::{Elector, LeaseSettings},
+    kubernetes::{Leadership, LeaseSettings},
     ledger::OwnerSeed,
     metrics::Metrics,
     operator::operate,
@@ -139,39 +139,42 @@ async fn run(arguments: RunArguments) -> Result<(), Failure> {
     let mut config = kube::Config::infer().await?;
     // A write that is refused is planned anew, not repeated.
     config.default_retry = false;
-    let client = Client::try_from(config)?;
+    let client = Client::try_from(config.clone())?;
     let metrics = Metrics::new()?;
     let health = Health { ready: Arc::new(AtomicBool::new(false)), metrics: metrics.clone() };
     let listener = tokio::net::TcpListener::bind(arguments.http_addr).await?;
     let server = tokio::spawn(axum::serve(listener, router(health.clone())).into_future());
 
     tokio::select! {
-        result = lead(client, arguments, metrics, health) => result,
+        result = lead(client, config, arguments, metrics, health) => result,
         result = server => Ok(result??),
     }
 }
 
 /// Waits for the kinds, then for leadership, and operates while it lasts. Asked to stop, it gives leadership back.
-async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health: Health) -> Result<(), Failure> {
-    let mut elector = Elector::new(
-        client.clone(),
-        &arguments.operator_namespace,
-        "bizra-operator",
-        &arguments.identity,
-        LeaseSettings::default(),
-    );
+async fn lead(
+    client: Client,
+    config: kube::Config,
+    arguments: RunArguments,
+    metrics: Metrics,
+    health: Health,
+) -> Result<(), Failure> {
     let begin = async {
         wait_for_kinds(&client, &arguments.namespaces).await;
         health.ready.store(true, Ordering::Relaxed);
-        if arguments.leader_election {
-            tracing::info!(identity = %arguments.identity, "waiting for leadership");
-            elector.acquire().await;
+        if !arguments.leader_election {
+            return Ok(None);
         }
+        tracing::info!(identity = %arguments.identity, "waiting for leadership");
+        let (namespace, identity) = (&arguments.operator_namespace, &arguments.identity);
+        let mut leadership = Leadership::seek(config, namespace, "bizra-operator", identity, LeaseSettings::default())?;
+        leadership.taken().await?;
+        Ok::<_, Failure>(Some(leadership))
     };
-    tokio::select! {
-        () = begin => {}
+    let leadership = tokio::select! {
+        leadership = begin => leadership?,
         () = stop_signal() => return Ok(()),
-    }
+    };
     metrics.leader.set(1);
     tracing::info!(identity = %arguments.identity, "leading");
 
@@ -191,17 +194,17 @@ async fn lead(client: Client, arguments: RunArguments, metrics: Metrics, health:
         timeout: Duration::from_secs(arguments.probe_timeout_seconds),
         concurrency: 32,
     };
-    if !arguments.leader_election {
+    let Some(mut leadership) = leadership else {
         return Ok(operate(client, &arguments.identity, settings, polling, metrics, stop_signal()).await?);
-    }
-    let client = elector.tenure().fence(client);
+    };
+    let client = leadership.tenure().fence(client);
     let operating = operate(client, &arguments.identity, settings, polling, metrics, stop_signal());
     let lost = tokio::select! {
         result = operating => {
-            elector.release().await;
+            leadership.release().await;
             return Ok(result?);
         }
-        lost = elector.keep() => lost,
+        lost = leadership.lost() => lost,
     };
     // Whatever was begun may be going on elsewhere already: the process ends here.
     Err(lost.into())

@@ -313,10 +313,13 @@ pub fn is_full_node(node: &BizraNode) -> bool {
 /// more there is to read of its pod changes nothing for the others.
 pub fn is_bystander(node: &BizraNode, seen: &Sighting, word: &Word) -> bool {
     let says_so = matches!(word, Word::Status(said) if never_votes(said) && said.power == 0);
-    let status = node.status.as_ref();
-    let power = status.and_then(|status| status.power.as_deref());
-    let awaits_repair = status.is_some_and(|status| status.repair.is_some());
-    (!seen.runs || says_so) && power.is_none_or(|power| power == "0") && !awaits_repair
+    let awaits_repair = node.status.as_ref().is_some_and(|status| status.repair.is_some());
+    (!seen.runs || says_so) && !has_power(node) && !awaits_repair
+}
+
+/// True of a node that had power when it last said.
+pub fn has_power(node: &BizraNode) -> bool {
+    node.status.as_ref().and_then(|status| status.power.as_deref()).is_some_and(|power| power != "0")
 }
 
 /// True of a node in whose place another one validates: its key has no power any more.

@@ -346,18 +346,16 @@ impl<K: Cached> Cache<K> {
         change
     }
 
-    /// A watch has told all objects of a namespace (none means everywhere) anew.
-    pub fn replace(&self, namespace: Option<&str>, objects: Vec<K>) -> Vec<Change<K>> {
+    /// A watch has told all objects of a namespace (none means everywhere) anew, and these are all there are.
+    pub fn keep_only(&self, namespace: Option<&str>, listed: &BTreeSet<ObjectKey>) -> Vec<Change<K>> {
         let mut inner = self.inner();
-        let listed: BTreeSet<ObjectKey> = objects.iter().map(key_of).collect();
         let is_gone = |key: &&ObjectKey| {
             !planted::is(Bug::GoneKept)
                 && namespace.is_none_or(|namespace| key.0 == namespace)
                 && !listed.contains(*key)
         };
         let gone: Vec<ObjectKey> = inner.objects.keys().filter(is_gone).cloned().collect();
-        let mut changes: Vec<Change<K>> = gone.iter().map(|key| inner.remove(key, None)).collect();
-        changes.extend(objects.into_iter().filter_map(|object| inner.put(object)));
+        let changes = gone.iter().map(|key| inner.remove(key, None)).collect();
         drop(inner);
         self.progress.notify_waiters();
         changes

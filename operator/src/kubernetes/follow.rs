@@ -1,6 +1,6 @@
 //! Fills a cache from a watch, for ever.
 
-use std::pin::pin;
+use std::{collections::BTreeSet, pin::pin};
 
 use futures::StreamExt as _;
 use kube::{
@@ -8,7 +8,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 
-use super::cache::{Cache, Cached, Change};
+use super::cache::{Cache, Cached, Change, key_of};
 
 /// Objects of a page, where the server has no streaming lists.
 const PAGE_SIZE: u32 = 100;
@@ -35,13 +35,18 @@ pub async fn follow<K: Cached>(
         let config = if K::SELECTOR.is_empty() { config } else { config.labels(K::SELECTOR) };
         let config = if streaming { config.streaming_lists() } else { config };
         let mut events = pin!(watcher(api.clone(), config).default_backoff());
-        let mut list = Vec::new();
+        let mut listed_now = BTreeSet::new();
         while let Some(event) = events.next().await {
             match event.map(|event| event.modify(Cached::prune)) {
-                Ok(watcher::Event::Init) => list = Vec::new(),
-                Ok(watcher::Event::InitApply(object)) => list.push(object),
+                Ok(watcher::Event::Init) => listed_now.clear(),
+                // Kept as it comes: a whole list as it is told takes many times the room of what is kept.
+                Ok(watcher::Event::InitApply(object)) => {
+                    listed_now.insert(key_of(&object));
+                    cache.put(object).into_iter().for_each(&changed);
+                }
                 Ok(watcher::Event::InitDone) => {
-                    cache.replace(namespace.as_deref(), std::mem::take(&mut list)).into_iter().for_each(&changed);
+                    let listed_now = std::mem::take(&mut listed_now);
+                    cache.keep_only(namespace.as_deref(), &listed_now).into_iter().for_each(&changed);
                     if let Some(listed) = listed.take() {
                         listed();
                     }

@@ -1,7 +1,7 @@
 //! Leadership by a Lease. It saves work; safety never needs it. Whoever loses the lease ends the process, because
 //! whatever it has begun may be going on elsewhere.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -12,7 +12,10 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use super::Tenure;
 
@@ -56,6 +59,94 @@ pub enum LeaseError {
         /// The renew deadline.
         seconds: u64,
     },
+    /// There is no thread to seek it on, or no runtime there.
+    #[error("cannot start the thread that keeps the lease: {0}")]
+    Thread(#[from] std::io::Error),
+    /// There is no client for it.
+    #[error("cannot make a client for the lease: {0}")]
+    Client(#[from] kube::Error),
+    /// The thread that keeps it has died.
+    #[error("nothing keeps the lease any more; ending so that another replica can take over")]
+    Abandoned,
+}
+
+/// A lease that is sought and kept on a thread of its own, over a connection of its own: it is renewed in time however much
+/// there is to do, as after a start, when all objects are looked at at once. That the others still work is for the liveness
+/// probe to tell.
+pub struct Leadership {
+    tenure: Tenure,
+    taken: oneshot::Receiver<()>,
+    lost: oneshot::Receiver<LeaseError>,
+    leave: oneshot::Sender<()>,
+}
+
+impl Leadership {
+    /// Begins to seek the lease `name` in `namespace`.
+    pub fn seek(
+        config: kube::Config,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        settings: LeaseSettings,
+    ) -> Result<Self, LeaseError> {
+        let until = watch::Sender::new(None);
+        let tenure = Tenure::new(until.subscribe());
+        let (has_taken, taken) = oneshot::channel();
+        let (has_lost, lost) = oneshot::channel();
+        let (leave, is_left) = oneshot::channel();
+        let (namespace, name, identity) = (namespace.to_owned(), name.to_owned(), identity.to_owned());
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let api = Api::namespaced(Client::try_from(config)?, &namespace);
+                let mut elector = Elector { api, name, identity, settings, held: None, sighting: None, until };
+                let leading = async {
+                    elector.acquire().await;
+                    // Should nobody listen any more, `is_left` is next.
+                    let _ = has_taken.send(());
+                    elector.keep().await
+                };
+                tokio::select! {
+                    error = leading => return Err(error),
+                    // Asked to, or the other end was dropped.
+                    _ = is_left => {}
+                }
+                elector.release().await;
+                Ok(())
+            })
+        };
+        thread::Builder::new().name("lease".to_owned()).spawn(move || {
+            if let Err(error) = work() {
+                let _ = has_lost.send(error);
+            }
+        })?;
+        Ok(Self { tenure, taken, lost, leave })
+    }
+
+    /// How long this process may write, always as of the last renewal.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
+    }
+
+    /// Waits until this process leads, or cannot come to.
+    pub async fn taken(&mut self) -> Result<(), LeaseError> {
+        match (&mut self.taken).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.lost().await),
+        }
+    }
+
+    /// Waits until the lease is lost.
+    pub async fn lost(&mut self) -> LeaseError {
+        (&mut self.lost).await.unwrap_or(LeaseError::Abandoned)
+    }
+
+    /// Gives the lease back, so that another replica need not wait.
+    pub async fn release(self) {
+        drop(self.leave);
+        // The thread drops its end when it is through.
+        let _ = self.lost.await;
+    }
 }
 
 /// What was last seen of another holder, on our own clock: clocks of different hosts are never compared.

@@ -15,5 +15,5 @@ pub use compare::covers;
 pub use events::{Announcement, Announcer, Severity, shorten};
 pub use fence::Tenure;
 pub use follow::follow;
-pub use lease::{Elector, LeaseError, LeaseSettings};
+pub use lease::{Elector, Leadership, LeaseError, LeaseSettings};
 pub use write::{Done, Manifest, Target, Write, WriteError, WriteOutcome, execute, is_not_found, needs_apply};

@@ -62,7 +62,12 @@ impl Cluster {
 
     /// A client with exactly the operator's rights.
     pub(crate) fn operator(&self) -> Client {
-        Client::try_from(self.config(OPERATOR_TOKEN)).unwrap()
+        Client::try_from(self.operator_config()).unwrap()
+    }
+
+    /// How the operator connects.
+    pub(crate) fn operator_config(&self) -> Config {
+        self.config(OPERATOR_TOKEN)
     }
 
     /// Where the logs are; it goes when the cluster does.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bizra_operator::kubernetes::{Elector, LeaseError, LeaseSettings};
+use bizra_operator::kubernetes::{Elector, Leadership, LeaseError, LeaseSettings};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -53,4 +53,19 @@ async fn a_leader_that_is_overwritten_ends() {
     let patch = Patch::Merge(json!({"spec": {"holderIdentity": "other"}}));
     leases.patch("lease-b", &PatchParams::default(), &patch).await.unwrap();
     assert!(matches!(leader.keep().await, LeaseError::Taken { holder, .. } if holder == "other"));
+}
+
+#[tokio::test]
+async fn a_lease_is_kept_while_the_leader_has_no_time_for_it_and_given_back_when_it_goes() {
+    let _scenario = Scenario::new("lease-busy").await;
+    let mut leader =
+        Leadership::seek(cluster().operator_config(), OPERATOR_NAMESPACE, "lease-c", "leader", SETTINGS).unwrap();
+    leader.taken().await.unwrap();
+    // Nothing else of this runtime runs meanwhile.
+    std::thread::sleep(SETTINGS.duration * 2);
+    assert!(leader.tenure().lasts(), "lost by being busy");
+    let mut next = elector("lease-c", "next");
+    let begun = tokio::time::Instant::now();
+    tokio::join!(leader.release(), next.acquire());
+    assert!(begun.elapsed() < SETTINGS.duration, "not given back");
 }

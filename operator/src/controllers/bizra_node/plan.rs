@@ -297,10 +297,7 @@ impl Planner<'_> {
     fn has_power(&self) -> bool {
         match &self.observed.word {
             Word::Status(said) if said.total_power > 0 => said.power > 0,
-            _ => {
-                let kept = self.node.status.as_ref().and_then(|status| status.power.as_deref());
-                kept.is_some_and(|power| power != "0")
-            }
+            _ => quorum::has_power(self.node),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The validator's owner, its node, and what the chain knows of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bizra_transaction::{Address, TransactionId};
 use k8s_openapi::{
@@ -93,15 +93,17 @@ pub async fn observe(context: &Context, source: Source, validator: &Validator) -
     let of = &validator.spec.network_ref.name;
     let network: Option<Network> = reading::one(context, source, &namespace, of, "the Network").await?;
     // Whom to ask, and what bears the names of the validator's nodes; who follows is no concern of it.
+    let validators = context.caches.validators.of_network(&namespace, of);
+    let named_by_one: BTreeSet<&str> =
+        validators.iter().flat_map(|validator| replacement::nodes(validator.as_ref())).collect();
+    let is_asked = |node: &Arc<BizraNode>| {
+        named_by_one.contains(node.metadata.name.as_deref().unwrap_or_default())
+            || quorum::has_power(node)
+            || ownership(&node.metadata, validator) == Ownership::Ours
+    };
     let all = context.caches.nodes.of_network(&namespace, of);
-    let find = |name: &str| all.iter().find(|node| node.metadata.name.as_deref() == Some(name)).map(Arc::as_ref);
-    let mut asked = reading::sightings(context, &namespace, of).await?;
-    asked.retain(|name, seen| {
-        let word = || context.probes.latest(&(namespace.clone(), name.clone()), &seen.uid);
-        !find(name).is_some_and(|node| quorum::is_bystander(node, seen, &word()))
-    });
-    let is_ours = |name: &str| find(name).is_some_and(|node| ownership(&node.metadata, validator) == Ownership::Ours);
-    let is_meant = |name: &str| asked.contains_key(name) || is_ours(name) || replacement::matters(validator, name);
+    let asked: BTreeSet<String> = all.iter().filter(|node| is_asked(node)).map(|node| node.name_any()).collect();
+    let is_meant = |name: &str| asked.contains(name) || replacement::matters(validator, name);
     let place = (namespace.as_str(), of.as_str());
     let nodes: Vec<BizraNode> = reading::some_of_network(context, source, place, "the BizraNodes", is_meant).await?;
     let pods: Vec<Pod> = reading::some_of_network(context, source, place, "the pods", is_meant).await?;
