@@ -58,14 +58,15 @@ async fn a_leader_that_is_overwritten_ends() {
 #[tokio::test]
 async fn a_lease_is_kept_while_the_leader_has_no_time_for_it_and_given_back_when_it_goes() {
     let _scenario = Scenario::new("lease-busy").await;
-    let mut leader =
-        Leadership::seek(cluster().operator_config(), OPERATOR_NAMESPACE, "lease-c", "leader", SETTINGS).unwrap();
+    let settings = LeaseSettings { duration: Duration::from_secs(20), ..SETTINGS };
+    let config = cluster().operator_config();
+    let mut leader = Leadership::seek(config, OPERATOR_NAMESPACE, "lease-c", "leader", settings).unwrap();
     leader.taken().await.unwrap();
     // Nothing else of this runtime runs meanwhile.
-    std::thread::sleep(SETTINGS.duration * 2);
+    std::thread::sleep(settings.renew_deadline * 3);
     assert!(leader.tenure().lasts(), "lost by being busy");
-    let mut next = elector("lease-c", "next");
+    let mut next = Elector::new(cluster().operator(), OPERATOR_NAMESPACE, "lease-c", "next", settings);
     let begun = tokio::time::Instant::now();
     tokio::join!(leader.release(), next.acquire());
-    assert!(begun.elapsed() < SETTINGS.duration, "not given back");
+    assert!(begun.elapsed() < settings.duration, "not given back");
 }
