@@ -110,8 +110,8 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
     }
 
     let one = (context, source, namespace.as_str());
-    let genesis: Option<ConfigMap> = named_so(one, &names::genesis(&name), "the genesis").await?;
-    let certificates: Option<ConfigMap> = named_so(one, &names::certificates(&name), "the certificates").await?;
+    let genesis: Option<ConfigMap> = single(one, &names::genesis(&name), "the genesis").await?;
+    let certificates: Option<ConfigMap> = single(one, &names::certificates(&name), "the certificates").await?;
     // Claims first: a pod of the list then names a claim that was there before it was read.
     let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
     let mut bystanders = BTreeMap::new();
@@ -157,16 +157,16 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         genesis,
         owners: if needs_owners { owners::read(context, network).await? } else { None },
         certificates,
-        nodes_service: named_so(one, &names::nodes_service(&name), "the Services").await?,
-        api_service: named_so(one, &names::api_service(&name), "the Services").await?,
-        budget: named_so(one, &names::disruption_budget(&name), "the disruption budget").await?,
-        policy: named_so(one, &names::network_policy(&name), "the network policy").await?,
+        nodes_service: single(one, &names::nodes_service(&name), "the Services").await?,
+        api_service: single(one, &names::api_service(&name), "the Services").await?,
+        budget: single(one, &names::disruption_budget(&name), "the disruption budget").await?,
+        policy: single(one, &names::network_policy(&name), "the network policy").await?,
         authorities,
         unreadable_authority,
     })
 }
 
-async fn named_so<K: caches::Kept>(
+async fn single<K: caches::Kept>(
     (context, source, namespace): (&Context, Source, &str),
     name: &str,
     what: &'static str,

@@ -16,17 +16,23 @@ mod small_ledger;
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use self::report::Reported;
-use super::{Action, Context, ReconcileError, Source};
-use crate::api::Validator;
+use super::{Action, Context, ReconcileError, Source, conditions::find};
+use crate::api::{Validator, condition};
 
 /// How soon a validator is looked at again whose transaction is under way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// How soon one is looked at again that is not as it should be, for another reason.
+/// How soon one is looked at again that is not as it should be, for another reason; the longer it has been so, the later, but
+/// not later than one that is.
 const SOON: Duration = Duration::from_secs(5);
+
+/// One that has been as it is for this many times as long as until the next look is not looked at more often: what happens to its
+/// node is told anyway.
+const PATIENCE: u32 = 8;
 
 /// How soon one is looked at again that is: the chain changes without a word to the operator.
 const LATER: Duration = Duration::from_secs(30);
@@ -35,6 +41,14 @@ const LATER: Duration = Duration::from_secs(30);
 fn was_seen(validator: &Validator) -> bool {
     let status = validator.status.as_ref();
     validator.metadata.deletion_timestamp.is_none() && status.is_some_and(|status| status.observed_generation >= 0)
+}
+
+/// For how long it has not been as it should be.
+fn waited(validator: &Validator, now: Timestamp) -> Duration {
+    let told = validator.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let since = find(told, condition::READY).filter(|ready| ready.status != "True");
+    let waited = since.map(|since| now.duration_since(since.last_transition_time.0));
+    waited.and_then(|waited| waited.try_into().ok()).unwrap_or_default()
 }
 
 /// One reconciliation.
@@ -73,7 +87,8 @@ pub async fn reconcile(validator: Arc<Validator>, context: Arc<Context>) -> Resu
         (Reported::Prepared, _) => Duration::ZERO,
         (_, Some(_)) => UNDER_WAY,
         (Reported::Ready, None) if !unbonds => LATER,
-        (Reported::Ready | Reported::NotReady, None) => SOON,
+        (Reported::Ready, None) => SOON,
+        (Reported::NotReady, None) => (waited(&validator, observed.now) / PATIENCE).clamp(SOON, LATER),
     };
     Ok(Action::requeue(super::context::jittered(wait, &uid)))
 }
