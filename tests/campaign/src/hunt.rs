@@ -24,7 +24,7 @@ fn plans_for(bug: Bug) -> &'static [&'static str] {
         Bug::EvictionUnbound | Bug::PermitIgnored => &["network-upgrade/calm"],
         Bug::StatusUnbound | Bug::BudgetUnowned | Bug::PodFirst => &["network-creation/calm"],
         Bug::VolumeOwned => &["node-deletion/calm"],
-        Bug::FinalizerKept => &["network-deletion-of-data/seen/delete:configmaps"],
+        Bug::FinalizerKept => &["network-deletion-of-data/seen/delete:secrets"],
         Bug::StatusFirst => &["pool-scale-up/seen/update:nodepools"],
         Bug::NoRetry => &["node-growth/refused", "network-services/refused", "pool-scale-up/refused"],
         Bug::LostReport => &["node-creation/refused/update:bizranodes/extra"],

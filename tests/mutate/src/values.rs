@@ -272,7 +272,11 @@ pub(crate) fn sound(path: &[Step], schema: &Value) -> Value {
             "nodeLifetimeSeconds" => json!(2_592_000),
             "replicas" => json!(2),
             "validators" => json!(4),
-            _ => json!(schema["minimum"].as_f64().map_or(1, |least| least as i64 + 1)),
+            _ => {
+                let above = schema["minimum"].as_f64().map_or(1, |least| least as i64 + 1);
+                let unit = schema["multipleOf"].as_f64().map_or(1, |unit| unit as i64);
+                json!((above + unit - 1) / unit * unit)
+            }
         },
         Some("array") => {
             let mut path = path.to_vec();
@@ -305,7 +309,8 @@ pub(crate) fn minimal(path: &[Step], schema: &Value) -> Value {
 }
 
 /// Fields of no fullest spec: excluded by each other or by rules, or of no use with what else is there.
-const LEFT_OUT: [&str; 6] = ["digest", "claims", "ipBlock", "mismatchLabelKeys", "className", "matchExpressions"];
+const LEFT_OUT: [&str; 7] =
+    ["digest", "claims", "ipBlock", "mismatchLabelKeys", "className", "matchExpressions", "acknowledgedJailings"];
 
 /// A spec that says everything that can be said together.
 pub(crate) fn full(path: &[Step], schema: &Value) -> Value {
