@@ -278,6 +278,8 @@ pub(crate) fn sound(path: &[Step], schema: &Value) -> Value {
                 json!((above + unit - 1) / unit * unit)
             }
         },
+        // Only what has happened can be acknowledged.
+        Some("array") if name == "acknowledgedJailings" => json!([]),
         Some("array") => {
             let mut path = path.to_vec();
             path.push(Step::Item);
