@@ -67,6 +67,8 @@ fn masked(kind: &str, mut object: Value) -> Value {
     kept.insert("owner".to_owned(), metadata["ownerReferences"][0]["name"].clone());
     if let Some(annotations) = kept.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(labels::DOCUMENTS);
+        // It covers the owner's uid, which is another one after a node has gone and come back. What else it covers is compared.
+        annotations.remove(labels::APPLIED);
     }
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let told: BTreeMap<&str, String> = conditions
@@ -138,10 +140,8 @@ pub(crate) fn forgive(fresh: &mut State, now: &mut State) {
                     *value = json!("grown");
                 }
             }
-            for key in [labels::GROWN_AT, labels::APPLIED] {
-                if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-                    annotations.remove(key);
-                }
+            if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+                annotations.remove(labels::GROWN_AT);
             }
         }
     }
