@@ -40,6 +40,9 @@ impl Default for LeaseSettings {
     }
 }
 
+/// How long giving the lease back may take.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Why leadership ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
@@ -235,18 +238,34 @@ impl Elector {
         }
     }
 
-    /// Gives the lease back, so that another replica need not wait.
+    /// Gives the lease back, so that another replica need not wait. A renewal that was given up half-way may have changed it: then
+    /// it is read again.
     pub async fn release(&mut self) {
-        let Some(mut lease) = self.held.take() else { return };
-        if let Some(spec) = lease.spec.as_mut() {
-            spec.holder_identity = None;
-            spec.lease_duration_seconds = Some(1);
-        }
-        let parameters = PostParams::default();
-        let replaced = self.api.replace(&self.name, &parameters, &lease);
-        if !matches!(tokio::time::timeout(Duration::from_secs(2), replaced).await, Ok(Ok(_))) {
+        let releasing = async {
+            loop {
+                let held = match self.held.take() {
+                    Some(lease) => Some(lease),
+                    None => self.api.get_opt(&self.name).await?.filter(|lease| self.is_ours(lease)),
+                };
+                let Some(mut lease) = held else { return Ok(()) };
+                if let Some(spec) = lease.spec.as_mut() {
+                    spec.holder_identity = None;
+                    spec.lease_duration_seconds = Some(1);
+                }
+                match self.api.replace(&self.name, &PostParams::default(), &lease).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    replaced => return replaced.map(drop),
+                }
+            }
+        };
+        if !matches!(tokio::time::timeout(RELEASE_PATIENCE, releasing).await, Ok(Ok(()))) {
             tracing::debug!(lease = %self.name, "lease not released; it will run out");
         }
+    }
+
+    fn is_ours(&self, lease: &Lease) -> bool {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        holder == Some(self.identity.as_str())
     }
 
     /// One attempt to take or renew, by compare-and-swap on the resource version. True if this process holds it now.
@@ -277,12 +296,12 @@ impl Elector {
                 // Somebody else wrote, or our own write succeeded and its answer was lost.
                 self.held = None;
                 let live = self.api.get_opt(&self.name).await?;
-                let holder =
-                    live.as_ref().and_then(|lease| lease.spec.as_ref()).and_then(|spec| spec.holder_identity.clone());
-                if holder.as_deref() == Some(self.identity.as_str()) {
+                if live.as_ref().is_some_and(|lease| self.is_ours(lease)) {
                     self.held = live;
                     return Ok(true);
                 }
+                let holder =
+                    live.as_ref().and_then(|lease| lease.spec.as_ref()).and_then(|spec| spec.holder_identity.clone());
                 self.sighting = Some(Sighting {
                     holder: holder.unwrap_or_default(),
                     version: live.and_then(|lease| lease.metadata.resource_version).unwrap_or_default(),

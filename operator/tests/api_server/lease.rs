@@ -55,6 +55,20 @@ async fn a_leader_that_is_overwritten_ends() {
     assert!(matches!(leader.keep().await, LeaseError::Taken { holder, .. } if holder == "other"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_given_back_although_its_version_is_another_than_the_one_known() {
+    let scenario = Scenario::new("lease-given-back").await;
+    let mut leader = elector("lease-d", "leader");
+    leader.acquire().await;
+    let leases: kube::Api<Lease> = kube::Api::namespaced(scenario.admin.clone(), OPERATOR_NAMESPACE);
+    // As after a renewal whose answer was not waited for.
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"example.com/renewed": "once more"}}}));
+    leases.patch("lease-d", &PatchParams::default(), &patch).await.unwrap();
+    leader.release().await;
+    let holder = leases.get("lease-d").await.unwrap().spec.and_then(|spec| spec.holder_identity);
+    assert_eq!(holder, None);
+}
+
 #[tokio::test]
 async fn a_lease_is_kept_while_the_leader_has_no_time_for_it_and_given_back_when_it_goes() {
     let _scenario = Scenario::new("lease-busy").await;
