@@ -168,8 +168,8 @@ async fn lead(
         tracing::info!(identity = %arguments.identity, "waiting for leadership");
         let (namespace, identity) = (&arguments.operator_namespace, &arguments.identity);
         let mut leadership = Leadership::seek(config, namespace, "bizra-operator", identity, LeaseSettings::default())?;
-        leadership.taken().await?;
-        Ok::<_, Failure>(Some(leadership))
+        let tenure = leadership.taken().await?;
+        Ok::<_, Failure>(Some((leadership, tenure)))
     };
     let leadership = tokio::select! {
         leadership = begin => leadership?,
@@ -194,10 +194,10 @@ async fn lead(
         timeout: Duration::from_secs(arguments.probe_timeout_seconds),
         concurrency: 32,
     };
-    let Some(mut leadership) = leadership else {
+    let Some((mut leadership, tenure)) = leadership else {
         return Ok(operate(client, &arguments.identity, settings, polling, metrics, stop_signal()).await?);
     };
-    let client = leadership.tenure().fence(client);
+    let client = tenure.fence(client);
     let operating = operate(client, &arguments.identity, settings, polling, metrics, stop_signal());
     let lost = tokio::select! {
         result = operating => {

@@ -77,8 +77,7 @@ pub enum LeaseError {
 /// there is to do, as after a start, when all objects are looked at at once. That the others still work is for the liveness
 /// probe to tell.
 pub struct Leadership {
-    tenure: Tenure,
-    taken: oneshot::Receiver<()>,
+    taken: oneshot::Receiver<Tenure>,
     lost: oneshot::Receiver<LeaseError>,
     leave: oneshot::Sender<()>,
 }
@@ -92,8 +91,6 @@ impl Leadership {
         identity: &str,
         settings: LeaseSettings,
     ) -> Result<Self, LeaseError> {
-        let until = watch::Sender::new(None);
-        let tenure = Tenure::new(until.subscribe());
         let (has_taken, taken) = oneshot::channel();
         let (has_lost, lost) = oneshot::channel();
         let (leave, is_left) = oneshot::channel();
@@ -101,12 +98,11 @@ impl Leadership {
         let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let api = Api::namespaced(Client::try_from(config)?, &namespace);
-                let mut elector = Elector { api, name, identity, settings, held: None, sighting: None, until };
+                let mut elector = Elector::new(Client::try_from(config)?, &namespace, &name, &identity, settings);
                 let leading = async {
                     elector.acquire().await;
                     // Should nobody listen any more, `is_left` is next.
-                    let _ = has_taken.send(());
+                    let _ = has_taken.send(elector.tenure());
                     elector.keep().await
                 };
                 tokio::select! {
@@ -123,18 +119,13 @@ impl Leadership {
                 let _ = has_lost.send(error);
             }
         })?;
-        Ok(Self { tenure, taken, lost, leave })
+        Ok(Self { taken, lost, leave })
     }
 
-    /// How long this process may write, always as of the last renewal.
-    pub fn tenure(&self) -> Tenure {
-        self.tenure.clone()
-    }
-
-    /// Waits until this process leads, or cannot come to.
-    pub async fn taken(&mut self) -> Result<(), LeaseError> {
+    /// Waits until this process leads, or cannot come to; how long it may write then, always as of the last renewal.
+    pub async fn taken(&mut self) -> Result<Tenure, LeaseError> {
         match (&mut self.taken).await {
-            Ok(()) => Ok(()),
+            Ok(tenure) => Ok(tenure),
             Err(_) => Err(self.lost().await),
         }
     }

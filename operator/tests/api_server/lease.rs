@@ -75,10 +75,10 @@ async fn a_lease_is_kept_while_the_leader_has_no_time_for_it_and_given_back_when
     let settings = LeaseSettings { duration: Duration::from_secs(20), ..SETTINGS };
     let config = cluster().operator_config();
     let mut leader = Leadership::seek(config, OPERATOR_NAMESPACE, "lease-c", "leader", settings).unwrap();
-    leader.taken().await.unwrap();
+    let tenure = leader.taken().await.unwrap();
     // Nothing else of this runtime runs meanwhile.
     std::thread::sleep(settings.renew_deadline * 3);
-    assert!(leader.tenure().lasts(), "lost by being busy");
+    assert!(tenure.lasts(), "lost by being busy");
     let mut next = Elector::new(cluster().operator(), OPERATOR_NAMESPACE, "lease-c", "next", settings);
     let begun = tokio::time::Instant::now();
     tokio::join!(leader.release(), next.acquire());

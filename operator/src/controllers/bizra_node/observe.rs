@@ -14,11 +14,12 @@ use crate::{
     controllers::{
         Context, ReconcileError,
         network::validator_names,
+        quorum,
         reading::{self, Source},
         validator::replacement,
     },
     probe::{ProbeTarget, Word},
-    resources::{names, pod},
+    resources::names,
 };
 
 /// All a plan is made from.
@@ -148,10 +149,7 @@ fn followers(
 /// Where to ask, once the node's container runs.
 fn probe_target(pod: &Pod, network: Option<&Network>) -> Option<ProbeTarget> {
     let status = pod.status.as_ref()?;
-    let running = status.container_statuses.iter().flatten().any(|container| {
-        container.name == pod::NODE_CONTAINER && container.state.as_ref().is_some_and(|state| state.running.is_some())
-    });
-    if !running {
+    if !quorum::container_runs(pod) {
         return None;
     }
     Some(ProbeTarget {

@@ -213,11 +213,14 @@ impl Published {
 /// Names of the nodes whose process runs by their kubelet's word, with what they said last. The others read the
 /// certificates of then when they start.
 fn running(observed: &Observed) -> Vec<(String, Word)> {
-    let read = observed.pods.iter().map(|pod| (pod.name_any(), Sighting::of(pod)));
-    let all = read.chain(observed.bystanders.clone());
-    let running = all.filter(|(_, seen)| seen.runs && !seen.is_ending);
-    let word = |name: &str| observed.words.get(name).cloned().unwrap_or(Word::Unasked);
-    running.map(|(name, _)| (name.clone(), word(&name))).collect()
+    let runs = |seen: &Sighting| seen.runs && !seen.is_ending;
+    let read = observed.pods.iter().filter(|pod| runs(&Sighting::of(pod))).map(kube::ResourceExt::name_any);
+    let unread = observed.bystanders.iter().filter(|(_, seen)| runs(seen)).map(|(name, _)| name.clone());
+    let with_word = |name: String| {
+        let word = observed.words.get(&name).cloned().unwrap_or(Word::Unasked);
+        (name, word)
+    };
+    read.chain(unread).map(with_word).collect()
 }
 
 #[cfg(test)]

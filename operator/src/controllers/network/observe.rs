@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt as _;
 
-use super::{authorities::Kept, owners, validator_names};
+use super::{authorities::Kept, ceremony::wanted_names, owners, validator_names};
 use crate::{
     api::{BizraNode, Network, Validator},
     controllers::{
@@ -79,7 +79,7 @@ fn central(network: &Network, genesis: Option<&ConfigMap>, validators: &[Validat
     let of_validators = validators.iter().flat_map(replacement::nodes).map(str::to_owned);
     validator_names(network, genesis)
         .into_iter()
-        .chain((0..network.spec.validators).map(|ordinal| names::validator(&network.name_any(), ordinal)))
+        .chain(wanted_names(network))
         .chain(permit.map(|permit| permit.node.clone()))
         .chain(of_validators)
         .collect()
@@ -100,7 +100,7 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
     let mut nodes: Vec<BizraNode> = reading::of_network(context, source, &namespace, &name, "the BizraNodes").await?;
     let mut validators: Vec<Validator> =
         reading::of_network(context, source, &namespace, &name, "the Validators").await?;
-    for wanted in (0..network.spec.validators).map(|ordinal| names::validator(&name, ordinal)) {
+    for wanted in wanted_names(network) {
         if nodes.iter().all(|node| node.name_any() != wanted) {
             nodes.extend(reading::one(context, source, &namespace, &wanted, "the BizraNodes").await?);
         }
@@ -109,30 +109,36 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         }
     }
 
-    let one = (context, source, namespace.as_str());
-    let genesis: Option<ConfigMap> = single(one, &names::genesis(&name), "the genesis").await?;
-    let certificates: Option<ConfigMap> = single(one, &names::certificates(&name), "the certificates").await?;
     // Claims first: a pod of the list then names a claim that was there before it was read.
     let claims = reading::of_network(context, source, &namespace, &name, "the volume claims").await?;
-    let mut bystanders = BTreeMap::new();
-    if source == Source::Cache {
-        bystanders = reading::sightings(context, &namespace, &name).await?;
-    }
-    let central = central(network, genesis.as_ref(), &validators);
-    let has_certificate = |node: &str| {
-        let data = certificates.as_ref().and_then(|certificates| certificates.data.as_ref());
-        data.is_some_and(|data| data.contains_key(&config_map::certificate_key(node)))
-    };
     let word = |name: &str, uid: &str| context.probes.latest(&(namespace.clone(), name.to_owned()), uid);
-    bystanders.retain(|name, seen| {
-        !central.contains(name)
-            && has_certificate(name)
-            && named(&nodes, name).is_some_and(|node| quorum::is_bystander(node, seen, &word(name, &seen.uid)))
-    });
+    let (mut bystanders, mut words) = (BTreeMap::new(), BTreeMap::new());
+    if source == Source::Cache {
+        // These two only say whose pod may be left unread. What the plan takes of them is read after the pods.
+        let told = |name: String| context.caches.config_maps.last_told(&(namespace.clone(), name));
+        let (genesis, certificates) = (told(names::genesis(&name)), told(names::certificates(&name)));
+        let central = central(network, genesis.as_deref(), &validators);
+        let has_certificate = |node: &str| {
+            let data = certificates.as_ref().and_then(|certificates| certificates.data.as_ref());
+            data.is_some_and(|data| data.contains_key(&config_map::certificate_key(node)))
+        };
+        bystanders = reading::sightings(context, &namespace, &name).await?;
+        bystanders.retain(|name, seen| {
+            let Some(node) = named(&nodes, name) else { return false };
+            if central.contains(name) || !has_certificate(name) {
+                return false;
+            }
+            let word = word(name, &seen.uid);
+            let is_bystander = quorum::is_bystander(node, seen, &word);
+            if is_bystander {
+                words.insert(name.clone(), word);
+            }
+            is_bystander
+        });
+    }
     let is_read = |name: &str| !bystanders.contains_key(name);
     let pods: Vec<Pod> = reading::some_of_network(context, source, (&namespace, &name), "the pods", is_read).await?;
-    let read = pods.iter().map(|pod| (pod.name_any(), word(&pod.name_any(), &pod.uid().unwrap_or_default())));
-    let words = read.chain(bystanders.iter().map(|(name, seen)| (name.clone(), word(name, &seen.uid)))).collect();
+    words.extend(pods.iter().map(|pod| (pod.name_any(), word(&pod.name_any(), &pod.uid().unwrap_or_default()))));
     let selector = format!("{}={}", labels::NETWORK_UID, network.uid().unwrap_or_default());
     let own = &context.settings.operator_namespace;
     let secrets: Vec<Secret> = reading::list(&context.client, own, &selector, "the certificate authorities").await?;
@@ -144,6 +150,8 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
             Err(error) => unreadable_authority = Some(format!("Secret {own}/{secret_name} cannot be read: {error}")),
         }
     }
+    let one = (context, source, namespace.as_str());
+    let genesis = single(one, &names::genesis(&name), "the genesis").await?;
     let needs_owners = genesis.is_none() || network.metadata.deletion_timestamp.is_some();
     Ok(Observed {
         now: Timestamp::now(),
@@ -156,7 +164,7 @@ pub async fn observe(context: &Context, source: Source, network: &Network) -> Re
         claims,
         genesis,
         owners: if needs_owners { owners::read(context, network).await? } else { None },
-        certificates,
+        certificates: single(one, &names::certificates(&name), "the certificates").await?,
         nodes_service: single(one, &names::nodes_service(&name), "the Services").await?,
         api_service: single(one, &names::api_service(&name), "the Services").await?,
         budget: single(one, &names::disruption_budget(&name), "the disruption budget").await?,
