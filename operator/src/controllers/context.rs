@@ -170,7 +170,7 @@ impl Context {
         let label = match &result {
             Ok(WriteOutcome::Written) => "written",
             Ok(WriteOutcome::Superseded) => "superseded",
-            Ok(WriteOutcome::Refused) => "refused",
+            Ok(WriteOutcome::Refused(_)) => "refused",
             Err(_) => "failed",
         };
         self.metrics.writes.with_label_values(&[write.verb(), label]).inc();

@@ -7,6 +7,7 @@ use k8s_openapi::{api::core::v1::Pod, serde::de::DeserializeOwned};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    core::Status,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -208,14 +209,15 @@ impl Write {
 }
 
 /// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// The object was written.
     Written,
     /// Somebody was faster, or the object is gone or another one now: observe again.
     Superseded,
-    /// The disruption budget does not allow the eviction now, or the storage class not the growth of a volume.
-    Refused,
+    /// The disruption budget does not allow the eviction now, or the storage class not the growth of a volume; in the API
+    /// server's words.
+    Refused(String),
 }
 
 /// How a write ended, and what a cache has to have seen before it is planned from again.
@@ -309,19 +311,28 @@ pub async fn execute(client: &Client, write: &Write) -> Result<Done, WriteError>
     let superseded = Ok(Done { outcome: WriteOutcome::Superseded, debt: Debt::Unknown });
     match result {
         Ok(debt) => Ok(Done { outcome: WriteOutcome::Written, debt }),
-        // 429 may also be an overloaded API server; either way the eviction is tried again later.
-        Err(kube::Error::Api(status)) if status.code == 429 && matches!(write, Write::Evict { .. }) => {
-            Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
+        // 429 may also be an overloaded API server, and 500 is the answer if two budgets cover the pod; either way the eviction
+        // is tried again later.
+        Err(kube::Error::Api(status)) if matches!(status.code, 429 | 500) && matches!(write, Write::Evict { .. }) => {
+            Ok(Done { outcome: WriteOutcome::Refused(words_of(&status)), debt: Debt::Unknown })
         }
         // Nothing else that is patched on a claim can be forbidden; its storage class allows no growth.
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) && write.grows_a_volume() => {
-            Ok(Done { outcome: WriteOutcome::Refused, debt: Debt::Unknown })
+            Ok(Done { outcome: WriteOutcome::Refused(words_of(&status)), debt: Debt::Unknown })
         }
         // 409 is a conflict or `AlreadyExists`. A missing object is what a delete wanted, and a patch has to look again.
         Err(kube::Error::Api(status)) if status.code == 409 => superseded,
         Err(kube::Error::Api(status)) if status.code == 404 && is_on_existing(write) => superseded,
         Err(source) => Err(WriteError::Api { what: write.describe(), source }),
     }
+}
+
+/// Why the API server refused something. The causes say which budget it was.
+fn words_of(status: &Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let words: Vec<&str> =
+        std::iter::once(status.message.as_str()).chain(causes).filter(|word| !word.is_empty()).collect();
+    words.join(" ")
 }
 
 fn is_on_existing(write: &Write) -> bool {

@@ -25,6 +25,7 @@ use kube::{
     config::AuthInfo,
 };
 use serde::de::DeserializeOwned;
+use tonic::codegen::http::Request;
 
 const ADMIN_TOKEN: &str = "admin";
 pub(crate) const OPERATOR_TOKEN: &str = "operator";
@@ -191,7 +192,8 @@ impl Cluster {
         let folder = &self.folder;
         let client = self.admin();
         let started = Instant::now();
-        while client.apiserver_version().await.is_err() {
+        // The controller manager ends if the server is not healthy within ten seconds, and nobody starts it again.
+        while !is_healthy(&client).await {
             assert!(
                 started.elapsed() < Duration::from_mins(2),
                 "the API server did not start; see the logs in {}",
@@ -244,6 +246,11 @@ impl Cluster {
             }
         }
     }
+}
+
+async fn is_healthy(client: &Client) -> bool {
+    let request = Request::get("/healthz").body(Vec::new()).unwrap();
+    client.request_text(request).await.is_ok()
 }
 
 async fn create<K>(api: &Api<K>, value: &serde_json::Value)

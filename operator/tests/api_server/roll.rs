@@ -6,10 +6,10 @@ use bizra_operator::{
     api::{BizraNode, Network, condition},
     kubernetes::{Write, WriteOutcome, execute},
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event, policy::v1::PodDisruptionBudget};
 use kube::{
     ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -55,6 +55,34 @@ async fn an_eviction_hits_the_pod_it_was_meant_for_and_no_later_one_of_its_name(
     assert_eq!(pods.get("a").await.unwrap().uid(), pod.uid());
     assert_eq!(execute(&client, &Write::evict(&pod)).await.unwrap().outcome, WriteOutcome::Written);
     assert!(pods.get_opt("a").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_eviction_is_told_and_tried_again_soon() {
+    let scenario = Scenario::new("refused").await;
+    let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
+    let _operator = scenario.operator();
+    scenario.create_network("demo", json!({"chainId": "demo-1"})).await;
+    scenario.wait_for_condition("demo", condition::READY, "True", None).await;
+    // Somebody's policy covers all pods of the namespace, and the API server evicts none that two budgets cover.
+    let budgets = scenario.api::<PodDisruptionBudget>();
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "of-a-policy"},
+        "spec": {"minAvailable": 1, "selector": {}},
+    });
+    budgets.create(&PostParams::default(), &serde_json::from_value(budget).unwrap()).await.unwrap();
+    let before = pods(&scenario).await;
+    set_tag(&scenario, "next").await;
+    eventually("the refusal is told", || async {
+        let events = scenario.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let refused = events.into_iter().find(|event| event.reason.as_deref() == Some("EvictionRefused"));
+        refused.filter(|event| event.note.as_ref().unwrap().contains("more than one PodDisruptionBudget")).ok_or("none")
+    })
+    .await;
+    assert_eq!(pods(&scenario).await, before);
+    budgets.delete("of-a-policy", &DeleteParams::default()).await.unwrap();
+    scenario.wait_for_condition("demo", condition::UP_TO_DATE, "True", Some("RevisionCurrent")).await;
+    assert!(pods(&scenario).await.values().all(|(_, image)| image == "localhost/bizra:next"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

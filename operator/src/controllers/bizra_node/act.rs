@@ -1,6 +1,6 @@
 //! Does what was planned, one write at a time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod},
@@ -13,6 +13,7 @@ use crate::{
     api::{Activity, BizraNode, Network, Permit, PermitPurpose, Reconciliation},
     controllers::{
         Context, ReconcileError,
+        conditions::Reason,
         network::genesis_of,
         quorum::{Census, Freshness, QuorumLoss, Verdict},
         reading,
@@ -22,36 +23,57 @@ use crate::{
     resources::{labels, names},
 };
 
+/// How soon a permit that could not be used is tried again: the others may be well a moment later.
+const WITHHELD: Duration = Duration::from_secs(2);
+
+/// How soon an eviction that was refused is tried again: the budget's controller may have to catch up first.
+const REFUSED: Duration = Duration::from_secs(5);
+
 /// Evicts the pod if it may go, and if that still holds by live reads: the permit and the others' words are a reconciliation
-/// old by now. False if the permit was not used: it may be a moment later, when the others are well.
-pub(super) async fn evict(context: &Context, node: &BizraNode, plan: &Plan) -> Result<bool, ReconcileError> {
-    let Some((write, leave)) = &plan.eviction else { return Ok(true) };
+/// old by now. Returns how soon to try again, if it could not be done.
+pub(super) async fn evict(
+    context: &Context,
+    node: &BizraNode,
+    plan: &Plan,
+) -> Result<Option<Duration>, ReconcileError> {
+    let Some((write, leave)) = &plan.eviction else { return Ok(None) };
     let result = match leave {
-        Leave::Missing => return Ok(true),
+        Leave::Missing => return Ok(None),
         Leave::NotNeeded => "not_needed",
         Leave::Granted(permit) => {
             if permit_stands(context, node, permit).await? {
                 "used"
             } else {
                 context.metrics.permits.with_label_values(&["withheld"]).inc();
-                return Ok(false);
+                return Ok(Some(WITHHELD));
             }
         }
     };
-    if context.write(write).await? == WriteOutcome::Written {
-        context.metrics.permits.with_label_values(&[result]).inc();
-        let message = match &plan.repairs {
-            None => "the pod was evicted, to be made anew from the present spec".to_owned(),
-            Some(repair) => {
-                let (cause, action) = (format!("{:?}", repair.cause), format!("{:?}", repair.action));
-                context.metrics.repairs.with_label_values(&[cause.as_str(), action.as_str()]).inc();
-                format!("the pod was evicted because of {cause}, for a {}", action.to_lowercase())
-            }
-        };
-        let announcement = Announcement { severity: Severity::Normal, reason: "PodEvicted".to_owned(), note: message };
-        context.announcer.announce(node.object_ref(&()), announcement);
+    match context.write(write).await? {
+        WriteOutcome::Written => {
+            context.metrics.permits.with_label_values(&[result]).inc();
+            let message = match &plan.repairs {
+                None => "the pod was evicted, to be made anew from the present spec".to_owned(),
+                Some(repair) => {
+                    let (cause, action) = (format!("{:?}", repair.cause), format!("{:?}", repair.action));
+                    context.metrics.repairs.with_label_values(&[cause.as_str(), action.as_str()]).inc();
+                    format!("the pod was evicted because of {cause}, for a {}", action.to_lowercase())
+                }
+            };
+            context.announcer.announce(node.object_ref(&()), Announcement::normal(Reason::new("PodEvicted", message)));
+            Ok(None)
+        }
+        WriteOutcome::Refused(why) => {
+            let warning = Announcement {
+                severity: Severity::Warning,
+                reason: "EvictionRefused".to_owned(),
+                note: format!("the pod may go, but its eviction is refused, and tried again: {why}"),
+            };
+            context.announcer.announce(node.object_ref(&()), warning);
+            Ok(Some(REFUSED))
+        }
+        WriteOutcome::Superseded => Ok(None),
     }
-    Ok(true)
 }
 
 /// True if the Network still holds this permit, and a quorum remains by what every other node answers now.
@@ -122,16 +144,11 @@ pub(super) async fn act(context: &Context, node: &BizraNode, steps: &[Step]) -> 
     for step in steps {
         match context.write(&step.write).await? {
             WriteOutcome::Written => {
-                if let Some(event) = &step.event {
-                    let announcement = Announcement {
-                        severity: Severity::Normal,
-                        reason: event.word.clone(),
-                        note: event.message.clone(),
-                    };
-                    context.announcer.announce(node.object_ref(&()), announcement);
+                if let Some(event) = step.event.clone() {
+                    context.announcer.announce(node.object_ref(&()), Announcement::normal(event));
                 }
             }
-            WriteOutcome::Superseded | WriteOutcome::Refused => break,
+            WriteOutcome::Superseded | WriteOutcome::Refused(_) => break,
         }
     }
     Ok(())

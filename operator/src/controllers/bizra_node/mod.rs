@@ -19,9 +19,6 @@ const SOON: Duration = Duration::from_secs(15);
 /// How soon a node is looked at again that is about to be asked. The answer itself comes as a wake-up call.
 const UNASKED: Duration = Duration::from_secs(5);
 
-/// How soon a permit that could not be used is tried again.
-const WITHHELD: Duration = Duration::from_secs(2);
-
 /// One reconciliation.
 pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let uid = node.uid().unwrap_or_default();
@@ -39,7 +36,7 @@ pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Ac
         return Ok(Action::await_change());
     }
     let outcome = act::act(&context, &node, &plan.steps).await;
-    let withheld = outcome.is_ok() && !act::evict(&context, &node, &plan).await?;
+    let again = if outcome.is_ok() { act::evict(&context, &node, &plan).await? } else { None };
     if observed.word == Word::Unasked && node.status.as_ref().is_some_and(|status| !status.conditions.is_empty()) {
         // Its status stands until it has been asked, else every start of the operator would shake every status.
         outcome?;
@@ -48,8 +45,8 @@ pub async fn reconcile(node: Arc<BizraNode>, context: Arc<Context>) -> Result<Ac
     let ready = report::report(&context, &node, &observed, &plan, outcome.as_ref()).await?;
     outcome?;
     context.succeeded(&uid);
-    if withheld {
-        return Ok(Action::requeue(WITHHELD));
+    if let Some(again) = again {
+        return Ok(Action::requeue(again));
     }
     if context.take_more_to_report(&uid) {
         return Ok(Action::requeue(super::context::ON_THE_WAY));

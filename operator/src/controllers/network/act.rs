@@ -44,7 +44,7 @@ pub(super) async fn act(
         };
         match context.write(&write).await {
             Ok(WriteOutcome::Written) => announce(context, network, event),
-            Ok(WriteOutcome::Superseded | WriteOutcome::Refused) => break,
+            Ok(WriteOutcome::Superseded | WriteOutcome::Refused(_)) => break,
             Err(error) if error.is_refusal() && write.target().kind() == "Service" => {
                 refused.get_or_insert(error);
             }

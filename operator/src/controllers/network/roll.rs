@@ -8,7 +8,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use k8s_openapi::{
     api::core::v1::Pod,
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt as _;
@@ -32,6 +32,8 @@ use crate::{
 
 /// A permit that is not used within this time is taken back. A drain of the node's host may be in the way.
 pub(in crate::controllers) const PERMIT_SECONDS: i64 = 60;
+/// A pod that was made within this time is about to run.
+const START_SECONDS: i64 = 120;
 /// Longest message of a failed revision, in bytes.
 const MESSAGE_MAX_BYTES: usize = 512;
 
@@ -108,15 +110,25 @@ impl Member<'_> {
             // yet, the status may be the former one's.
             Standing::NotVoting => {
                 self.pod.is_some_and(quorum::container_runs)
-                    && self.node.status.as_ref().is_some_and(|status| {
-                        find(&status.conditions, condition::READY).is_some_and(|ready| {
-                            ready.status == "True" || matches!(ready.reason.as_str(), "Fenced" | "Jailed")
-                        })
+                    && self.ready().is_some_and(|ready| {
+                        ready.status == "True" || matches!(ready.reason.as_str(), "Fenced" | "Jailed")
                     })
             }
             Standing::Unknown => false,
         };
         takes_part && self.pod_is_current() == Some(true)
+    }
+
+    /// Its pod was made a moment ago, or is about to be.
+    fn is_starting(&self, now: Timestamp) -> bool {
+        let Some(pod) = self.pod else {
+            return self.ready().is_some_and(|ready| {
+                // One that cannot be made has another reason.
+                matches!(ready.reason.as_str(), "Hibernating" | "Hibernated" | "PodMissing")
+            });
+        };
+        let made = pod.metadata.creation_timestamp.as_ref();
+        made.is_some_and(|made| now < later(made.0, START_SECONDS))
     }
 
     /// The repair that its controller has decided on, and needs a permit for.
@@ -135,9 +147,12 @@ impl Member<'_> {
             && !self.is_in_place()
     }
 
+    fn ready(&self) -> Option<&Condition> {
+        find(&self.node.status.as_ref()?.conditions, condition::READY)
+    }
+
     fn last_seen(&self) -> String {
-        let told = self.node.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        find(told, condition::READY)
+        self.ready()
             .map_or_else(|| "nothing is known of it".to_owned(), |ready| format!("{}: {}", ready.reason, ready.message))
     }
 }
@@ -193,13 +208,22 @@ pub fn decide(
         let deadline = i64::from(network.spec.update_deadline_seconds);
         roll.permit = permit_repair(census, &members, observed.now, deadline);
     }
+    // If nobody votes because all are being started with what worked before, after a hibernation, that is awaited.
+    let starts = roll.good.is_some()
+        && !census.anybody_votes()
+        && members.iter().filter(|member| member.is_ours).all(|member| member.is_starting(observed.now));
+    let waits = Reason::new(
+        "ValidatorsStarting",
+        "the validators have just been started; the change is rolled out when they vote",
+    );
     if roll.permit.is_none() {
+        let standstill = standstill.or(starts.then_some(&waits));
         choose(&mut roll, network, census, &members, standstill, observed.now);
     }
     // What was granted just now is acted on when it is in the status.
     let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
     // If nobody votes, nothing can be broken: a first image with a typing error is corrected everywhere at once.
-    if (census.anybody_votes() || roll.failed.is_some()) && !planted::is(Bug::PermitIgnored) {
+    if (census.anybody_votes() || starts || roll.failed.is_some()) && !planted::is(Bug::PermitIgnored) {
         hold_back(&mut roll, names, &members, &known, permit.as_ref());
     }
     if let Some(failed) = &roll.failed {

@@ -317,6 +317,54 @@ fn a_hibernated_network_keeps_its_templates_and_gives_no_permit() {
     assert_eq!(world.tags(), ["dev", "dev", "dev", "dev"]);
 }
 
+#[test]
+fn whoever_is_started_after_a_hibernation_votes_before_anybody_is_changed() {
+    let mut world = World::new();
+    let (pods, words) = (std::mem::take(&mut world.observed.pods), std::mem::take(&mut world.observed.words));
+    for node in &mut world.observed.nodes {
+        let told = Condition {
+            last_transition_time: Time(now()),
+            message: String::new(),
+            observed_generation: None,
+            reason: "Hibernated".to_owned(),
+            status: "False".to_owned(),
+            type_: condition::READY.to_owned(),
+        };
+        node.status.as_mut().unwrap().conditions = vec![told];
+    }
+    world.image("next");
+    let waits =
+        |roll: &Roll| matches!(&roll.progress, Progress::Waiting(reason) if reason.word == "ValidatorsStarting");
+    let roll = world.decide();
+    assert!(waits(&roll) && roll.permit.is_none(), "{roll:?}");
+    // One after the other is made anew, and none runs yet.
+    for mut pod in pods.clone() {
+        pod.status = None;
+        pod.metadata.creation_timestamp = Some(Time(now()));
+        world.observed.pods.push(pod);
+        let roll = world.decide();
+        assert!(waits(&roll) && roll.permit.is_none(), "{roll:?}");
+        assert_eq!(world.tags(), ["dev", "dev", "dev", "dev"]);
+    }
+    let starting = world.observed.pods.clone();
+    // If they do not come, the change may be what helps.
+    world.later(START_SECONDS);
+    world.decide();
+    world.decide();
+    assert_eq!(world.tags(), ["next", "next", "next", "next"]);
+
+    let mut world = World::new();
+    world.image("next");
+    world.observed.words.clear();
+    world.observed.pods = starting;
+    world.decide();
+    (world.observed.pods, world.observed.words) = (pods, words);
+    let roll = world.decide();
+    assert_eq!(roll.permit.as_ref().map(|permit| permit.node.as_str()), Some("demo-v0"));
+    world.decide();
+    assert_eq!(world.tags(), ["next", "dev", "dev", "dev"]);
+}
+
 /// The node's controller has decided to repair it; its container does not run if its database is damaged.
 fn await_repair(world: &mut World, ordinal: usize, action: &str) {
     let cause = if action == "Resync" { "DatabaseCorrupt" } else { "Stuck" };

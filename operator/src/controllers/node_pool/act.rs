@@ -18,7 +18,7 @@ pub(super) async fn act(context: &Context, pool: &NodePool, steps: &[Step]) -> R
                     context.announcer.announce(pool.object_ref(&()), Announcement::normal(event));
                 }
             }
-            WriteOutcome::Superseded | WriteOutcome::Refused => break,
+            WriteOutcome::Superseded | WriteOutcome::Refused(_) => break,
         }
     }
     Ok(())
