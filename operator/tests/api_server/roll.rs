@@ -59,7 +59,7 @@ async fn an_eviction_hits_the_pod_it_was_meant_for_and_no_later_one_of_its_name(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_eviction_is_told_and_tried_again_soon() {
-    let scenario = Scenario::new("refused").await;
+    let scenario = Scenario::new("eviction-refused").await;
     let (_kubelet, _kubelet_task) = Kubelet::start(scenario.admin.clone(), &scenario.namespace);
     let _operator = scenario.operator();
     scenario.create_network("demo", json!({"chainId": "demo-1"})).await;
