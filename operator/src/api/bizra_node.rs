@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeTemplate, Reconciliation, Signing};
+use super::{NodeTemplate, Reconciliation, Signing, schema::OBJECT_NAME};
 
 /// Columns of `kubectl get`: name, type and path.
 pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
@@ -61,7 +61,7 @@ pub struct BizraNodeSpec {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct NetworkReference {
     /// Its name.
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(length(min = 1, max = 40), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
 

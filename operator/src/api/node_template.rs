@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::schema::OBJECT_NAME;
+
 /// Settings of a node's pod and volume. Every field has a default.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -57,7 +59,7 @@ pub struct NodeTemplate {
 
     /// Priority class of the pod. Voting nodes should have one, so that they are not preempted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub priority_class_name: Option<String>,
 
     /// Labels and annotations added to the pod.
@@ -113,7 +115,7 @@ pub enum PullPolicy {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct SecretReference {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
 
@@ -137,7 +139,7 @@ pub struct SecretReference {
 pub struct StorageSpec {
     /// Storage class; left out, the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub class_name: Option<String>,
 
     /// Size of the volume. It can grow if the storage class allows expansion, and never shrinks.

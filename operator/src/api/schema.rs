@@ -13,6 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::{BizraNode, Network, NodePool, Validator as ValidatorKind, bizra_node, network, node_pool, validator};
 
+/// Name of an object that a spec refers to: a DNS subdomain.
+pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Key of an entry of a Secret.
+pub(super) const SECRET_KEY: &str = r"^[-._a-zA-Z0-9]+$";
 /// Bound of every list that states none.
 const MAX_ITEMS: u64 = 64;
 /// Bound of every string that states none.

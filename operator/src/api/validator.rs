@@ -5,7 +5,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NetworkReference, default_host_grace_seconds};
+use super::{
+    NetworkReference, default_host_grace_seconds,
+    schema::{OBJECT_NAME, SECRET_KEY},
+};
 
 /// Columns of `kubectl get`: name, type and path. Those of priority 1 are shown with `-o wide`.
 pub(super) const COLUMNS: &[(&str, &str, &str)] = &[
@@ -97,7 +100,7 @@ fn default_fee() -> String {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct NodeReference {
     /// Its name.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
 
@@ -106,11 +109,11 @@ pub struct NodeReference {
 #[serde(rename_all = "camelCase")]
 pub struct OwnerSpec {
     /// Name of a Secret in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub secret_name: String,
     /// Key in the Secret: 64 lower-case hex digits, as `bizra-node keygen` writes them.
     #[serde(default = "default_secret_key")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SECRET_KEY))]
     pub secret_key: String,
 }
 

@@ -9,7 +9,7 @@ use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams};
 
 use super::{Context, ReconcileError, caches::Kept, quorum::Sighting};
 use crate::{
-    kubernetes::{Answer, Cached as _, key_of},
+    kubernetes::{Answer, Cached as _, find, key_of},
     resources::labels,
 };
 
@@ -160,10 +160,8 @@ pub(super) async fn get<K>(
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    Api::<K>::namespaced(client.clone(), namespace)
-        .get_opt(name)
-        .await
-        .map_err(|source| ReconcileError::Observe { what, source })
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    find(&api, name).await.map_err(|source| ReconcileError::Observe { what, source })
 }
 
 /// Reads all objects of a namespace live, in one consistent list.

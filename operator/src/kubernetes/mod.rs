@@ -7,6 +7,7 @@ mod events;
 mod fence;
 mod follow;
 mod lease;
+mod read;
 mod write;
 
 pub use cache::{Answer, Before, Cache, Cached, Change, Debt, ObjectKey, key_of, named};
@@ -16,4 +17,5 @@ pub use events::{Announcement, Announcer, Severity, shorten};
 pub use fence::Tenure;
 pub use follow::follow;
 pub use lease::{Elector, Leadership, LeaseError, LeaseSettings};
+pub use read::find;
 pub use write::{Done, Manifest, Target, Write, WriteError, WriteOutcome, execute, is_not_found, needs_apply};

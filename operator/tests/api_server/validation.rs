@@ -7,7 +7,7 @@ use bizra_operator::{
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
     core::params::ValidationDirective,
 };
 use serde_json::json;
@@ -52,6 +52,28 @@ async fn an_invalid_network_is_refused_with_a_sentence_that_says_what_to_do() {
     assert!(refused.contains("choose a shorter one"), "{refused}");
     let refused = said(scenario.try_create_network("1st", json!({"chainId": "a-1"})).await);
     assert!(refused.contains("starts with a letter"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_field_can_name_an_object_of_another_namespace() {
+    let scenario = Scenario::new("validation-names").await;
+    let network = || json!({"networkRef": {"name": "demo"}});
+    let validator = || json!({"networkRef": {"name": "demo"}, "nodeRef": {"name": "fifth"}, "stake": "1000", "owner": {"secretName": "owner"}});
+    for (resource, spec, place) in [
+        (ApiResource::erase::<BizraNode>(&()), network(), "/networkRef/name"),
+        (ApiResource::erase::<NodePool>(&()), network(), "/networkRef/name"),
+        (ApiResource::erase::<Validator>(&()), validator(), "/networkRef/name"),
+        (ApiResource::erase::<Validator>(&()), validator(), "/nodeRef/name"),
+        (ApiResource::erase::<Validator>(&()), validator(), "/owner/secretName"),
+    ] {
+        let api = Api::<DynamicObject>::namespaced_with(scenario.admin.clone(), &scenario.namespace, &resource);
+        for name in ["../../other/networks/demo", "a/../../b", "..", "demo?watch=true", "a%2fb"] {
+            let mut object = DynamicObject::new("out", &resource).data(json!({"spec": spec}));
+            *object.data["spec"].pointer_mut(place).unwrap() = json!(name);
+            let refused = api.create(&PostParams::default(), &object).await.expect_err("accepted").to_string();
+            assert!(refused.contains(&format!("spec{}", place.replace('/', "."))), "{refused}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,7 +145,7 @@ mod tests {
     fn every_kind_begins_bare_and_full() {
         let deck = Deck::new();
         let begun: BTreeSet<String> =
-            (0..20).map(|seed| deck.chain(seed)).map(|chain| format!("{} {:?}", chain.kind, chain.first)).collect();
+            (0..100).map(|seed| deck.chain(seed)).map(|chain| format!("{} {:?}", chain.kind, chain.first)).collect();
         assert_eq!(begun.len(), 2 * deck.kinds.len(), "{begun:?}");
     }
 }

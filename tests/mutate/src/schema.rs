@@ -86,7 +86,7 @@ impl fmt::Display for Leaf {
     }
 }
 
-/// The schema of each kind's spec, as it is installed. A Validator becomes ready on a chain, which the nodes of these tests have not.
+/// The schema of each kind's spec, as it is installed.
 pub(crate) fn specs() -> Vec<(String, Value)> {
     let definitions = definitions().expect("the definitions can be written as JSON");
     let spec = |definition| {
@@ -94,7 +94,7 @@ pub(crate) fn specs() -> Vec<(String, Value)> {
         let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
         (kind, definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone())
     };
-    definitions.into_iter().map(spec).filter(|(kind, _)| kind != "Validator").collect()
+    definitions.into_iter().map(spec).collect()
 }
 
 /// The leaves of a kind, in the order of the schema.

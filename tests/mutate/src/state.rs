@@ -75,7 +75,7 @@ fn masked(kind: &str, mut object: Value) -> Value {
         .iter()
         .map(|told| (told["type"].as_str().unwrap_or_default(), format!("{} {}", told["status"], told["reason"])))
         .collect();
-    let is_ours = matches!(kind, "Network" | "NodePool" | "BizraNode");
+    let is_ours = matches!(kind, "Network" | "NodePool" | "BizraNode" | "Validator");
     let status = if is_ours {
         // The revision tells whether every pod would be made the same again.
         json!({"conditions": told, "revision": object["status"]["revision"], "failed": object["status"]["failedRevision"]})

@@ -250,7 +250,7 @@ pub(crate) fn sound(path: &[Step], schema: &Value) -> Value {
         // The API server makes this one itself, and refuses pods of any that is not there.
         "priorityClassName" => "system-cluster-critical",
         "address" => "00000000000000000000000000000000000000000000000000000000000000aa",
-        "balance" => "1000",
+        "balance" | "stake" => "1000",
         "cidr" => "10.0.0.0/8",
         "except" => "10.1.0.0/16",
         "topologyKey" => "topology.kubernetes.io/zone",
@@ -263,6 +263,9 @@ pub(crate) fn sound(path: &[Step], schema: &Value) -> Value {
         "mismatchLabelKeys" => "example.com/mismatch",
         "name" if within("networkRef") => "demo",
         "name" if within("imagePullSecrets") => "registry",
+        "name" if within("nodeRef") => "reader",
+        "secretName" => "owner",
+        "fee" => "1",
         _ => "value",
     };
     match schema["type"].as_str() {
@@ -443,7 +446,7 @@ mod tests {
 
     #[test]
     fn the_fullest_spec_of_each_kind_can_be_read_and_keeps_the_rules() {
-        use bizra_operator::api::{BizraNode, Network, NodePool, validate};
+        use bizra_operator::api::{BizraNode, Network, NodePool, Validator, validate};
         let object = |kind: &str| {
             let spec = full(&[], &spec(kind));
             json!({"apiVersion": "bizra.io/v1alpha1", "kind": kind, "metadata": {"name": "demo"}, "spec": spec})
@@ -451,6 +454,7 @@ mod tests {
         validate(&serde_json::from_value::<Network>(object("Network")).unwrap()).unwrap();
         validate(&serde_json::from_value::<BizraNode>(object("BizraNode")).unwrap()).unwrap();
         validate(&serde_json::from_value::<NodePool>(object("NodePool")).unwrap()).unwrap();
+        validate(&serde_json::from_value::<Validator>(object("Validator")).unwrap()).unwrap();
         let said = object("Network").to_string();
         for field in ["nodeAffinity", "tolerationSeconds", "autoGrow", "monitoring", "priorityClassName", "accounts"] {
             assert!(said.contains(field), "{field} in {said}");

@@ -20,7 +20,7 @@ use crate::{
         ownership::{Ownership, ownership},
         quorum, reading,
     },
-    kubernetes::named,
+    kubernetes::{find, named},
     ledger::{Asked, Ledger, LedgerError, OwnerKey, OwnerView},
     probe::Word,
     resources::names,
@@ -176,7 +176,7 @@ pub async fn owner(
     let Some(wanted) = &validator.spec.owner else { return generated(context, validator, network).await };
     let (name, namespace) = (&wanted.secret_name, validator.namespace().unwrap_or_default());
     let api = Api::<Secret>::namespaced(context.client.clone(), &namespace);
-    let secret = match api.get_opt(name).await {
+    let secret = match find(&api, name).await {
         Ok(Some(secret)) => secret,
         Ok(None) => {
             let message =
