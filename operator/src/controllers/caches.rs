@@ -163,53 +163,29 @@ impl Cached for Network {
     }
 }
 
-impl Cached for NodePool {
-    type Brief = ();
+macro_rules! cached_by_reference {
+    ($kind:ty) => {
+        impl Cached for $kind {
+            type Brief = ();
 
-    const SELECTOR: &'static str = "";
+            const SELECTOR: &'static str = "";
 
-    fn brief(&self) {}
+            fn brief(&self) {}
 
-    fn network(&self) -> Option<&str> {
-        Some(&self.spec.network_ref.name)
-    }
+            fn network(&self) -> Option<&str> {
+                Some(&self.spec.network_ref.name)
+            }
 
-    fn prune(&mut self) {
-        prune_metadata(self);
-    }
+            fn prune(&mut self) {
+                prune_metadata(self);
+            }
+        }
+    };
 }
 
-impl Cached for BizraNode {
-    type Brief = ();
-
-    const SELECTOR: &'static str = "";
-
-    fn brief(&self) {}
-
-    fn network(&self) -> Option<&str> {
-        Some(&self.spec.network_ref.name)
-    }
-
-    fn prune(&mut self) {
-        prune_metadata(self);
-    }
-}
-
-impl Cached for Validator {
-    type Brief = ();
-
-    const SELECTOR: &'static str = "";
-
-    fn brief(&self) {}
-
-    fn network(&self) -> Option<&str> {
-        Some(&self.spec.network_ref.name)
-    }
-
-    fn prune(&mut self) {
-        prune_metadata(self);
-    }
-}
+cached_by_reference!(NodePool);
+cached_by_reference!(BizraNode);
+cached_by_reference!(Validator);
 
 impl Cached for Pod {
     type Brief = Sighting;
