@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 const NAME_MAX_BYTES: usize = 253;
 
 /// Reads an object; none if there is none. A name that no object can have is not asked for: names become part of the path of
-/// a request as they are, and `../` in one that somebody refers to would lead out of the namespace.
+/// a request as they are. The API server does not follow `../` in one that somebody refers to; a proxy before it may.
 pub async fn find<K>(api: &Api<K>, name: &str) -> Result<Option<K>, kube::Error>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
