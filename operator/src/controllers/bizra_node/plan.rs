@@ -1,11 +1,11 @@
 //! What to do next. Pure and total: the same node and observation always give the same plan.
 
+mod volume;
+
 use bizra_proto::PEERS_MAX;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt as _;
 use serde_json::json;
-
-mod volume;
 
 use super::{
     heal::{self, Healing, Next},
