@@ -100,6 +100,22 @@ pub fn host(node: &str, network: &str, namespace: &str) -> String {
     format!("{node}.{}.{namespace}.svc", nodes_service(network))
 }
 
+/// True of a DNS subdomain, which is what the API server takes as the name of an object.
+pub fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253
+        && text
+            .split('.')
+            .all(|part| framed(part, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), |byte| byte == b'-'))
+}
+
+/// True if the text begins and ends with `outer` bytes and has only those and `inner` ones between.
+pub fn framed(text: &str, outer: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
+    let bytes = text.as_bytes();
+    bytes.first().is_some_and(|&byte| outer(byte))
+        && bytes.last().is_some_and(|&byte| outer(byte))
+        && bytes.iter().all(|&byte| outer(byte) || inner(byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -207,13 +207,11 @@ fn check_key(key: &str) -> Result<(), String> {
         Some((domain, name)) => (Some(domain), name),
         None => (None, key),
     };
-    let is_domain = |domain: &str| {
-        domain.len() <= 253
-            && domain.split('.').all(|part| {
-                framed(part, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), |byte| byte == b'-')
-            })
-    };
-    if is_name(name) && domain.is_none_or(is_domain) { Ok(()) } else { Err(format!("{key:?} is no key of a label")) }
+    if is_name(name) && domain.is_none_or(names::is_subdomain) {
+        Ok(())
+    } else {
+        Err(format!("{key:?} is no key of a label"))
+    }
 }
 
 fn check_value(value: &str) -> Result<(), String> {
@@ -221,15 +219,7 @@ fn check_value(value: &str) -> Result<(), String> {
 }
 
 fn is_name(text: &str) -> bool {
-    text.len() <= 63 && framed(text, |byte| byte.is_ascii_alphanumeric(), |byte| b"-_.".contains(&byte))
-}
-
-/// True if the text begins and ends with `outer` bytes and has only those and `inner` ones between.
-fn framed(text: &str, outer: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(|&byte| outer(byte))
-        && bytes.last().is_some_and(|&byte| outer(byte))
-        && bytes.iter().all(|&byte| outer(byte) || inner(byte))
+    text.len() <= 63 && names::framed(text, |byte| byte.is_ascii_alphanumeric(), |byte| b"-_.".contains(&byte))
 }
 
 #[cfg(test)]

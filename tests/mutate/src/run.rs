@@ -144,7 +144,7 @@ impl Runner<'_> {
         };
         self.create(&kind.name, first).await?;
         let sound = if kind.name == "Validator" {
-            // It becomes ready on a chain, which the nodes of these tests do not have: it waits for one.
+            // It becomes ready on a chain, which the nodes of these tests do not have: it waits for one, or for its Secret.
             self.settle(&kind.name).await?
         } else {
             self.until_ready(&kind.name).await?;

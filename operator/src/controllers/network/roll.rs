@@ -212,13 +212,12 @@ pub fn decide(
     let starts = roll.good.is_some()
         && !census.anybody_votes()
         && members.iter().filter(|member| member.is_ours).all(|member| member.is_starting(observed.now));
-    let waits = Reason::new(
-        "ValidatorsStarting",
-        "the validators have just been started; the change is rolled out when they vote",
-    );
     if roll.permit.is_none() {
-        let standstill = standstill.or(starts.then_some(&waits));
-        choose(&mut roll, network, census, &members, standstill, observed.now);
+        let waits = starts.then(|| {
+            let message = "the validators have just been started; the change is rolled out when they vote";
+            Reason::new("ValidatorsStarting", message)
+        });
+        choose(&mut roll, network, census, &members, standstill.or(waits.as_ref()), observed.now);
     }
     // What was granted just now is acted on when it is in the status.
     let permit = roll.permit.clone().filter(|permit| old.permit.as_ref() == Some(permit));
